@@ -1,0 +1,86 @@
+# make demo | test | check | world | setup | clean
+#
+# A bare machine needs Python 3.11+ and make; everything else goes into $(VENV).
+# Another interpreter:   make test PYTHON=python3.12
+# Another torch build:   install it into $(VENV) first, or set pip's own PIP_INDEX_URL for `make setup`.
+
+PYTHON ?= python3
+VENV ?= .venv
+DEVICE ?= auto
+RUNS ?= runs
+DATA ?= data/car-racing
+
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --disable-pip-version-check --progress-bar off
+STAMP := $(VENV)/.worldsim-setup
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup test check format demo world collect vae dynamics student eval wheel clean
+
+help:
+	@echo 'make demo     set up; drive the bundled world; write demo.mp4, real beside dream'
+	@echo 'make test     set up; pass the tests'
+	@echo 'make check    set up; ruff, pyright, pytest'
+	@echo 'make format   let ruff mend style and layout'
+	@echo 'make world    the whole pipeline: collect, train, distill, eval'
+	@echo 'make wheel    build the wheel into dist/'
+	@echo 'make clean    remove builds and caches (not data, runs or $(VENV))'
+
+# --- Setting up: once, and again when the dependencies change ------------------------------------
+
+setup: $(STAMP)
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "worldsim needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) --version 2>&1`." \
+	       "Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# torch comes first and alone: it is the large one, and a failure there should look like one.
+$(STAMP): pyproject.toml constraints.txt | $(PY)
+	$(PIP) -q -c constraints.txt setuptools wheel
+	$(PIP) -c constraints.txt torch
+	$(PIP) -q -c constraints.txt --no-build-isolation -e '.[dev,box2d]'
+	@touch $@
+
+# --- Checking ------------------------------------------------------------------------------------
+
+test: setup
+	$(PY) -m pytest -q
+
+check: setup
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m pyright
+	$(PY) -m pytest -q
+
+format: setup
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+
+# --- Showing and making --------------------------------------------------------------------------
+
+demo: setup
+	$(PY) -m worldsim.cli demo
+
+# Every stage goes on where it was killed, so `make world` may be typed again at any time.
+world: collect vae dynamics student eval
+
+collect: setup
+	$(PY) -m worldsim.cli collect car-racing --folder $(DATA)
+vae: setup
+	$(PY) -m worldsim.cli train vae --data $(DATA) --out $(RUNS)/vae --device $(DEVICE)
+dynamics: setup
+	$(PY) -m worldsim.cli train dynamics --data $(DATA) --vae $(RUNS)/vae --out $(RUNS)/dynamics --device $(DEVICE)
+student: setup
+	$(PY) -m worldsim.cli distill --teacher $(RUNS)/dynamics --out $(RUNS)/student --device $(DEVICE)
+eval: setup
+	$(PY) -m worldsim.cli eval --world $(RUNS)/student --device $(DEVICE)
+
+wheel: setup
+	$(PY) -m build --no-isolation --wheel
+
+clean:
+	rm -rf build dist worldsim.egg-info .pytest_cache .ruff_cache .hypothesis
+	find worldsim envs agents benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +

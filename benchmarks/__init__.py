@@ -1,0 +1,1 @@
+"""Measurements, each a command; `results/` holds JSON with hardware, versions and command."""

@@ -1,0 +1,61 @@
+"""How far a world can be trusted: measured on the test episodes, printed, written as JSON.
+
+    python -m benchmarks.fidelity --world car-racing --data data/car-racing --teacher runs/car-racing
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import tyro
+
+from worldsim import worlds
+from worldsim.checkpoint import load, save
+from worldsim.fidelity import evaluate
+from worldsim.fidelity.lines import table, write_card
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def main(
+    world: str = "car-racing",
+    data: Path = Path("data/car-racing"),
+    teacher: str | None = None,
+    run: Path | None = None,
+    out: Path | None = None,
+    quick: bool = False,
+    put: bool = False,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> None:
+    """Measure a world against the test episodes of its data.
+
+    Args:
+        world: a bundled world's name or a folder.
+        data: a folder of episodes.
+        teacher: a training run or a world folder, to compare the student with.
+        run: the training run, whose logs say what training cost; the teacher's if it is a run.
+        out: the JSON file; benchmarks/results/fidelity-WORLD.json by default.
+        quick: a tenth of the work, for a first look.
+        put: also put the card into the world's folder.
+        device: where to compute.
+        threads: CPU threads; all by default.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    if run is None and teacher and (Path(teacher) / "teacher").is_dir():
+        run = Path(teacher)
+    card = evaluate(world, data, teacher=teacher, run=run, quick=quick, device=device)
+    name = f"fidelity-{card['world']}{'-quick' if quick else ''}.json"
+    path = out or RESULTS / name
+    write_card(card, path)
+    print(table(card["lines"]))
+    print(f"wrote {path}")
+    if put:
+        folder = worlds.ROOT / world if world in worlds.names() else Path(world)
+        print(f"put the card into {save(load(folder), folder, card=card, overwrite=True)}")
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__)

@@ -1,0 +1,352 @@
+"""`WorldSim-v0`: one dreamed world as a Gymnasium environment."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass, fields, replace
+from os import PathLike
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+import torch
+from einops import repeat
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.error import ResetNeeded
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worldsim.core import WorldError, WorldModel, WorldState
+
+from .keyboard import keys_to_action, neutral_action
+from .source import SharedWorld, as_source, find_world
+
+OBSERVATIONS = ("frame", "chunk", "latent")
+CONT_THRESHOLD = 0.5  # an episode goes on while going on is at least as likely as not
+SEEDS = 2**63  # a row's key holds int64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """Where one episode stands.
+
+    Attributes:
+        state: the world's state, one row.
+        seed: drawn when the environment was seeded; names all its episodes' randomness.
+        number: episodes since then.
+        steps: steps since the reset.
+        over: whether only a reset may follow.
+    """
+
+    state: WorldState
+    seed: int
+    number: int
+    steps: int
+    over: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvState:
+    """All that the future of a `WorldSimEnv` depends on, its action sampler apart.
+
+    Attributes:
+        world: the world's name.
+        episode: where the episode stands.
+        rng: the state of `env.np_random`.
+        rng_seed: the seed it began with, -1 if unknown.
+    """
+
+    world: str
+    episode: Episode
+    rng: dict[str, Any]
+    rng_seed: int
+
+
+class WorldSimEnv(gymnasium.Env[NDArray[Any], Any]):
+    """A recorded world that runs on by itself: every step is dreamed by a video model.
+
+    ## Action Space
+    That of the world, `env.unwrapped.world.spec.action`: a `Box` of float32 or a `Discrete`. An
+    action holds for one step, which spans `chunk` video frames (the action repeat). Actions of
+    another shape, not finite or out of range are refused with `WorldError`; clip them first.
+
+    ## Observation Space
+    - `observation="frame"`: the newest frame, `Box(0, 255, (H, W, 3), uint8)`.
+    - `observation="chunk"`: the step's frames, oldest first,
+      `Box(0, 255, (chunk, H, W, 3), uint8)`.
+    - `observation="latent"`: the step's latent, a float32 `Box`. Nothing is decoded, so this is
+      the fastest. Its bounds are those of float32: nothing is promised beyond finite numbers.
+
+    ## Rewards
+    The reward the world expects for the step, summed over its frames.
+
+    ## Starting State
+    A start of the world's own, drawn by `seed`. The same seed gives the same bytes on the same
+    machine, device and versions; each further `reset()` is the next episode of that seed. Or your
+    own clip: `reset(options={"frames": frames, "actions": actions})` with `frames` `(n, H, W, 3)`
+    uint8, where n is 1 (a picture that stands still) or a multiple of `chunk` up to
+    `context * chunk`, oldest first; and, if known, `actions` `(n / chunk, *action)`, of which each
+    led into its chunk.
+
+    ## Episode End
+    Terminated when the world gives going on less than even odds; truncated after `time_limit`
+    steps. Steps before a reset or after the end raise `gymnasium.error.ResetNeeded`.
+
+    ## Information
+    `info["steps"]`: steps since the reset. After a step also `info["cont"]`, the probability that
+    the episode goes on, and, if the world is calibrated, `info["trust"]`, the probability that the
+    dream still tracks reality.
+
+    ## Arguments
+    - `world`: a bundled world's name, a world folder, `"module:function"` (called as
+      `function(device=torch.device)`; it and its modules must be importable) or an object that
+      implements `worldsim.WorldModel`. Names, folders and functions are loaded once a process and
+      survive `pickle` and `EnvSpec.to_json()`; an object is pickled whole.
+    - `device`: where the world runs; an object stays where it is.
+    - `observation`: see above.
+    - `render_mode`: `"rgb_array"` or None.
+    - `steps`: denoising steps a chunk, None for the world's own.
+    - `time_limit`: steps an episode, None for the world's own.
+
+    `play(env, noop=env.unwrapped.noop)` of `gymnasium.utils.play` drives it by keyboard: W A S D
+    for a box of up to three entries (steer, gas, brake), digits for discrete actions.
+    """
+
+    metadata = {"render_modes": ["rgb_array"]}  # a copy with `render_fps` in every instance
+
+    def __init__(
+        self,
+        world: str | PathLike[str] | WorldModel | SharedWorld = "car-racing",
+        device: str | torch.device = "cpu",
+        observation: Literal["frame", "chunk", "latent"] = "frame",
+        render_mode: Literal["rgb_array"] | None = None,
+        steps: int | None = None,
+        time_limit: int | None = None,
+    ) -> None:
+        _check_choice("observation", observation, OBSERVATIONS)
+        _check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
+        _check_count("steps", steps)
+        _check_count("time_limit", time_limit)
+        self._source = as_source(world)
+        self._device, self._steps = str(torch.device(device)), steps
+        self.world = find_world(self._source, self._device, steps)
+        spec = self.world.spec
+        self.observation, self.render_mode = observation, render_mode
+        self.time_limit = spec.time_limit if time_limit is None else time_limit
+        self.action_space = spec.action_space
+        self.observation_space = self._space()
+        rate = spec.fps / spec.chunk  # whole where it can be: gymnasium.utils.play insists
+        self.metadata = {
+            "render_modes": ["rgb_array"],
+            "render_fps": int(rate) if rate == int(rate) else rate,
+        }
+        self._seeded: np.random.Generator | None = None  # the np_random that `seed` was drawn from
+        self._episode: Episode | None = None
+        self._frames: NDArray[np.uint8] | None = None  # the newest chunk, where decoded already
+
+    # --- Gymnasium's methods ----------------------------------------------------------------------
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Begin an episode; see "Starting State". On an error everything stays as it was."""
+        clip = self._check_options(options)
+        before = self._np_random, self._np_random_seed, self._seeded
+        super().reset(seed=seed)
+        try:
+            observation = self._enter(self._begin(clip))
+        except BaseException:
+            self._np_random, self._np_random_seed, self._seeded = before
+            raise
+        return observation, {"steps": 0}
+
+    @torch.no_grad()
+    def step(self, action: Any) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
+        """Dream one step on. On an error everything stays as it was."""
+        values = self.world.spec.action.check(action)
+        episode = self._running("step")
+        if episode.over:
+            raise ResetNeeded("the episode is over: call env.reset() before the next env.step()")
+        state, said = self.world.step(episode.state, values[None].to(self.world.device))
+        reward, cont, trust = torch.cat([said.reward, said.cont, said.trust]).tolist()
+        steps = episode.steps + 1
+        terminated, truncated = cont < CONT_THRESHOLD, steps >= self.time_limit
+        after = replace(episode, state=state, steps=steps, over=terminated or truncated)
+        info = {"steps": steps, "cont": cont}
+        if trust == trust:  # NaN: uncalibrated
+            info["trust"] = trust
+        return self._enter(after), reward, terminated, truncated, info
+
+    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+        """The newest frame, (H, W, 3) uint8, yours to keep; None without a render mode."""
+        if self.render_mode is None:
+            gymnasium.logger.warn('render() needs gymnasium.make(..., render_mode="rgb_array")')
+            return None
+        if self._frames is None:
+            self._frames = self._decode(self._running("render"))
+        return self._frames[-1].copy()
+
+    # --- Saving and restoring ---------------------------------------------------------------------
+
+    def get_state(self) -> EnvState:
+        """All that the future depends on; `set_state` makes it repeat bit for bit."""
+        return EnvState(
+            world=self.world.spec.name,
+            episode=self._running("get_state"),
+            rng=deepcopy(dict(self.np_random.bit_generator.state)),
+            rng_seed=self.np_random_seed,
+        )
+
+    @torch.no_grad()
+    def set_state(self, saved: EnvState) -> None:
+        """Go on from `saved`, taken from this or another environment of the same world.
+
+        Raises `WorldError`, with everything as it was, for a state that does not fit.
+        """
+        if not isinstance(saved, EnvState):
+            raise WorldError(f"saved: expected an EnvState, got {type(saved).__name__}")
+        self._check_fits(saved)
+        rng = np.random.default_rng()
+        rng.bit_generator.state = deepcopy(saved.rng)
+        state = saved.episode.state.to(self.world.device)
+        self._episode, self._frames = replace(saved.episode, state=state), None
+        self._np_random, self._np_random_seed, self._seeded = rng, saved.rng_seed, rng
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "world"}
+
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        self.__dict__.update(saved)
+        self.world = find_world(self._source, self._device, self._steps)
+
+    @property
+    def spec(self) -> EnvSpec | None:  # type: ignore[override]
+        """How `gymnasium.make` makes this environment again."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        if spec is not None and "world" in spec.kwargs:  # a network would be copied at every look
+            spec.kwargs = {**spec.kwargs, "world": self._source}
+        self._spec = spec
+
+    _spec: EnvSpec | None = None
+
+    # --- Keyboard ---------------------------------------------------------------------------------
+
+    @property
+    def noop(self) -> Any:
+        """The action of idle hands, for `gymnasium.utils.play`."""
+        return neutral_action(self.world.spec.action)
+
+    def get_keys_to_action(self) -> dict[str, Any]:
+        """Keys held down together -> action, for `gymnasium.utils.play`."""
+        return keys_to_action(self.world.spec.action)
+
+    # --- Inside -----------------------------------------------------------------------------------
+
+    def _space(self) -> gymnasium.spaces.Box:
+        spec = self.world.spec
+        if self.observation == "latent":
+            most = np.finfo(np.float32).max
+            return gymnasium.spaces.Box(-most, most, spec.latent_shape, np.float32)
+        lead = (spec.chunk,) if self.observation == "chunk" else ()
+        return gymnasium.spaces.Box(0, 255, (*lead, *spec.frame_shape), np.uint8)
+
+    def _running(self, call: str) -> Episode:
+        if self._episode is None:
+            raise ResetNeeded(f"call env.reset() before env.{call}()")
+        return self._episode
+
+    @torch.no_grad()
+    def _begin(self, clip: tuple[Tensor, Tensor] | None) -> Episode:
+        """The next episode of the current seed."""
+        last = self._episode
+        if last is None or self.np_random is not self._seeded:
+            self._seeded = self.np_random
+            seed, number = int(self.np_random.integers(SEEDS)), 0
+        else:
+            seed, number = last.seed, last.number + 1
+        key = torch.tensor([[seed, number]], dtype=torch.int64, device=self.world.device)
+        if clip is None:
+            state = self.world.reset(key)
+        else:
+            frames, actions = (x.to(self.world.device) for x in clip)
+            state = self.world.encode(frames, actions, key)
+        return Episode(state=state, seed=seed, number=number, steps=0, over=False)
+
+    def _enter(self, episode: Episode) -> NDArray[Any]:
+        """Make `episode` the present, and observe it. Nothing changes if decoding fails."""
+        if self.observation == "latent":
+            self._episode, self._frames = episode, None
+            return episode.state.latent[0].to("cpu", torch.float32, copy=True).numpy()
+        frames = self._decode(episode)
+        self._episode, self._frames = episode, frames
+        return (frames if self.observation == "chunk" else frames[-1]).copy()
+
+    @torch.no_grad()
+    def _decode(self, episode: Episode) -> NDArray[np.uint8]:
+        return self.world.decode(episode.state)[0].cpu().numpy()
+
+    def _check_options(self, options: Any) -> tuple[Tensor, Tensor] | None:
+        """The user's clip with a batch axis, `(1, k * c, H, W, 3)` and `(1, k, *action)`."""
+        options = {} if options is None else options
+        if not isinstance(options, dict):
+            raise WorldError(f"options: expected a dict or None, got {type(options).__name__}")
+        if unknown := options.keys() - {"frames", "actions"}:
+            raise WorldError(f'options: expected "frames" and "actions", got {sorted(unknown)}')
+        frames, actions = options.get("frames"), options.get("actions")
+        if frames is None and actions is None:
+            return None
+        if frames is None:
+            raise WorldError('options["actions"]: needs the clip it led into as options["frames"]')
+        try:
+            return self._check_clip(_as_frames(frames), actions)
+        except WorldError as error:
+            raise WorldError(f"options: {error}") from error
+
+    def _check_clip(self, frames: Tensor, actions: Any) -> tuple[Tensor, Tensor]:
+        spec = self.world.spec
+        if frames.ndim > 0 and len(frames) == 1:
+            frames = repeat(frames, "1 ... -> c ...", c=spec.chunk)
+        chunks = max(1, len(frames) // spec.chunk) if frames.ndim > 0 else 1
+        known = spec.action.unknown(chunks)
+        spec.check_clip(frames, known)
+        if actions is not None:
+            known = spec.action.check(actions, (chunks,))
+        return frames[None], known[None]
+
+    def _check_fits(self, saved: EnvState) -> None:
+        world, state = self.world, saved.episode.state
+        if saved.world != world.spec.name:
+            raise WorldError(f"saved: expected a state of {world.spec.name}, got {saved.world}")
+        if self._episode is not None:
+            model = self._episode.state
+        else:
+            model = world.reset(torch.zeros(1, 2, dtype=torch.int64, device=world.device))
+        for field in fields(model):
+            want, got = getattr(model, field.name), getattr(state, field.name)
+            if (want.shape, want.dtype) != (got.shape, got.dtype):
+                raise WorldError(
+                    f"saved: expected {field.name} {want.dtype} of shape {tuple(want.shape)}, "
+                    f"got {got.dtype} of shape {tuple(got.shape)}"
+                )
+
+
+def _as_frames(frames: Any) -> Tensor:
+    try:
+        return frames if isinstance(frames, Tensor) else torch.tensor(np.asarray(frames))
+    except (TypeError, ValueError) as error:
+        got = type(frames).__name__
+        raise WorldError(f"frames: expected an array of numbers, got {got}") from error
+
+
+def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
+    if value not in choices:
+        raise WorldError(f"{name}: expected one of {choices}, got {value!r}")
+
+
+def _check_count(name: str, value: Any) -> None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if value is not None and not (whole and value >= 1):
+        raise WorldError(f"{name}: expected None or a whole number from 1 up, got {value!r}")

@@ -1,0 +1,89 @@
+"""Where an environment's world comes from: a name, a folder, a function or an object."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from worldsim.core import WorldError, WorldModel
+
+WORLDS_KEPT = 4  # loaded worlds that a process keeps for the next environment
+
+
+@dataclass(frozen=True, eq=False)
+class SharedWorld:
+    """A world given as an object; copies of an `EnvSpec` share it instead of copying networks."""
+
+    world: WorldModel
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+
+Source = str | SharedWorld
+
+
+def as_source(world: Any) -> Source:
+    """What an environment may keep, copy and pickle of its `world` argument."""
+    if isinstance(world, SharedWorld | str):
+        return world
+    if isinstance(world, os.PathLike):
+        return os.fspath(world)
+    if isinstance(world, WorldModel) and not isinstance(world, type):
+        return SharedWorld(world)
+    raise WorldError(
+        'world: expected a bundled name, a folder, "module:function" or an object with the methods '
+        f"of worldsim.WorldModel, got {type(world).__name__}"
+    )
+
+
+def find_world(source: Source, device: str, steps: int | None) -> WorldModel:
+    """The world itself; one read from disk or made by a function is shared within the process."""
+    if isinstance(source, SharedWorld):
+        world = source.world
+    elif ":" in source and not Path(source).exists():
+        world = _make(source, device)
+    else:
+        world = _load(source, device, _identity(source))
+    if steps is None:
+        return world
+    if not hasattr(world, "with_steps"):
+        raise WorldError(f"steps: {world.spec.name} has no sampler to set, leave steps=None")
+    return world.with_steps(steps)  # type: ignore[attr-defined]
+
+
+def _identity(folder: str) -> tuple[int, int] | None:
+    """Changes when another world is saved to the folder; None for a bundled name."""
+    try:
+        info = os.stat(folder)
+    except OSError:
+        return None
+    return info.st_ino, info.st_ctime_ns
+
+
+@lru_cache(maxsize=WORLDS_KEPT)
+def _load(name: str, device: str, identity: tuple[int, int] | None) -> WorldModel:
+    from worldsim.checkpoint import load  # here: worlds made by a function need no networks
+
+    return load(name, device=device)
+
+
+@lru_cache(maxsize=WORLDS_KEPT)
+def _make(name: str, device: str) -> WorldModel:
+    module, _, function = name.partition(":")
+    try:
+        make = getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise WorldError(
+            f'world: expected "module:function" that can be imported, got {name!r}: {error}'
+        ) from error
+    world = make(device=torch.device(device))
+    if not isinstance(world, WorldModel):
+        raise WorldError(f"world: expected {name} to return a world, got {type(world).__name__}")
+    return world

@@ -1,0 +1,144 @@
+"""The contract on a real small diffusion world, and what is its own."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.contracts import WorldContract
+from tests.worlds import BUTTONS, tiny_world
+from worldsim.core import WorldError, WorldModel, row_keys
+from worldsim.diffusion.denoiser import Clip, predict
+from worldsim.diffusion.noise import normal_rows
+from worldsim.world import DiffusionWorld, Sampling
+
+
+class TestOneStep(WorldContract):
+    tolerance = 1e-4
+    many_steps = 100
+
+    def make_world(self) -> WorldModel:
+        return tiny_world()
+
+
+class TestTwoStepsDiscrete(WorldContract):
+    tolerance = 1e-4
+    many_steps = 50
+
+    def make_world(self) -> WorldModel:
+        return tiny_world(BUTTONS, steps=2)
+
+
+def actions(world: DiffusionWorld, rows: int, count: int) -> torch.Tensor:
+    space = world.spec.action.space(seed=3)
+    drawn = [torch.as_tensor(space.sample()) for _ in range(rows * count)]
+    return torch.stack(drawn).reshape(rows, count, *world.spec.action.shape)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_cached_step_equals_the_uncached_one(steps: int):
+    """The ring must say what running the whole history through the training layout says."""
+    world = tiny_world(steps=steps)
+    window, shape = world.spec.context, world.spec.latent_shape
+    state = world.reset(row_keys([5, 6]))
+    history, acts = [state.latents], [state.actions]
+    for action in actions(world, 2, 8).unbind(1):
+        following, _ = world.step(state, action)
+        latents = torch.cat(history, 1)
+        clip = Clip(
+            torch.cat([latents, latents[:, :1]], 1), latents, torch.zeros(latents.shape[:2]),
+            torch.cat([*acts, action[:, None]], 1),
+        )  # fmt: skip
+
+        def newest(x: torch.Tensor, level: float, clip: Clip = clip) -> torch.Tensor:
+            noisy = torch.zeros_like(clip.context)
+            noisy[:, -1] = x
+            levels = torch.full(noisy.shape[:2], level)
+            return predict(world.dynamics.dit, clip, noisy, levels, window)[0][:, -1]
+
+        x = newest(normal_rows(state.key, state.age, 0, shape), 1.0)
+        if steps == 2:
+            x = newest(0.5 * x + 0.5 * normal_rows(state.key, state.age, 1, shape), 0.5)
+        assert torch.allclose(following.latent, x, atol=1e-4)
+        history.append(following.latents[:, -1:])
+        acts.append(action[:, None])
+        state = following
+
+
+def test_a_short_context_is_not_padded_with_chunks_that_count():
+    """One real chunk: whatever stands in the empty places of the state changes nothing."""
+    world = tiny_world()
+    frames = torch.randint(0, 256, (1, 2, 24, 32, 3), dtype=torch.uint8)
+    state = world.encode(frames, actions(world, 1, 1))
+    assert state.filled.item() == 1
+    garbage = replace(state, cache=state.cache + 3.0)
+    action = actions(world, 1, 1)[:, 0]
+    a, b = world.step(state, action)[0], world.step(garbage, action)[0]
+    assert torch.equal(a.latent, b.latent)
+    longer = replace(garbage, filled=garbage.filled + 1)
+    assert not torch.equal(world.step(longer, action)[0].latent, a.latent)
+
+
+def test_unknown_actions_are_a_condition_of_their_own():
+    world = tiny_world()
+    frames = torch.randint(0, 256, (1, 6, 24, 32, 3), dtype=torch.uint8)
+    known = world.encode(frames, torch.zeros(1, 3, 3), row_keys([0]))
+    unknown = world.encode(frames, world.spec.action.unknown(1, 3), row_keys([0]))
+    action = torch.zeros(1, 3)
+    a, b = world.step(known, action)[0].latent, world.step(unknown, action)[0].latent
+    assert b.isfinite().all() and not torch.allclose(a, b)
+
+
+def test_the_decoder_sees_one_chunk_back_and_no_more():
+    world = tiny_world()
+    state = world.reset(row_keys([1]))
+    video = world.decode_video(state.latents)
+    assert torch.equal(world.decode(state), video[:, -world.spec.chunk :])
+
+
+@pytest.mark.parametrize(
+    ("frames", "word"),
+    [
+        (torch.zeros(1, 2, 24, 32, 3), "uint8"),
+        (torch.zeros(1, 2, 24, 32, dtype=torch.uint8), "frames"),
+        (torch.zeros(1, 2, 24, 32, 4, dtype=torch.uint8), "RGB"),
+        (torch.zeros(1, 2, 20, 32, 3, dtype=torch.uint8), "divisible by 8"),
+        (torch.zeros(1, 2, 32, 32, 3, dtype=torch.uint8), "resize"),
+        (torch.zeros(1, 3, 24, 32, 3, dtype=torch.uint8), "whole chunks"),
+        (torch.zeros(1, 8, 24, 32, 3, dtype=torch.uint8), "2 to 6 frames"),
+    ],
+)
+def test_encode_refuses_frames_that_do_not_fit(frames: torch.Tensor, word: str):
+    world = tiny_world()
+    with pytest.raises(WorldError, match=word):
+        world.encode(frames, torch.zeros(1, max(frames.shape[1] // 2, 1), 3))
+
+
+def test_encode_refuses_actions_that_do_not_fit():
+    frames = torch.zeros(1, 4, 24, 32, 3, dtype=torch.uint8)
+    with pytest.raises(WorldError, match=r"actions: expected shape \(1, 2, 3\)"):
+        tiny_world().encode(frames, torch.zeros(1, 2, 4))
+
+
+@pytest.mark.parametrize("bad", [{"method": "magic"}, {"steps": 0}])
+def test_sampling_refuses_nonsense(bad: dict):
+    with pytest.raises(WorldError, match=next(iter(bad))):
+        Sampling(**bad)
+
+
+def test_steps_and_methods_change_the_dream_but_not_the_world():
+    world = tiny_world()
+    state = world.reset(row_keys([1]))
+    action = torch.zeros(1, 3)
+    ways = [Sampling(), Sampling(steps=2), Sampling(method="euler", steps=4), Sampling(method="heun")]
+    latents = [world.with_sampling(s).step(state, action)[0].latent for s in ways]
+    for i, a in enumerate(latents):
+        assert not any(torch.equal(a, b) for b in latents[:i])
+    assert world.config.sampling == Sampling()
+
+
+def test_keys_choose_the_start_clip():
+    world = tiny_world()
+    starts = {float(world.reset(row_keys([seed])).latents.sum()) for seed in range(20)}
+    assert len(starts) == 3

@@ -1,0 +1,152 @@
+"""The whole line on small real video: episodes, VAE, teacher, student, world folder, dream."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from worldsim.checkpoint import load, save
+from worldsim.core import row_keys
+from worldsim.data.dataset import ActionInfo, DatasetInfo, open_dataset
+from worldsim.data.episodes import Episode, save_episode
+from worldsim.models.dit import DiTConfig
+from worldsim.models.heads import HeadsConfig
+from worldsim.models.vae import VAEConfig
+from worldsim.presets import SIZES, Sizes
+from worldsim.train.distill import Distillation
+from worldsim.train.dynamics import DynamicsTraining
+from worldsim.train.loop import FitConfig
+from worldsim.train.pipeline import (
+    assemble,
+    fit_student,
+    fit_teacher,
+    fit_vae,
+    load_final,
+    new_dynamics,
+)
+from worldsim.train.vae import VAETraining, moved_pixels
+
+SIZES_HERE = Sizes(
+    vae=VAEConfig(channels=4, widths=(16, 16), blocks=(1, 1)),
+    dit=DiTConfig(dim=32, depth=2, heads=2, kv_heads=1, mlp=2),
+    heads=HeadsConfig(hidden=16),
+    context=3,
+)
+
+
+def film(seed: int, chunks: int = 20) -> Episode:
+    """A bright square that the action pushes left and right; reward where it ends up right."""
+    rng = np.random.default_rng(seed)
+    actions = rng.uniform(-1, 1, (chunks, 1)).astype(np.float32)
+    frames = np.zeros((2 * chunks, 16, 16, 3), np.uint8)
+    x, rewards = 8.0, np.zeros(chunks, np.float32)
+    for t in range(2 * chunks):
+        x = float(np.clip(x + 2 * actions[t // 2, 0], 2, 13))
+        frames[t, 5:11, int(x) - 2 : int(x) + 3] = 255
+        rewards[t // 2] += x > 8
+    return Episode(
+        frames=frames, actions=actions, rewards=rewards, terminated=False, truncated=True,
+        seed=seed, behaviour="random",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("film")
+    info = DatasetInfo(
+        env_id="", chunk=2, fps=20.0, frame_shape=(16, 16, 3),
+        action=ActionInfo(kind="continuous", low=(-1.0,), high=(1.0,)),
+    )  # fmt: skip
+    info.save(folder)
+    for seed in range(8):
+        (folder / "train").mkdir(exist_ok=True)
+        save_episode(folder / "train" / f"episode_{seed:06d}.npz", film(seed))
+    return open_dataset(folder)
+
+
+def recipe(steps: int) -> tuple[VAETraining, DynamicsTraining, Distillation]:
+    fit = FitConfig(steps=steps, batch=4, lr=2e-3, warmup=5, bf16=False)
+    return (
+        VAETraining(fit=fit),
+        DynamicsTraining(fit=fit, targets=4, compile=False),
+        Distillation(fit=fit, context=2, dreamt=3, compile=False),
+    )
+
+
+def test_the_whole_line(data, tmp_path: Path):
+    vae, dynamics, distill = recipe(30)
+    fit_vae(data, SIZES_HERE, vae, tmp_path)
+    fit_teacher(data, SIZES_HERE, dynamics, tmp_path)
+    fit_student(data, SIZES_HERE, distill, tmp_path)
+    world = assemble(data, SIZES_HERE, tmp_path, "film", clips=4)
+    save(world, tmp_path / "film", card={"figures": "none"})
+    loaded = load(tmp_path / "film")
+    state = loaded.reset(row_keys([1, 2]))
+    for _ in range(5):
+        state, prediction = loaded.step(state, torch.zeros(2, 1))
+    assert loaded.decode(state).shape == (2, 2, 16, 16, 3)
+    assert prediction.reward.isfinite().all()
+    assert ((prediction.cont >= 0) & (prediction.cont <= 1)).all()
+
+
+def test_training_lowers_every_loss(data, tmp_path: Path):
+    """Each stage must be better at the end than at its start, by its own logged error."""
+    import json
+
+    vae, dynamics, distill = recipe(200)
+    fit_vae(data, SIZES_HERE, vae, tmp_path)
+    fit_teacher(data, SIZES_HERE, dynamics, tmp_path)
+    fit_student(data, SIZES_HERE, replace(distill, fit=replace(distill.fit, steps=20)), tmp_path)
+    for stage, share in (("vae", 0.3), ("teacher", 0.8)):
+        lines = (tmp_path / stage / "log.jsonl").read_text().splitlines()
+        errors = [json.loads(line)["_mse"] for line in lines]
+        assert np.mean(errors[-3:]) < share * errors[0], (stage, errors)
+
+
+def test_a_stage_without_the_one_before_says_so(data, tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="train this stage first"):
+        fit_teacher(data, SIZES_HERE, recipe(1)[1], tmp_path)
+
+
+def test_a_finished_stage_is_not_trained_again(data, tmp_path: Path):
+    training = recipe(5)[0]
+    first = fit_vae(data, SIZES_HERE, training, tmp_path).state_dict()
+    second = fit_vae(data, SIZES_HERE, training, tmp_path).state_dict()
+    assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_load_final_fills_every_weight(data, tmp_path: Path):
+    vae, dynamics, _ = recipe(3)
+    fit_vae(data, SIZES_HERE, vae, tmp_path)
+    trained = fit_teacher(data, SIZES_HERE, dynamics, tmp_path).state_dict()
+    loaded = load_final(new_dynamics(data, SIZES_HERE, seed=9), tmp_path / "teacher").state_dict()
+    assert all(torch.equal(trained[k], loaded[k]) for k in trained)
+
+
+def test_moved_pixels():
+    video = torch.zeros(1, 3, 4, 4, 3)
+    video[:, 1, 0, 0, 1] = 0.3  # 0.15 of 0..1
+    video[:, 2, 0, 0, 1] = 0.3
+    video[:, 2, 1, 1, 2] = 0.1
+    moved = moved_pixels(video, 0.1)
+    assert moved.sum() == 1 and moved[0, 1, 0, 0]
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_presets_are_buildable(name: str):
+    from worldsim.core import ActionSpec
+    from worldsim.models.dynamics import Dynamics
+    from worldsim.models.vae import SpacetimeVAE
+
+    sizes = SIZES[name]()
+    with torch.device("meta"):
+        SpacetimeVAE(sizes.vae)
+        dynamics = Dynamics(
+            sizes.dit, sizes.heads, sizes.vae.channels, ActionSpec(kind="discrete", n=3)
+        )
+    count = sum(p.numel() for p in dynamics.dit.parameters()) / 1e6
+    low, high = {"tiny": (0.5, 1.5), "small": (4, 5.5), "medium": (20, 45), "base": (90, 150),
+                 "xl": (400, 700)}[name]  # fmt: skip
+    assert low < count < high

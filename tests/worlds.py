@@ -1,0 +1,60 @@
+"""Small untrained worlds for tests: the real networks, with weights that make every part count."""
+
+import torch
+from torch import nn
+
+from worldsim.core import ActionSpec, WorldSpec
+from worldsim.models.dit import DiTConfig
+from worldsim.models.dynamics import Dynamics
+from worldsim.models.heads import HeadsConfig
+from worldsim.models.vae import SpacetimeVAE, VAEConfig
+from worldsim.world import DiffusionWorld, Sampling, Starts, WorldConfig
+
+CAR = ActionSpec(kind="continuous", low=(-1.0, 0.0, 0.0), high=(1.0, 1.0, 1.0))
+BUTTONS = ActionSpec(kind="discrete", n=5)
+DIT = DiTConfig(dim=32, depth=4, heads=2, kv_heads=1, mlp=2)
+
+
+def scramble(module: nn.Module, seed: int = 0) -> None:
+    """Random weights everywhere: an untrained network's zero gates would hide mistakes."""
+    g = torch.Generator().manual_seed(seed)
+    for p in module.parameters():
+        spread = 0.05 if p.ndim == 1 else (1.5 / p[0].numel()) ** 0.5 / 2
+        with torch.no_grad():
+            p.add_(spread * torch.randn(p.shape, generator=g))
+
+
+def tiny_dynamics(channels: int = 4, action: ActionSpec = CAR, dit: DiTConfig = DIT) -> Dynamics:
+    torch.manual_seed(0)
+    model = Dynamics(dit, HeadsConfig(hidden=32), channels, action)
+    scramble(model)
+    return model
+
+
+def tiny_world(
+    action: ActionSpec = CAR, *, steps: int = 1, context: int = 3, size: tuple[int, int] = (24, 32)
+) -> DiffusionWorld:
+    torch.manual_seed(0)
+    vae = SpacetimeVAE(VAEConfig(channels=4, widths=(16, 16), blocks=(1, 1)))
+    height, width = size
+    spec = WorldSpec(
+        name="tiny",
+        frame_shape=(height, width, 3),
+        chunk=2,
+        context=context,
+        latent_shape=(height // 8, width // 8, 4),
+        action=action,
+        fps=50.0,
+        time_limit=20,
+    )
+    g = torch.Generator().manual_seed(1)
+    clips = torch.randint(0, 256, (3, 2 * context, height, width, 3), generator=g)
+    actions = torch.stack(
+        [torch.as_tensor(action.space(seed=i).sample()) for i in range(3 * context)]
+    ).reshape(3, context, *action.shape)
+    dynamics = tiny_dynamics(4, action)
+    config = WorldConfig(
+        spec=spec, vae=vae.config, dit=DIT, heads=dynamics.heads.config,
+        sampling=Sampling(steps=steps),
+    )  # fmt: skip
+    return DiffusionWorld(config, vae, dynamics, Starts(clips.to(torch.uint8), actions))

@@ -1,0 +1,151 @@
+"""The command line: collect | train | distill | eval | demo | info.
+
+    python -m worldsim.cli collect car-racing --folder data/car-racing
+    python -m worldsim.cli train vae --data data/car-racing --run runs/car-racing
+    python -m worldsim.cli train dynamics --data data/car-racing --run runs/car-racing
+    python -m worldsim.cli distill --data data/car-racing --run runs/car-racing --out worlds/mine
+    python -m worldsim.cli eval --world worlds/mine --data data/car-racing
+    python -m worldsim.cli demo --world worlds/mine
+
+Every command says its flags with --help. Killed at any moment, collecting and training go on where
+they stood when the same command is typed again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+import tyro
+from tyro.extras import SubcommandApp
+
+from worldsim.checkpoint import load, save
+from worldsim.data.dataset import open_dataset
+from worldsim.presets import SIZES
+from worldsim.train.pipeline import Recipe, assemble, fit_student, fit_teacher, fit_vae
+
+app = SubcommandApp()
+SizeName = Literal["tiny", "small", "medium", "base", "xl"]
+
+
+@app.command
+def collect(
+    env: tyro.conf.Positional[str],
+    folder: Path | None = None,
+    policy: str | None = None,
+    workers: int = os.cpu_count() or 1,
+    episodes: int | None = None,
+    chunk: int = 2,
+    size: tuple[int, int] | None = None,
+) -> None:
+    """Record episodes of a Gymnasium environment into a folder.
+
+    Args:
+        env: "car-racing" for the measured recipe, or any Gymnasium id.
+        folder: where to; data/NAME by default.
+        policy: "module:function", a policy obs -> action; random actions by default.
+        workers: processes.
+        episodes: training episodes; all of the recipe by default.
+        chunk: frames an action is repeated for (other environments than car-racing).
+        size: (height, width) to resize frames to, divisible by 8.
+    """
+    from worldsim.data.collect import CollectConfig, car_racing, main
+
+    folder = folder or Path("data") / env.replace("/", "-")
+    if env == "car-racing":
+        config = replace(car_racing(folder), workers=workers)
+    else:
+        config = CollectConfig(
+            env_id=env, folder=folder, chunk=chunk, size=size, workers=workers
+        )
+    if episodes is not None:
+        config = replace(config, train=(config.train[0], config.train[0] + episodes))
+    main(config, policy)
+
+
+@app.command
+def train(
+    stage: tyro.conf.Positional[Literal["vae", "dynamics"]],
+    data: Path = Path("data/car-racing"),
+    run: Path = Path("runs/car-racing"),
+    size: SizeName = "small",
+    recipe: Recipe = Recipe(),  # noqa: B008
+    threads: int | None = None,
+) -> None:
+    """Train a stage: first "vae", then "dynamics" (the teacher).
+
+    Args:
+        stage: what to train.
+        data: a folder of episodes.
+        run: the run's folder; a run goes on where it stood.
+        size: the networks' size.
+        recipe: how to train.
+        threads: CPU threads; all by default.
+    """
+    _threads(threads)
+    dataset, sizes = open_dataset(data), SIZES[size]()
+    if stage == "vae":
+        fit_vae(dataset, sizes, recipe.vae, run)
+    else:
+        fit_teacher(dataset, sizes, recipe.dynamics, run)
+
+
+@app.command
+def distill(
+    out: Path,
+    data: Path = Path("data/car-racing"),
+    run: Path = Path("runs/car-racing"),
+    size: SizeName = "small",
+    recipe: Recipe = Recipe(),  # noqa: B008
+    threads: int | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Distill the teacher to a few-step student and save the world folder.
+
+    Args:
+        out: the world folder to write; its name is the world's.
+        data: a folder of episodes.
+        run: the run's folder.
+        size: the networks' size.
+        recipe: how to train.
+        threads: CPU threads; all by default.
+        overwrite: replace a world that is there.
+    """
+    _threads(threads)
+    dataset, sizes = open_dataset(data), SIZES[size]()
+    fit_student(dataset, sizes, recipe.distill, run)
+    save(assemble(dataset, sizes, run, out.name), out, overwrite=overwrite)
+    print(f"saved {out}; measure it: python -m worldsim.cli eval --world {out} --data {data}")
+
+
+@app.command
+def info(world: tyro.conf.Positional[str]) -> None:
+    """Print what a world is and its fidelity card.
+
+    Args:
+        world: a bundled world's name or a folder.
+    """
+    loaded = load(world)
+    print(loaded.spec)
+    parts = {"vae": loaded.vae, "dit": loaded.dynamics.dit, "heads": loaded.dynamics.heads}
+    for name, part in parts.items():
+        print(f"{name:6} {sum(p.numel() for p in part.parameters()) / 1e6:6.2f}M parameters")
+    print(json.dumps(loaded.card, indent=2) if loaded.card else "no fidelity card")
+
+
+def _threads(count: int | None) -> None:
+    if count:
+        torch.set_num_threads(count)
+
+
+def main() -> None:
+    """Entry point of `python -m worldsim.cli`."""
+    app.cli(description=__doc__)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Config is data: closed frozen dataclasses to JSON and back.
+
+Closed means that every key must be known and none may be missing, also where a field has a default:
+a default that changes later must not change a world that was saved before. Nothing in the JSON can
+name a class or run code; bounds are held by the dataclasses' own `__post_init__`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import fields, is_dataclass
+from math import isfinite
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from .core import WorldError
+
+T = TypeVar("T")
+SCALARS = (bool, int, float, str, NoneType)
+
+
+class ConfigError(WorldError):
+    """A config does not fit its dataclass: names the field's path, what was expected and got."""
+
+
+def to_json(config: Any, path: str = "config") -> Any:
+    """The JSON value of a dataclass of numbers, strings, None, tuples and further dataclasses.
+
+    Raises ConfigError for any other value and for numbers that are not finite (JSON has none).
+    """
+    if is_dataclass(config) and not isinstance(config, type):
+        names = [f.name for f in fields(config)]
+        return {name: to_json(getattr(config, name), f"{path}.{name}") for name in names}
+    if isinstance(config, tuple):
+        return [to_json(item, f"{path}[{i}]") for i, item in enumerate(config)]
+    if type(config) not in SCALARS or (isinstance(config, float) and not isfinite(config)):
+        raise ConfigError(
+            f"{path}: expected a finite number, str, None, tuple or dataclass, got {short(config)}"
+        )
+    return config
+
+
+def from_json(cls: type[T], data: Any, path: str = "config") -> T:
+    """The `cls` that `to_json` wrote as `data`; `path` names it in errors.
+
+    Raises ConfigError for unknown or missing keys, wrong types (a bool is no int; an int is a fine
+    float), numbers that are not finite, and whatever the dataclass itself refuses.
+    """
+    hints = get_type_hints(cls)
+    types = {f.name: hints[f.name] for f in fields(cls)}  # type: ignore[arg-type]
+    _check_keys(data, list(types), path)
+    values = {name: _value(kind, data[name], f"{path}.{name}") for name, kind in types.items()}
+    try:
+        return cls(**values)
+    except (ArithmeticError, AssertionError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def parse_json(text: str | bytes, path: str) -> Any:
+    """Strict JSON: no repeated keys, no NaN or Infinity, UTF-8; raises ConfigError."""
+    try:
+        text = text if isinstance(text, str) else text.decode()
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (RecursionError, ValueError) as error:
+        raise ConfigError(f"{path}: expected JSON, got {short(text, 40)}: {error}") from error
+
+
+def short(value: object, limit: int = 120) -> str:
+    """`repr(value)`, cut to `limit` characters: what came from outside may be long."""
+    text = repr(value[:limit] if isinstance(value, str | bytes) else value)
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"repeated key {short(next(n for n in names if names.count(n) > 1))}")
+    return result
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _check_keys(data: Any, known: list[str], path: str) -> None:
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected an object with keys {known}, got {short(data)}")
+    for key in data:
+        if key not in known:
+            close = difflib.get_close_matches(str(key)[:100], known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(f"{path}: unknown key {short(key)}, expected {known}{hint}")
+    missing = [name for name in known if name not in data]
+    if missing:
+        got = short(list(data))
+        raise ConfigError(f"{path}: missing keys {missing}, expected {known}, got {got}")
+
+
+def _value(kind: Any, data: Any, path: str) -> Any:
+    """`data` as a value of the annotation `kind`."""
+    origin, args = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        return from_json(kind, data, path)  # type: ignore[arg-type]
+    if origin in (Union, UnionType):  # only "... or None": more would make the JSON ambiguous
+        (other,) = (arg for arg in args if arg is not NoneType)
+        return None if data is None else _value(other, data, path)
+    if origin is tuple:
+        return _tuple(args, data, path)
+    if kind is float:
+        return _float(data, path)
+    if origin is Literal:
+        fits = any(type(data) is type(arg) and data == arg for arg in args)
+    elif kind in SCALARS:
+        fits = type(data) is kind
+    else:
+        raise TypeError(f"{path}: a config cannot hold {kind}")
+    if not fits:
+        expected = f"one of {list(args)}" if origin is Literal else kind.__name__
+        raise ConfigError(f"{path}: expected {expected}, got {short(data)}")
+    return data
+
+
+def _float(data: Any, path: str) -> float:
+    try:
+        fits = type(data) in (int, float) and isfinite(data)
+    except OverflowError:  # an int beyond all floats
+        fits = False
+    if not fits:
+        raise ConfigError(f"{path}: expected a finite float, got {short(data)}")
+    return float(data)
+
+
+def _tuple(args: tuple[Any, ...], data: Any, path: str) -> tuple[Any, ...]:
+    count = None if args[-1:] == (Ellipsis,) else len(args)
+    if not isinstance(data, list) or count not in (None, len(data)):
+        expected = "a list" if count is None else f"a list of {count}"
+        raise ConfigError(f"{path}: expected {expected}, got {short(data)}")
+    kinds = [args[0]] * len(data) if count is None else list(args)
+    return tuple(
+        _value(kind, item, f"{path}[{i}]")
+        for i, (kind, item) in enumerate(zip(kinds, data, strict=True))
+    )

@@ -1,0 +1,166 @@
+"""Who acts while a world is recorded: ways of driving, their mix, and policies of the user.
+
+A behaviour makes a policy for one episode from the environment and a random generator; the policy
+maps an observation to an action. The drivers of CarRacing read the track from the simulator, so
+none needs training.
+"""
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+Policy = Callable[[Any], Any]
+MakePolicy = Callable[[gymnasium.Env[Any, Any], np.random.Generator], Policy]
+Action = NDArray[np.float32]
+GOLDEN = 0.6180339887498949
+
+
+@dataclass(frozen=True, kw_only=True)
+class Behaviour:
+    """A named way to act. share: its part of the episodes, relative to the other shares, > 0."""
+
+    name: str
+    make: MakePolicy
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.share > 0:
+            raise ValueError(f"share: expected a number > 0 for {self.name!r}, got {self.share}")
+
+
+def choose(behaviours: Sequence[Behaviour], seed: int) -> Behaviour:
+    """The behaviour of episode `seed`. Multiples of the golden ratio spread evenly over the shares,
+    so any run of consecutive seeds holds them nearly exactly."""
+    if not behaviours:
+        raise ValueError("behaviours: expected at least one, got none")
+    shares = np.cumsum([behaviour.share for behaviour in behaviours])
+    point = (seed + 0.5) * GOLDEN % 1.0
+    return behaviours[int(np.searchsorted(shares / shares[-1], point, side="right"))]
+
+
+def uniform(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Policy:
+    """A fresh random action each time: for worlds that need no skill to move."""
+    space = env.action_space
+    if isinstance(space, gymnasium.spaces.Box):
+        return lambda obs: rng.uniform(space.low, space.high).astype(np.float32)
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return lambda obs: int(rng.integers(space.n))
+    raise ValueError(f"action space: expected Box or Discrete, got {space}")
+
+
+def from_path(path: str) -> Behaviour:
+    """The plain policy ``obs -> action`` at "module:function", importable here and in workers.
+
+    Raises ValueError if there is no such callable.
+    """
+    _resolve(path)
+    return Behaviour(name=path, make=partial(_make_from_path, path))
+
+
+def _make_from_path(path: str, env: object, rng: object) -> Policy:
+    return _resolve(path)
+
+
+def _resolve(path: str) -> Policy:
+    module, _, name = path.partition(":")
+    try:
+        policy = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"policy: expected an importable 'module:function', got {path!r} ({error}); "
+            "run from the folder that holds the module, or install it"
+        ) from error
+    if not callable(policy):
+        raise ValueError(f"policy: expected a callable at {path!r}, got {type(policy).__name__}")
+    return policy
+
+
+def _wrap(angle: float) -> float:
+    return float((angle + np.pi) % (2 * np.pi) - np.pi)
+
+
+def pursue(env: Any, *, top_speed: float = 88.0, gas: float = 0.5, brake: float = 0.2) -> Action:
+    """Pure pursuit of the road ahead: (steer, gas, brake) for CarRacing in its present state.
+
+    top_speed: on a straight road, in simulator units a second.
+    """
+    simulator = env.unwrapped
+    hull, track = simulator.car.hull, np.asarray(simulator.track)  # (tiles, 4): alpha, beta, x, y
+    position, velocity = np.array(hull.position), np.array(hull.linearVelocity)
+    speed = float(np.linalg.norm(velocity))
+    nearest = int(np.argmin(((track[:, 2:] - position) ** 2).sum(1)))
+    ahead = np.roll(track, -nearest, axis=0)
+    x, y = ahead[int(2.87 + 0.08 * speed)][2:] - position
+    error = _wrap(np.arctan2(-x, y) - hull.angle)  # the car faces (-sin, cos) of its angle
+    steer = np.clip(-3.38 * error + 0.15 * hull.angularVelocity, -1, 1)
+    bend = abs(_wrap(ahead[10][1] - ahead[1][1]))
+    target = top_speed / (1 + bend)
+    if abs(error) > 0.8:  # sliding or turned round: gas now would only spin the car
+        target = min(target, 20.0)
+    pedals = (gas if speed < target else 0.0, brake if speed > 1.3 * target else 0.0)
+    return np.array([steer, *pedals], np.float32)
+
+
+def expert(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Policy:
+    """The clean driver: stays on the road and finishes the lap."""
+    return lambda obs: pursue(env)
+
+
+def noisy_expert(env: gymnasium.Env[Any, Any], rng: np.random.Generator, sigma: float) -> Policy:
+    """The expert disturbed by Ornstein-Uhlenbeck noise of volatility `sigma` on every control."""
+    noise = np.zeros(3)
+
+    def policy(obs: Any) -> Action:
+        nonlocal noise
+        noise = 0.85 * noise + sigma * rng.standard_normal(3)
+        return (pursue(env) + noise).astype(np.float32)
+
+    return policy
+
+
+def weave(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Policy:
+    """Drives at a speed of its own, and now and then pulls the wheel for a moment and recovers."""
+    top_speed = rng.uniform(35, 100)
+    left, pull, gas, brake = 0, 0.0, 0.5, 0.2
+
+    def policy(obs: Any) -> Action:
+        nonlocal left, pull, gas, brake
+        if left == 0:  # the next stretch: a pull of 3-8 actions, or clean driving of 5-25
+            pull = rng.uniform(-1, 1) if pull == 0.0 else 0.0
+            left = int(rng.integers(3, 9) if pull else rng.integers(5, 26))
+            gas, brake = rng.uniform(0.2, 1.0), rng.uniform(0.1, 0.9)
+        left -= 1
+        action = pursue(env, top_speed=top_speed, gas=gas, brake=brake)
+        return action + np.array([pull, 0, 0], np.float32)
+
+    return policy
+
+
+def brownian(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Policy:
+    """A blind driver: wheel and pedal wander at random, with the foot leaning towards the gas."""
+    steer, pedal = 0.0, 0.5
+
+    def policy(obs: Any) -> Action:
+        nonlocal steer, pedal
+        steer = float(np.clip(0.98 * steer + 0.2 * rng.standard_normal(), -1, 1))
+        pedal = float(np.clip(0.97 * pedal + 0.01 + 0.15 * rng.standard_normal(), -1, 1))
+        return np.array([steer, max(pedal, 0), max(-pedal, 0)], np.float32)
+
+    return policy
+
+
+def car_racing_mix() -> tuple[Behaviour, ...]:
+    """The mix recorded for CarRacing: skill, recoveries from every kind of slip, and the field."""
+    return (
+        Behaviour(name="expert", make=expert, share=0.20),
+        Behaviour(name="weave", make=weave, share=0.30),
+        Behaviour(name="expert-ou-0.15", make=partial(noisy_expert, sigma=0.15), share=0.25),
+        Behaviour(name="expert-ou-0.30", make=partial(noisy_expert, sigma=0.30), share=0.15),
+        Behaviour(name="brownian", make=brownian, share=0.10),
+    )

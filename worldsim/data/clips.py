@@ -1,0 +1,74 @@
+"""Clips in batches: windows that never cross an episode's end, drawn by a generator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from .episodes import load_episode
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Episodes laid end to end; `lengths[e]` chunks each."""
+
+    lengths: tuple[int, ...]
+
+    def starts(self, length: int) -> Tensor:
+        """Every first chunk of a window of `length` chunks inside one episode, (M,) int64."""
+        ends = np.cumsum(self.lengths)
+        spans = zip(ends - np.asarray(self.lengths), ends, strict=True)
+        parts = [np.arange(a, b - length + 1) for a, b in spans if b - a >= length]
+        if not parts:
+            raise ValueError(f"length: no episode has {length} chunks; longest {max(self.lengths)}")
+        return torch.from_numpy(np.concatenate(parts))
+
+    def sample(self, count: int, length: int, generator: torch.Generator) -> Tensor:
+        """Indices of `count` random windows, (count, length) int64."""
+        starts = self.starts(length)
+        first = starts[torch.randint(len(starts), (count,), generator=generator)]
+        return first[:, None] + torch.arange(length)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Whole episodes in memory, N chunks in all.
+
+    Attributes:
+        frames: (N, c, H, W, 3) uint8.
+        actions: (N, *action), the action that led into each chunk.
+        rewards: (N,) float32, summed over the chunk.
+        cont: (N,) float32, 0 where the episode terminated with this chunk, else 1.
+        windows: which chunks belong together.
+    """
+
+    frames: Tensor
+    actions: Tensor
+    rewards: Tensor
+    cont: Tensor
+    windows: Windows
+
+
+def load_recording(paths: Sequence[Path], chunk: int) -> Recording:
+    """Read episodes into memory (raises `EpisodeError` for a bad file)."""
+    frames, actions, rewards, cont, lengths = [], [], [], [], []
+    for path in tqdm(paths, desc="reading episodes", leave=False):
+        episode = load_episode(path)
+        n = len(episode.actions)
+        frames.append(episode.frames.reshape(n, chunk, *episode.frames.shape[1:]))
+        actions.append(episode.actions)
+        rewards.append(episode.rewards)
+        ends = np.ones(n, np.float32)
+        ends[-1] = 0.0 if episode.terminated else 1.0
+        cont.append(ends)
+        lengths.append(n)
+    if not lengths:
+        raise ValueError("paths: expected at least one episode; collect some first")
+    parts = (torch.from_numpy(np.concatenate(x)) for x in (frames, actions, rewards, cont))
+    return Recording(*parts, Windows(tuple(lengths)))

@@ -1,0 +1,89 @@
+"""Recordings as latents: what the dynamics model trains on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from worldsim.models.vae import SpacetimeVAE, to_float
+from .clips import Recording, Windows, load_recording
+
+
+@dataclass(frozen=True)
+class LatentRecording:
+    """Episodes as normalised latents, N chunks in all.
+
+    Attributes:
+        latents: (N, h, w, C) float16.
+        actions, rewards, cont, windows: as in `Recording`.
+    """
+
+    latents: Tensor
+    actions: Tensor
+    rewards: Tensor
+    cont: Tensor
+    windows: Windows
+
+
+@torch.no_grad()
+def encode_recording(vae: SpacetimeVAE, recording: Recording, *, rows: int = 256) -> Tensor:
+    """Latents (N, h, w, C) float16 of all chunks, each episode encoded as one video."""
+    parts: list[Tensor] = []
+    first = 0
+    for length in tqdm(recording.windows.lengths, desc="encoding", leave=False):
+        chunks = recording.frames[first : first + length]
+        for a in range(0, length, rows):
+            before = min(a, 1)  # the encoder looks one chunk back
+            piece = rearrange(to_float(chunks[a - before : a + rows]), "n c ... -> 1 (n c) ...")
+            with torch.autocast(piece.device.type, torch.bfloat16):
+                parts.append(vae.encode(piece)[0, before:].half())
+        first += length
+    return torch.cat(parts)
+
+
+def latent_cache(
+    vae: SpacetimeVAE, paths: Sequence[Path], chunk: int, file: Path
+) -> LatentRecording:
+    """Latents of these episodes, from `file` if it was made by this VAE from these episodes."""
+    mark = _fingerprint(vae, paths)
+    if not (file.exists() and _mark(file) == mark):
+        recording = load_recording(paths, chunk)
+        tensors = {
+            "latents": encode_recording(vae, recording),
+            "actions": recording.actions,
+            "rewards": recording.rewards,
+            "cont": recording.cont,
+            "lengths": torch.tensor(recording.windows.lengths),
+        }
+        part = file.with_suffix(".tmp")
+        save_file(tensors, part, metadata={"mark": mark})
+        os.replace(part, file)
+    with safe_open(file, "pt") as stored:
+        get = stored.get_tensor
+        return LatentRecording(
+            *(get(n) for n in ("latents", "actions", "rewards", "cont")),
+            Windows(tuple(get("lengths").tolist())),
+        )
+
+
+def _mark(file: Path) -> str:
+    with safe_open(file, "pt") as stored:
+        return stored.metadata().get("mark", "")
+
+
+def _fingerprint(vae: SpacetimeVAE, paths: Sequence[Path]) -> str:
+    digest = hashlib.sha256(json.dumps([(p.name, p.stat().st_size) for p in paths]).encode())
+    for value in vae.state_dict().values():
+        digest.update(value.cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Diffusion without a network: noise, the denoising loss, samplers, consistency distillation."""

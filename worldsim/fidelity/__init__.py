@@ -1,0 +1,8 @@
+"""How far a world can be trusted: its dreams measured against real episodes it never saw.
+
+`evaluate` gives the fidelity card; `python -m benchmarks.fidelity` prints and writes it.
+"""
+
+from .card import evaluate
+
+__all__ = ["evaluate"]

@@ -1,0 +1,1 @@
+"""The networks: the spacetime VAE and the video diffusion transformer."""

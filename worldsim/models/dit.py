@@ -1,0 +1,245 @@
+"""The video DiT: a diffusion transformer over spacetime patches (Peebles and Xie 2022).
+
+Attention is axial: within a chunk over its patches in every block, and over chunks at the same
+patch in every `time_every`-th block. The network takes a list of F chunks with a time index each
+and a mask that says which chunk may look at which, so training with many noisy targets beside
+their clean context and stepping with cached keys are the same code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from worldsim.core import ActionSpec
+from worldsim.nn.attention import attend, grid_rotary, rotary, rotate
+from worldsim.nn.embed import Condition
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiTConfig:
+    """Sizes of the video DiT.
+
+    Attributes:
+        dim: width of a token, a multiple of `heads`.
+        depth: blocks.
+        heads: attention heads.
+        kv_heads: keys and values of attention over time, each shared by heads / kv_heads queries.
+        time_every: every how many blocks attention over time is found.
+        patch: (height, width) of a patch of the latent grid; grids are padded to fit.
+        mlp: hidden width of the MLP over `dim`.
+        extra: width of a further condition (text, latent actions); 0 leaves the slot empty.
+    """
+
+    dim: int = 256
+    depth: int = 6
+    heads: int = 4
+    kv_heads: int = 2
+    time_every: int = 2
+    patch: tuple[int, int] = (2, 2)
+    mlp: int = 4
+    extra: int = 0
+
+    def __post_init__(self) -> None:
+        if self.dim % self.heads or (self.dim // self.heads) % 4:
+            raise ValueError(f"dim: expected a multiple of 4 heads, got {self.dim}/{self.heads}")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"kv_heads: expected a divisor of {self.heads}, got {self.kv_heads}")
+
+    @property
+    def time_layers(self) -> int:
+        """Blocks with attention over time."""
+        return self.depth // self.time_every
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of one head."""
+        return self.dim // self.heads
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Patches of a latent grid."""
+        return -(-height // self.patch[0]), -(-width // self.patch[1])
+
+
+class DiTOutput(NamedTuple):
+    """What a pass returns.
+
+    Attributes:
+        x: (B, F, h, w, C) predicted clean latents.
+        features: (B, F, dim) pooled tokens, for heads.
+        kv: (B, layers, 2, F, S, kv_heads, head_dim) keys and values over time of these chunks.
+    """
+
+    x: Tensor
+    features: Tensor
+    kv: Tensor
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """adaLN: normalise tokens (B, F, S, D), then scale and shift by (B, F, D)."""
+    x = F.layer_norm(x, x.shape[-1:])
+    return x * (1 + scale[:, :, None]) + shift[:, :, None]
+
+
+class SpaceAttention(nn.Module):
+    """Attention over the patches of one chunk."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=False)
+        self.out = nn.Linear(config.dim, config.dim)
+
+    def forward(self, x: Tensor, angle: Tensor) -> Tensor:
+        """`(B, F, S, D)`, angles (S, head_dim / 2) -> `(B, F, S, D)`."""
+        q, k, v = rearrange(self.qkv(x), "b f s (n h d) -> n (b f) h s d", n=3, h=self.heads)
+        q, k = (rotate(F.layer_norm(i, i.shape[-1:]), angle) for i in (q, k))
+        y = attend(q, k, v)
+        return self.out(rearrange(y, "(b f) h s d -> b f s (h d)", b=len(x)))
+
+
+class TimeAttention(nn.Module):
+    """Attention over chunks, each patch looking at its own place in other chunks."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.heads, self.kv_heads = config.heads, config.kv_heads
+        self.q = nn.Linear(config.dim, config.dim, bias=False)
+        self.kv = nn.Linear(config.dim, 2 * config.kv_heads * config.head_dim, bias=False)
+        self.out = nn.Linear(config.dim, config.dim)
+
+    def forward(
+        self, x: Tensor, angle: Tensor, mask: Tensor, cache: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens (B, F, S, D) look at cached chunks and each other.
+
+        angle: (K, head_dim / 2) of the K = cached + F chunks. mask: (B, F, K).
+        cache: (B, 2, K - F, S, kv_heads, head_dim). Returns tokens and their own (.., F, ..) kv.
+        """
+        frames = x.shape[1]
+        q = rearrange(self.q(x), "b f s (h d) -> b s h f d", h=self.heads)
+        kv = rearrange(self.kv(x), "b f s (n h d) -> b n f s h d", n=2, h=self.kv_heads)
+        k, v = kv.unbind(1)
+        kv = torch.stack([F.layer_norm(k, k.shape[-1:]), v], 1)
+        both = kv if cache is None else torch.cat([cache.to(kv.dtype), kv], 2)
+        k, v = rearrange(both, "b n f s h d -> n b s h f d")
+        q = rotate(F.layer_norm(q, q.shape[-1:]), angle[-frames:])
+        y = attend(q, rotate(k, angle), v, mask[:, None, None])
+        return self.out(rearrange(y, "b s h f d -> b f s (h d)")), kv
+
+
+class Block(nn.Module):
+    """Attention over space, over time where it is this block's turn, and an MLP; gated by adaLN."""
+
+    def __init__(self, config: DiTConfig, *, time: bool) -> None:
+        super().__init__()
+        dim = config.dim
+        self.space = SpaceAttention(config)
+        self.time = TimeAttention(config) if time else None
+        self.mlp = nn.Sequential(
+            nn.Linear(dim, config.mlp * dim), nn.SiLU(), nn.Linear(config.mlp * dim, dim)
+        )
+        self.table = nn.Parameter(torch.zeros(9, dim))  # adaLN-single (PixArt-alpha 2023)
+
+    def forward(
+        self, x: Tensor, c: Tensor, space: Tensor, time: Tensor, mask: Tensor, cache: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Tokens (B, F, S, D) under modulations c (B, F, 9, D); returns tokens and new kv."""
+        c = (c + self.table).unbind(2)
+        x = x + c[2][:, :, None] * self.space(modulate(x, c[0], c[1]), space)
+        kv = None
+        if self.time is not None:
+            y, kv = self.time(modulate(x, c[3], c[4]), time, mask, cache)
+            x = x + c[5][:, :, None] * y
+        return x + c[8][:, :, None] * self.mlp(modulate(x, c[6], c[7])), kv
+
+
+class VideoDiT(nn.Module):
+    """Predicts clean latents of noisy chunks from the chunks they may look at and their actions."""
+
+    def __init__(self, config: DiTConfig, channels: int, action: ActionSpec) -> None:
+        super().__init__()
+        self.config, self.channels = config, channels
+        size = config.patch[0] * config.patch[1] * channels
+        self.condition = Condition(action, config.dim, config.extra)
+        self.patchify = nn.Linear(2 * size, config.dim)
+        self.modulation = nn.Linear(config.dim, 9 * config.dim)
+        self.blocks = nn.ModuleList(
+            Block(config, time=(i + 1) % config.time_every == 0) for i in range(config.depth)
+        )
+        self.last = nn.Linear(config.dim, 2 * config.dim)
+        self.unpatchify = nn.Linear(config.dim, size)
+        self._init_weights()
+
+    def _init_weights(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.normal_(self.condition.level.lift.weight, std=0.02)
+        for layer in (self.modulation, self.last, self.unpatchify):
+            nn.init.zeros_(layer.weight)
+        with torch.no_grad():  # gates start a little open: a short training cannot wait for them
+            self.modulation.bias.view(9, -1)[[2, 5, 8]] = 0.2
+        if self.condition.extra is not None:
+            nn.init.zeros_(self.condition.extra.weight)
+
+    def _patches(self, x: Tensor) -> Tensor:
+        """(B, F, h, w, C) -> (B, F, S, p q C), the grid padded with zeros at bottom and right."""
+        ph, pw = self.config.patch
+        x = F.pad(x, (0, 0, 0, -x.shape[3] % pw, 0, -x.shape[2] % ph))
+        return rearrange(x, "b f (y p) (x q) c -> b f (y x) (p q c)", p=ph, q=pw)
+
+    def forward(
+        self,
+        x: Tensor,
+        before: Tensor,
+        level: Tensor,
+        action: Tensor,
+        *,
+        time: Tensor,
+        mask: Tensor,
+        cache: Tensor | None = None,
+        extra: Tensor | None = None,
+    ) -> DiTOutput:
+        """One pass over F chunks.
+
+        x: (B, F, h, w, C) latents at noise `level` (B, F) in [0, 1].
+        before: (B, F, h, w, C) the chunk before each; the output is a change to it.
+        action: (B, F, *action) the action that led into each.
+        time: (K,) int time of the K = cached + F chunks; only differences matter.
+        mask: (B or 1, F, K) bool, True where chunk f may look at chunk k over time.
+        cache: (B, layers, 2, K - F, S, kv_heads, head_dim) or None.
+        extra: (B, F, config.extra) a further condition, or None.
+        """
+        config = self.config
+        height, width = x.shape[2:4]
+        rows, columns = config.grid(height, width)
+        scale = ((1 - level) ** 2 + level**2).rsqrt()[..., None, None, None]
+        tokens = self.patchify(
+            torch.cat([self._patches(x * scale), self._patches(before)], -1)
+        )
+        c = self.condition(level, action, extra)
+        modulation = rearrange(self.modulation(c), "b f (n d) -> b f n d", n=9)
+        space = grid_rotary(rows, columns, config.head_dim, x.device)
+        angle = rotary(time, config.head_dim)
+        kvs: list[Tensor] = []
+        for block in self.blocks:
+            past = None if cache is None else cache[:, len(kvs)]
+            tokens, kv = block(tokens, modulation, space, angle, mask, past)
+            if kv is not None:
+                kvs.append(kv)
+        shift, scale_out = self.last(c).chunk(2, -1)
+        tokens = modulate(tokens, shift, scale_out)
+        ph, pw = config.patch
+        change = rearrange(
+            self.unpatchify(tokens), "b f (y x) (p q c) -> b f (y p) (x q) c",
+            y=rows, p=ph, q=pw,
+        )[:, :, :height, :width]  # fmt: skip
+        return DiTOutput(before + change.float(), tokens.mean(2).float(), torch.stack(kvs, 1))

@@ -1,0 +1,164 @@
+"""The spacetime VAE: video chunks to latents and back, causal in time.
+
+A chunk of `chunk` frames is folded into channels, so space shrinks 8x and time `chunk`x. Encoder
+and decoder look one chunk back (the idea of TAEHV's memory blocks): nothing sees the future, a
+stream needs to remember a single chunk, and any duration and any size divisible by 8 fits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from worldsim.nn.conv import PixelNorm, ResBlock, shuffle, unshuffle
+
+DOWN = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAEConfig:
+    """Sizes of the spacetime VAE.
+
+    Attributes:
+        chunk: frames folded into one latent.
+        channels: latent channels.
+        widths: feature channels at 1/4 and 1/8 of the frame's side.
+        blocks: residual blocks at each of the two scales.
+    """
+
+    chunk: int = 2
+    channels: int = 16
+    widths: tuple[int, int] = (96, 192)
+    blocks: tuple[int, int] = (2, 1)
+
+
+class Posterior(NamedTuple):
+    """A diagonal Gaussian over latents, both `(B, n, h, w, C)`."""
+
+    mean: Tensor
+    logvar: Tensor
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """Draw once (Kingma and Welling 2013)."""
+        noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device)
+        return self.mean + (0.5 * self.logvar).exp() * noise
+
+    def kl(self) -> Tensor:
+        """Mean over all elements of KL(posterior || unit normal), nats."""
+        return 0.5 * (self.mean**2 + self.logvar.exp() - 1 - self.logvar).mean()
+
+
+class Encoder(nn.Module):
+    """Frames of this chunk and the one before to the posterior's parameters."""
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        fine, coarse = config.widths
+        self.body = nn.Sequential(
+            nn.Conv2d(2 * config.chunk * 3 * 16, fine, 3, padding=1),
+            *(ResBlock(fine) for _ in range(config.blocks[0])),
+            PixelNorm(fine),
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(4 * fine, coarse, 1),
+            *(ResBlock(coarse) for _ in range(config.blocks[1])),
+            PixelNorm(coarse),
+            nn.Conv2d(coarse, 2 * config.channels, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, 2 * chunk * 3, H, W)` -> `(B, 2 C, H / 8, W / 8)`."""
+        return self.body(unshuffle(x, 4))
+
+
+class Decoder(nn.Module):
+    """Latents of this chunk and the one before to this chunk's frames."""
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        fine, coarse = config.widths
+        self.body = nn.Sequential(
+            nn.Conv2d(2 * config.channels, coarse, 3, padding=1),
+            *(ResBlock(coarse) for _ in range(config.blocks[1])),
+            PixelNorm(coarse),
+            nn.Conv2d(coarse, 4 * fine, 1),
+            nn.PixelShuffle(2),
+            *(ResBlock(fine) for _ in range(config.blocks[0])),
+            PixelNorm(fine),
+            nn.Conv2d(fine, config.chunk * 3 * 16, 3, padding=1),
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        """`(B, 2 C, h, w)` -> `(B, chunk * 3, 8 h, 8 w)`."""
+        return shuffle(self.body(z), 4)
+
+
+class SpacetimeVAE(nn.Module):
+    """Compresses video 8x in each direction of space and `chunk`x in time.
+
+    Latents leave `encode` and enter `decode` normalised: about zero mean and unit variance per
+    channel, by buffers measured after training.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder, self.decoder = Encoder(config), Decoder(config)
+        self.register_buffer("mean", torch.zeros(config.channels))
+        self.register_buffer("std", torch.ones(config.channels))
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def posterior(self, video: Tensor) -> Posterior:
+        """Raw posterior of `video` (B, T, H, W, 3), floats in [-1, 1]; T is padded to chunks."""
+        b, t, height, width, _ = video.shape
+        if height % DOWN or width % DOWN:
+            raise ValueError(f"video: height and width must divide by {DOWN}, got {height}x{width}")
+        missing = -t % self.config.chunk
+        if missing:  # a single frame is a video of one frame: it stands still for a chunk
+            video = torch.cat([video, repeat(video[:, -1:], "b 1 ... -> b n ...", n=missing)], 1)
+        x = rearrange(video, "b (n c) h w k -> b n (c k) h w", c=self.config.chunk)
+        moments = self.encoder(rearrange(_with_previous(x), "b n c h w -> (b n) c h w"))
+        mean, logvar = rearrange(moments, "(b n) (m c) h w -> m b n h w c", b=b, m=2).float()
+        return Posterior(mean, logvar.clamp(-12, 4))
+
+    def encode(self, video: Tensor) -> Tensor:
+        """Normalised latents of `video` (B, T, H, W, 3) in [-1, 1] -> (B, ceil(T / c), h, w, C)."""
+        return (self.posterior(video).mean - self.mean) / self.std
+
+    def decode_raw(self, latents: Tensor) -> Tensor:
+        """Video (B, n c, H, W, 3) about [-1, 1] of posterior samples (B, n, h, w, C)."""
+        z = rearrange(latents, "b n h w c -> b n c h w")
+        frames = self.decoder(rearrange(_with_previous(z), "b n c h w -> (b n) c h w"))
+        return rearrange(
+            frames, "(b n) (c k) h w -> b (n c) h w k", b=len(z), c=self.config.chunk
+        ).float()
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Video (B, n c, H, W, 3) about [-1, 1] of normalised latents (B, n, h, w, C).
+
+        The first chunk is decoded as the start of a video; a stream hands in one chunk more and
+        drops its frames.
+        """
+        return self.decode_raw(latents * self.std + self.mean)
+
+
+def _with_previous(x: Tensor) -> Tensor:
+    """Put each chunk's predecessor (zeros for the first) behind it, along the channels."""
+    before = torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], 1)
+    return torch.cat([x, before], 2)
+
+
+def to_float(frames: Tensor) -> Tensor:
+    """Bytes 0..255 to floats in [-1, 1]."""
+    return frames.float() / 127.5 - 1
+
+
+def to_bytes(video: Tensor) -> Tensor:
+    """Floats about [-1, 1] to bytes 0..255, rounded and clipped."""
+    return ((video + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

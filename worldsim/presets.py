@@ -1,0 +1,72 @@
+"""Sizes of a world's networks, from about 1M parameters to the DiT-XL class, as functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from worldsim.models.dit import DiTConfig
+from worldsim.models.heads import HeadsConfig
+from worldsim.models.vae import VAEConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """The networks of a world.
+
+    Attributes:
+        vae, dit, heads: their sizes.
+        context: chunks that the next one is predicted from.
+    """
+
+    vae: VAEConfig
+    dit: DiTConfig
+    heads: HeadsConfig = HeadsConfig()
+    context: int = 6
+
+
+def tiny() -> Sizes:
+    """About 1M parameters in the DiT, for tests and simple worlds."""
+    return Sizes(
+        vae=VAEConfig(widths=(32, 64), blocks=(1, 1)),
+        dit=DiTConfig(dim=128, depth=4, heads=2, kv_heads=1, mlp=2),
+        context=4,
+    )
+
+
+def small() -> Sizes:
+    """About 4.5M in the DiT: trains on two CPU cores in two hours, ships in 16 MB."""
+    return Sizes(
+        vae=VAEConfig(widths=(96, 192), blocks=(3, 1)),
+        dit=DiTConfig(dim=256, depth=6, heads=4, kv_heads=2, mlp=2),
+    )
+
+
+def medium() -> Sizes:
+    """About 30M in the DiT, for one GPU and an hour."""
+    return Sizes(
+        vae=VAEConfig(widths=(128, 256), blocks=(4, 3)),
+        dit=DiTConfig(dim=512, depth=10, heads=8, kv_heads=2, mlp=4),
+        context=8,
+    )
+
+
+def base() -> Sizes:
+    """About 130M in the DiT (the width and depth of DiT-B), for one GPU and a day."""
+    return Sizes(
+        vae=VAEConfig(widths=(192, 384), blocks=(4, 4)),
+        dit=DiTConfig(dim=768, depth=14, heads=12, kv_heads=3, mlp=4),
+        context=8,
+    )
+
+
+def xl() -> Sizes:
+    """About 450M in the DiT: the width and depth of DiT-XL (adaLN shared by all blocks)."""
+    return Sizes(
+        vae=VAEConfig(widths=(256, 512), blocks=(4, 6), channels=32),
+        dit=DiTConfig(dim=1152, depth=28, heads=16, kv_heads=4, time_every=4, mlp=4),
+        context=16,
+    )
+
+
+SIZES = {f.__name__: f for f in (tiny, small, medium, base, xl)}
+"""By the names the command line knows."""

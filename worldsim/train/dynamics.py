@@ -1,0 +1,113 @@
+"""Training of the teacher: diffusion over chunks with a noise level each, and the heads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from worldsim.core import ActionSpec
+from worldsim.data.latents import LatentRecording
+from worldsim.diffusion.denoiser import (
+    Clip,
+    chunk_error,
+    draw_levels,
+    noise_context,
+    predict,
+    ramp,
+)
+from worldsim.diffusion.samplers import corrupt
+from worldsim.models.dynamics import Dynamics
+from .loop import FitConfig, Losses, fit
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamicsTraining:
+    """Settings of the teacher's training.
+
+    Attributes:
+        fit: the loop's settings.
+        targets: chunks predicted a clip.
+        context_noise: largest noise level put on the context.
+        drop_action: share of actions hidden, so that unlabelled video works too.
+        heads: weight of the reward and continuation losses.
+        compile: fuse the network with torch.compile; pays after some hundred steps.
+    """
+
+    fit: FitConfig
+    targets: int = 10
+    context_noise: float = 0.3
+    drop_action: float = 0.05
+    heads: float = 0.1
+    compile: bool = True
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips of T + 1 chunks: latents (B, T + 1, h, w, C), actions; reward and cont (B, T + 1)."""
+
+    latents: Tensor
+    actions: Tensor
+    rewards: Tensor
+    cont: Tensor
+
+
+def draw_batch(
+    data: LatentRecording, count: int, chunks: int, action: ActionSpec, drop: float,
+    g: torch.Generator,
+) -> Batch:  # fmt: skip
+    """Random clips; a share `drop` of the actions is replaced by "no action known"."""
+    rows = data.windows.sample(count, chunks, g)
+    actions = data.actions[rows]
+    hide = torch.rand(rows.shape, generator=g) < drop
+    hide = hide.reshape(*hide.shape, *[1] * (actions.ndim - 2))
+    actions = torch.where(hide, action.unknown(), actions)
+    return Batch(data.latents[rows].float(), actions, data.rewards[rows], data.cont[rows])
+
+
+def head_losses(model: Dynamics, features: Tensor, batch: Batch, weight: float) -> Losses:
+    """Losses of reward and end for the T targets, features (B, T, dim)."""
+    reward, cont = model.heads.losses(features, batch.rewards[:, 1:], batch.cont[:, 1:])
+    return {"reward": weight * reward.mean(), "cont": weight * cont.mean()}
+
+
+def train_dynamics(
+    data: LatentRecording, model: Dynamics, window: int, training: DynamicsTraining, folder: Path
+) -> Dynamics:
+    """Train the teacher in `folder` (resumes there); returns the averaged network."""
+    action = model.dit.condition.action.spec
+
+    def losses(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
+        assert isinstance(net, Dynamics)
+        size = training.fit.batch
+        batch = draw_batch(data, size, training.targets + 1, action, training.drop_action, g)
+        context, told = noise_context(batch.latents[:, :-1], training.context_noise, g)
+        level = draw_levels((size, training.targets), g)
+        noise = torch.randn(context.shape, generator=g)
+        clean = batch.latents[:, 1:]
+        clip = Clip(batch.latents, context, told, batch.actions)
+        x, features = predict(network(net), clip, corrupt(clean, noise, level), level, window)
+        error = chunk_error(x, clean)
+        heads = head_losses(net, features, batch, training.heads)
+        return {"denoise": (ramp(level) * error).mean(), "_mse": error.detach().mean(), **heads}
+
+    network = compiled(training.compile)
+    trained = fit(model, losses, training.fit, folder)
+    assert isinstance(trained, Dynamics)
+    return trained
+
+
+def compiled(on: bool):
+    """The network of a Dynamics, compiled once per module where that was asked for."""
+    known: dict[int, nn.Module] = {}
+
+    def network(model: Dynamics) -> nn.Module:
+        if not on:
+            return model.dit
+        if id(model) not in known:
+            known[id(model)] = torch.compile(model.dit, dynamic=False)  # type: ignore[assignment]
+        return known[id(model)]
+
+    return network

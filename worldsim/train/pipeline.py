@@ -1,0 +1,150 @@
+"""From recorded episodes to a world: VAE, teacher, student, start clips, in one resumable folder.
+
+Each stage has a folder of its own under the run: a log, a checkpoint to go on from, and
+`final.safetensors`, which the next stage reads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from worldsim.core import ActionSpec, WorldSpec
+from worldsim.data.clips import Recording, load_recording
+from worldsim.data.dataset import Dataset
+from worldsim.data.latents import LatentRecording, latent_cache
+from worldsim.models.dynamics import Dynamics
+from worldsim.models.vae import DOWN, SpacetimeVAE
+from worldsim.presets import Sizes
+from worldsim.train.distill import Distillation, train_student
+from worldsim.train.dynamics import DynamicsTraining, train_dynamics
+from worldsim.train.loop import FitConfig
+from worldsim.train.vae import VAETraining, train_vae
+from worldsim.world import DiffusionWorld, Sampling, Starts, WorldConfig
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to train a world of some size; the numbers are those of the bundled `car-racing`."""
+
+    vae: VAETraining = VAETraining(fit=FitConfig(steps=3600, batch=32, lr=1.5e-3, ema=0.998))
+    dynamics: DynamicsTraining = DynamicsTraining(fit=FitConfig(steps=9000, batch=16, lr=1e-3))
+    distill: Distillation = Distillation(
+        fit=FitConfig(steps=2000, batch=16, lr=2e-4, ema=0.98, warmup=50)
+    )
+
+
+def action_spec(data: Dataset) -> ActionSpec:
+    """The dataset's actions in the words of the house."""
+    a = data.info.action
+    return ActionSpec(kind=a.kind, low=a.low, high=a.high, n=a.n)
+
+
+def world_spec(data: Dataset, sizes: Sizes, name: str, time_limit: int) -> WorldSpec:
+    """The spec of a world of these sizes on this data."""
+    height, width, _ = data.info.frame_shape
+    return WorldSpec(
+        name=name,
+        frame_shape=data.info.frame_shape,
+        chunk=data.info.chunk,
+        context=sizes.context,
+        latent_shape=(height // DOWN, width // DOWN, sizes.vae.channels),
+        action=action_spec(data),
+        fps=data.info.fps,
+        time_limit=time_limit,
+    )
+
+
+def new_dynamics(data: Dataset, sizes: Sizes, seed: int = 0) -> Dynamics:
+    """An untrained dynamics model."""
+    torch.manual_seed(seed)
+    return Dynamics(sizes.dit, sizes.heads, sizes.vae.channels, action_spec(data))
+
+
+def fit_vae(data: Dataset, sizes: Sizes, training: VAETraining, run: Path) -> SpacetimeVAE:
+    """First stage."""
+    recording = load_recording(data.episodes("train"), data.info.chunk)
+    vae = train_vae(recording, sizes.vae, training, run / "vae")
+    _finish(vae, run / "vae")
+    return vae
+
+
+def fit_teacher(data: Dataset, sizes: Sizes, training: DynamicsTraining, run: Path) -> Dynamics:
+    """Second stage, on the latents of the first."""
+    latents = latents_of(data, "train", sizes, run)
+    model = new_dynamics(data, sizes, training.fit.seed)
+    teacher = train_dynamics(latents, model, sizes.context, training, run / "teacher")
+    _finish(teacher, run / "teacher")
+    return teacher
+
+
+def fit_student(data: Dataset, sizes: Sizes, training: Distillation, run: Path) -> Dynamics:
+    """Third stage, from the second's weights."""
+    latents = latents_of(data, "train", sizes, run)
+    model = load_final(new_dynamics(data, sizes), run / "teacher")
+    student = train_student(latents, model, sizes.context, training, run / "student")
+    _finish(student, run / "student")
+    return student
+
+
+def assemble(
+    data: Dataset, sizes: Sizes, run: Path, name: str, *, stage: str = "student",
+    time_limit: int = 475, clips: int = 48,
+) -> DiffusionWorld:  # fmt: skip
+    """The world of a finished run; `stage="teacher"` gives the undistilled one at 32 steps."""
+    sampling = Sampling() if stage == "student" else Sampling(method="euler", steps=32)
+    config = WorldConfig(
+        spec=world_spec(data, sizes, name, time_limit),
+        vae=sizes.vae,
+        dit=sizes.dit,
+        heads=sizes.heads,
+        sampling=sampling,
+    )
+    vae = load_final(SpacetimeVAE(sizes.vae), run / "vae")
+    dynamics = load_final(new_dynamics(data, sizes), run / stage)
+    return DiffusionWorld(config, vae, dynamics, start_clips(data, sizes.context, clips))
+
+
+def start_clips(data: Dataset, context: int, count: int) -> Starts:
+    """Clips to start dreams from: one of each of `count` training episodes, at a random time."""
+    paths = data.episodes("train")
+    pick = torch.Generator().manual_seed(0)
+    chosen = torch.randperm(len(paths), generator=pick)[:count].tolist()
+    frames, actions = [], []
+    for i in sorted(chosen):
+        clip: Recording = load_recording([paths[i]], data.info.chunk)
+        rows = clip.windows.sample(1, context, pick)[0]
+        frames.append(clip.frames[rows].flatten(0, 1))
+        actions.append(clip.actions[rows])
+    return Starts(torch.stack(frames), torch.stack(actions))
+
+
+def latents_of(data: Dataset, split: str, sizes: Sizes, run: Path) -> LatentRecording:
+    """Latents of a split by the run's VAE, computed once."""
+    vae = load_final(SpacetimeVAE(sizes.vae), run / "vae")
+    return latent_cache(
+        vae, data.episodes(split), data.info.chunk, run / f"latents-{split}.safetensors"
+    )
+
+
+def load_final(model: M, stage: Path) -> M:
+    """Fill a network with a finished stage's weights; FileNotFoundError says what to run first."""
+    path = stage / "final.safetensors"
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: train this stage first (python -m worldsim.cli --help)")
+    model.load_state_dict(load_file(path))
+    return model
+
+
+def _finish(model: nn.Module, stage: Path) -> None:
+    part = stage / "final.tmp"
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, part)
+    part.replace(stage / "final.safetensors")

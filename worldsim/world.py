@@ -1,0 +1,240 @@
+"""DiffusionWorld: the spacetime VAE, the denoiser and the heads as a world that can be stepped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor
+
+from .core import Prediction, WorldError, WorldSpec, WorldState, row_keys
+from .diffusion.denoiser import ChunkDenoiser, fill_cache
+from .diffusion.noise import hash_rows, normal_rows
+from .diffusion.samplers import consistency, euler, heun, linear_levels
+from .models.dit import DiTConfig
+from .models.dynamics import Dynamics
+from .models.heads import HeadsConfig
+from .models.vae import DOWN, SpacetimeVAE, VAEConfig, to_bytes, to_float
+
+LATENT_BOUND = 6.0
+"""Latents have unit variance; one further out than this is a sampler's mistake and is clipped."""
+
+START_DRAW = 2**20
+"""Number of the draw that chooses a start clip, far from those of denoising."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How a step draws the next chunk.
+
+    Attributes:
+        method: "consistency" for a distilled student, "euler" or "heun" for a teacher.
+        steps: denoising passes (Heun: nearly two a step).
+    """
+
+    method: Literal["consistency", "euler", "heun"] = "consistency"
+    steps: int = 1
+
+    def __post_init__(self) -> None:
+        if self.method not in ("consistency", "euler", "heun"):
+            raise WorldError(f"method: expected consistency, euler or heun, got {self.method!r}")
+        if not 1 <= self.steps <= 1000:
+            raise WorldError(f"steps: expected 1 to 1000, got {self.steps}")
+
+    def sample(self, denoise: ChunkDenoiser, key: Tensor, age: Tensor) -> Tensor:
+        """The next chunk, (B, h, w, C), from each row's own randomness."""
+        fresh = partial(normal_rows, key, age, shape=tuple(denoise.newest.shape[1:]))
+        levels = linear_levels(self.steps)
+        if self.method == "consistency":
+            return consistency(denoise, fresh(0), levels[:-1], fresh)
+        solver = euler if self.method == "euler" else heun
+        return solver(denoise, fresh(0), levels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldConfig:
+    """All settings of a diffusion world: what it is, and the sizes of its parts."""
+
+    spec: WorldSpec
+    vae: VAEConfig
+    dit: DiTConfig
+    heads: HeadsConfig
+    sampling: Sampling
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Real clips that dreams start from.
+
+    Attributes:
+        frames: (N, K * c, H, W, 3) uint8.
+        actions: (N, K, *action).
+    """
+
+    frames: Tensor
+    actions: Tensor
+
+
+class DiffusionWorld:
+    """A learned world behind the `WorldModel` protocol.
+
+    Holds no state of its own: `reset` and `encode` make a `WorldState`, `step` maps one to the
+    next. Rows never depend on each other; the cost of a step does not depend on its age.
+    """
+
+    def __init__(
+        self,
+        config: WorldConfig,
+        vae: SpacetimeVAE,
+        dynamics: Dynamics,
+        starts: Starts,
+        card: dict[str, Any] | None = None,
+    ) -> None:
+        self.config, self.starts, self.card = config, starts, card
+        self.vae = vae.eval().requires_grad_(False)
+        self.dynamics = dynamics.eval().requires_grad_(False)
+
+    @property
+    def spec(self) -> WorldSpec:
+        """What a user must know to step this world."""
+        return self.config.spec
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights live."""
+        return self.vae.mean.device
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the weights; returns itself."""
+        self.vae.to(device)
+        self.dynamics.to(device)
+        return self
+
+    def with_sampling(self, sampling: Sampling) -> DiffusionWorld:
+        """The same weights drawn from in another way."""
+        config = replace(self.config, sampling=sampling)
+        return DiffusionWorld(config, self.vae, self.dynamics, self.starts, self.card)
+
+    def with_steps(self, steps: int) -> DiffusionWorld:
+        """The same world with another number of denoising steps."""
+        return self.with_sampling(replace(self.config.sampling, steps=steps))
+
+    def reset(self, key: Tensor) -> WorldState:
+        """A start clip for every key (B, 2), encoded."""
+        key = key.to(self.device)
+        clip = hash_rows(key, torch.zeros_like(key[:, 0]), START_DRAW) % len(self.starts.frames)
+        clip = clip.to(self.starts.frames.device)
+        return self.encode(self.starts.frames[clip], self.starts.actions[clip], key)
+
+    @torch.no_grad()
+    def encode(self, frames: Tensor, actions: Tensor, key: Tensor | None = None) -> WorldState:
+        """The state after a clip of k chunks, 1 <= k <= context.
+
+        frames: (B, k * c, H, W, 3) uint8. actions: (B, k, *action); NaN or -1 where unknown.
+        key: (B, 2) int64; by default rows get the seeds 0..B-1. Raises `WorldError`.
+        """
+        self._check_clip(frames, actions)
+        frames, actions = frames.to(self.device), actions.to(self.device)
+        rows, count = actions.shape[:2]
+        video = to_float(frames)
+        latents = torch.cat([self.vae.encode(v) for v in video.split(64)])
+        key = row_keys(range(rows)) if key is None else key
+        missing = self.spec.context - count
+        blank = latents.new_zeros(rows, missing, *latents.shape[2:])
+        unknown = self.spec.action.unknown(rows, missing, device=self.device)
+        state = WorldState(
+            latents=torch.cat([blank, latents.clamp(-LATENT_BOUND, LATENT_BOUND)], 1),
+            actions=torch.cat([unknown, actions.to(unknown.dtype)], 1),
+            filled=torch.full((rows,), count, device=self.device),
+            age=torch.zeros(rows, dtype=torch.int64, device=self.device),
+            key=key.to(self.device),
+            cache=torch.empty(rows, 0, device=self.device),
+        )
+        cache = fill_cache(self.dynamics.dit, state.latents, state.actions, state.filled)
+        return replace(state, cache=cache)
+
+    def _check_clip(self, frames: Tensor, actions: Tensor) -> None:
+        spec = self.spec
+        if frames.dtype != torch.uint8 or frames.ndim != 5:
+            raise WorldError(
+                f"frames: expected uint8 (B, k * {spec.chunk}, H, W, 3), "
+                f"got {frames.dtype} {tuple(frames.shape)}"
+            )
+        height, width = frames.shape[2:4]
+        if frames.shape[4] != 3 or height % DOWN or width % DOWN:
+            raise WorldError(f"frames: expected RGB with sides divisible by {DOWN}, "
+                             f"got {tuple(frames.shape[2:])}")  # fmt: skip
+        if (height, width) != spec.frame_shape[:2]:
+            raise WorldError(
+                f"frames: expected {spec.frame_shape}, got {tuple(frames.shape[2:])}; "
+                "resize them with worldsim.data.resize.resize_area"
+            )
+        count = frames.shape[1] / spec.chunk
+        if count not in range(1, spec.context + 1):
+            raise WorldError(
+                f"frames: expected {spec.chunk} to {spec.chunk * spec.context} frames in whole "
+                f"chunks of {spec.chunk}, got {frames.shape[1]}"
+            )
+        expected = (len(frames), int(count), *spec.action.shape)
+        if tuple(actions.shape) != expected:
+            raise WorldError(f"actions: expected shape {expected}, got {tuple(actions.shape)}")
+
+    @torch.no_grad()
+    def step(
+        self, state: WorldState, action: Tensor, *, generator: torch.Generator | None = None
+    ) -> tuple[WorldState, Prediction]:
+        """The next state under `action` (B, *action), and what the heads say.
+
+        Noise is keyed on each row's (seed, episode, step); a `generator` draws fresh keys for this
+        step instead, so that copies of a row go different ways.
+        """
+        action = action.to(state.actions.dtype)
+        denoise = ChunkDenoiser(
+            self.dynamics.dit,
+            newest=state.latents[:, -1],
+            previous=state.latents[:, -2],
+            actions=torch.stack([state.actions[:, -1], action], 1),
+            cache=state.cache,
+            filled=state.filled,
+        )
+        key = state.key
+        if generator is not None:
+            key = torch.randint(2**31, key.shape, generator=generator, device=generator.device)
+            key = key.to(state.key.device)
+        latent = self.config.sampling.sample(denoise, key, state.age)
+        latent = latent.clamp(-LATENT_BOUND, LATENT_BOUND)
+        following = WorldState(
+            latents=torch.cat([state.latents[:, 1:], latent[:, None]], 1),
+            actions=torch.cat([state.actions[:, 1:], action[:, None]], 1),
+            filled=(state.filled + 1).clamp(max=self.spec.context),
+            age=state.age + 1,
+            key=state.key,
+            cache=denoise.cache,
+        )
+        return following, self._read_heads(denoise.features)
+
+    def _read_heads(self, features: Tensor | None) -> Prediction:
+        assert features is not None
+        out = self.dynamics.heads(features)
+        reward = self.dynamics.heads.expected_reward(out.reward)
+        return Prediction(reward, out.cont.sigmoid(), torch.full_like(reward, float("nan")))
+
+    @torch.no_grad()
+    def decode(self, state: WorldState) -> Tensor:
+        """The newest chunk's frames, (B, c, H, W, 3) uint8."""
+        return to_bytes(self._decode(state.latents[:, -2:], state.filled))
+
+    def _decode(self, latents: Tensor, filled: Tensor) -> Tensor:
+        raw = latents * self.vae.std + self.vae.mean
+        if latents.shape[1] == 2:  # the decoder's memory of "no chunk before" is zeros, not a mean
+            first = (filled > 1)[:, None, None, None] * raw[:, 0]
+            raw = torch.stack([first, raw[:, 1]], 1)
+        return self.vae.decode_raw(raw)[:, -self.spec.chunk :]
+
+    @torch.no_grad()
+    def decode_video(self, latents: Tensor) -> Tensor:
+        """Frames (B, n * c, H, W, 3) uint8 of consecutive latents (B, n, h, w, C)."""
+        video = torch.cat([self.vae.decode(z) for z in latents.split(16)])
+        return to_bytes(video)

@@ -1,0 +1,10 @@
+"""The bundled worlds: one folder each, data only; load them with `worldsim.load(name)`."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """The bundled worlds' names, sorted."""
+    return sorted(path.parent.name for path in ROOT.glob("*/manifest.json"))
