@@ -6,9 +6,9 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-DEVICE ?= auto
-RUNS ?= runs
 DATA ?= data/car-racing
+RUN ?= runs/car-racing
+WORLD ?= $(RUN)/world/car-racing
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check --progress-bar off
@@ -70,13 +70,13 @@ world: collect vae dynamics student eval
 collect: setup
 	$(PY) -m worldsim.cli collect car-racing --folder $(DATA)
 vae: setup
-	$(PY) -m worldsim.cli train vae --data $(DATA) --out $(RUNS)/vae --device $(DEVICE)
+	$(PY) -m worldsim.cli train vae --data $(DATA) --run $(RUN)
 dynamics: setup
-	$(PY) -m worldsim.cli train dynamics --data $(DATA) --vae $(RUNS)/vae --out $(RUNS)/dynamics --device $(DEVICE)
+	$(PY) -m worldsim.cli train dynamics --data $(DATA) --run $(RUN)
 student: setup
-	$(PY) -m worldsim.cli distill --teacher $(RUNS)/dynamics --out $(RUNS)/student --device $(DEVICE)
+	$(PY) -m worldsim.cli distill --data $(DATA) --run $(RUN) --out $(WORLD) --overwrite
 eval: setup
-	$(PY) -m worldsim.cli eval --world $(RUNS)/student --device $(DEVICE)
+	$(PY) -m worldsim.cli eval --data $(DATA) --run $(RUN) --world $(WORLD)
 
 wheel: setup
 	$(PY) -m build --no-isolation --wheel

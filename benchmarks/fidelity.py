@@ -1,6 +1,8 @@
 """How far a world can be trusted: measured on the test episodes, printed, written as JSON.
 
-    python -m benchmarks.fidelity --world car-racing --data data/car-racing --teacher runs/car-racing
+    python -m benchmarks.fidelity --world car-racing --teacher runs/car-racing
+
+The goals beside the figures are those that every world of this house is held to.
 """
 
 from __future__ import annotations

@@ -66,7 +66,10 @@ class WorldSimEnv(gymnasium.Env[NDArray[Any], Any]):
     """A recorded world that runs on by itself: every step is dreamed by a video model.
 
     ## Action Space
-    That of the world, `env.unwrapped.world.spec.action`: a `Box` of float32 or a `Discrete`. An
+    A `Discrete`, or a `Box` of float32 with every entry from -1 to 1, as learners like it; the
+    world's own range is `env.unwrapped.world.spec.action`, and `actions="native"` uses it. (Of
+    car-racing's steer, gas and brake the last two are 0 to 1 there: here -1 is "no gas". A real
+    environment takes the same actions through `gymnasium.wrappers.RescaleAction(env, -1, 1)`.) An
     action holds for one step, which spans `chunk` video frames (the action repeat). Actions of
     another shape, not finite or out of range are refused with `WorldError`; clip them first.
 
@@ -104,6 +107,7 @@ class WorldSimEnv(gymnasium.Env[NDArray[Any], Any]):
       survive `pickle` and `EnvSpec.to_json()`; an object is pickled whole.
     - `device`: where the world runs; an object stays where it is.
     - `observation`: see above.
+    - `actions`: `"normalized"` or `"native"`, see above; also the range of `options["actions"]`.
     - `render_mode`: `"rgb_array"` or None.
     - `steps`: denoising steps a chunk, None for the world's own.
     - `time_limit`: steps an episode, None for the world's own.
@@ -119,11 +123,13 @@ class WorldSimEnv(gymnasium.Env[NDArray[Any], Any]):
         world: str | PathLike[str] | WorldModel | SharedWorld = "car-racing",
         device: str | torch.device = "cpu",
         observation: Literal["frame", "chunk", "latent"] = "frame",
+        actions: Literal["normalized", "native"] = "normalized",
         render_mode: Literal["rgb_array"] | None = None,
         steps: int | None = None,
         time_limit: int | None = None,
     ) -> None:
         _check_choice("observation", observation, OBSERVATIONS)
+        _check_choice("actions", actions, ("normalized", "native"))
         _check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
         _check_count("steps", steps)
         _check_count("time_limit", time_limit)
@@ -133,7 +139,9 @@ class WorldSimEnv(gymnasium.Env[NDArray[Any], Any]):
         spec = self.world.spec
         self.observation, self.render_mode = observation, render_mode
         self.time_limit = spec.time_limit if time_limit is None else time_limit
-        self.action_space = spec.action_space
+        self.normalized = actions == "normalized"
+        self.action = spec.action.normalized() if self.normalized else spec.action
+        self.action_space = self.action.space()
         self.observation_space = self._space()
         rate = spec.fps / spec.chunk  # whole where it can be: gymnasium.utils.play insists
         self.metadata = {
@@ -163,7 +171,7 @@ class WorldSimEnv(gymnasium.Env[NDArray[Any], Any]):
     @torch.no_grad()
     def step(self, action: Any) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
         """Dream one step on. On an error everything stays as it was."""
-        values = self.world.spec.action.check(action)
+        values = self._native(self.action.check(action))
         episode = self._running("step")
         if episode.over:
             raise ResetNeeded("the episode is over: call env.reset() before the next env.step()")
@@ -237,11 +245,11 @@ class WorldSimEnv(gymnasium.Env[NDArray[Any], Any]):
     @property
     def noop(self) -> Any:
         """The action of idle hands, for `gymnasium.utils.play`."""
-        return neutral_action(self.world.spec.action)
+        return neutral_action(self.action)
 
     def get_keys_to_action(self) -> dict[str, Any]:
         """Keys held down together -> action, for `gymnasium.utils.play`."""
-        return keys_to_action(self.world.spec.action)
+        return keys_to_action(self.action)
 
     # --- Inside -----------------------------------------------------------------------------------
 
@@ -259,6 +267,9 @@ class WorldSimEnv(gymnasium.Env[NDArray[Any], Any]):
         return self._episode
 
     @torch.no_grad()
+    def _native(self, actions: Tensor) -> Tensor:
+        return self.world.spec.action.from_normalized(actions) if self.normalized else actions
+
     def _begin(self, clip: tuple[Tensor, Tensor] | None) -> Episode:
         """The next episode of the current seed."""
         last = self._episode
@@ -313,7 +324,7 @@ class WorldSimEnv(gymnasium.Env[NDArray[Any], Any]):
         known = spec.action.unknown(chunks)
         spec.check_clip(frames, known)
         if actions is not None:
-            known = spec.action.check(actions, (chunks,))
+            known = self._native(self.action.check(actions, (chunks,)))
         return frames[None], known[None]
 
     def _check_fits(self, saved: EnvState) -> None:

@@ -12,12 +12,12 @@ from typing import NamedTuple
 import pytest
 
 FLOORS = (
-    ("core", "config", "compute", "metrics", "nn", "diffusion"),
+    ("core", "config", "compute", "metrics", "video", "nn", "diffusion"),
     ("models", "rollout", "toy"),
     ("world", "agents"),
     ("presets", "checkpoint", "manifest", "weights", "worlds"),
-    ("data", "train", "envs"),
-    ("__init__", "cli", "play", "benchmarks"),
+    ("data", "train", "envs", "fidelity"),
+    ("__init__", "cli", "demo", "play", "benchmarks"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS, 1) for room in rooms}
 STRANGERS = {frozenset({"envs", "agents"}): "what they share is the protocols in core"}

@@ -10,7 +10,7 @@ from tests.worlds import BUTTONS, tiny_world
 from worldsim.core import WorldError, WorldModel, row_keys
 from worldsim.diffusion.denoiser import Clip, predict
 from worldsim.diffusion.noise import normal_rows
-from worldsim.world import DiffusionWorld, Sampling
+from worldsim.world import LATENT_BOUND, DiffusionWorld, Sampling
 
 
 class TestOneStep(WorldContract):
@@ -60,7 +60,7 @@ def test_a_cached_step_equals_the_uncached_one(steps: int):
         x = newest(normal_rows(state.key, state.age, 0, shape), 1.0)
         if steps == 2:
             x = newest(0.5 * x + 0.5 * normal_rows(state.key, state.age, 1, shape), 0.5)
-        assert torch.allclose(following.latent, x, atol=1e-4)
+        assert torch.allclose(following.latent, x.clamp(-LATENT_BOUND, LATENT_BOUND), atol=1e-4)
         history.append(following.latents[:, -1:])
         acts.append(action[:, None])
         state = following
@@ -97,30 +97,6 @@ def test_the_decoder_sees_one_chunk_back_and_no_more():
     assert torch.equal(world.decode(state), video[:, -world.spec.chunk :])
 
 
-@pytest.mark.parametrize(
-    ("frames", "word"),
-    [
-        (torch.zeros(1, 2, 24, 32, 3), "uint8"),
-        (torch.zeros(1, 2, 24, 32, dtype=torch.uint8), "frames"),
-        (torch.zeros(1, 2, 24, 32, 4, dtype=torch.uint8), "RGB"),
-        (torch.zeros(1, 2, 20, 32, 3, dtype=torch.uint8), "divisible by 8"),
-        (torch.zeros(1, 2, 32, 32, 3, dtype=torch.uint8), "resize"),
-        (torch.zeros(1, 3, 24, 32, 3, dtype=torch.uint8), "whole chunks"),
-        (torch.zeros(1, 8, 24, 32, 3, dtype=torch.uint8), "2 to 6 frames"),
-    ],
-)
-def test_encode_refuses_frames_that_do_not_fit(frames: torch.Tensor, word: str):
-    world = tiny_world()
-    with pytest.raises(WorldError, match=word):
-        world.encode(frames, torch.zeros(1, max(frames.shape[1] // 2, 1), 3))
-
-
-def test_encode_refuses_actions_that_do_not_fit():
-    frames = torch.zeros(1, 4, 24, 32, 3, dtype=torch.uint8)
-    with pytest.raises(WorldError, match=r"actions: expected shape \(1, 2, 3\)"):
-        tiny_world().encode(frames, torch.zeros(1, 2, 4))
-
-
 @pytest.mark.parametrize("bad", [{"method": "magic"}, {"steps": 0}])
 def test_sampling_refuses_nonsense(bad: dict):
     with pytest.raises(WorldError, match=next(iter(bad))):
@@ -131,7 +107,12 @@ def test_steps_and_methods_change_the_dream_but_not_the_world():
     world = tiny_world()
     state = world.reset(row_keys([1]))
     action = torch.zeros(1, 3)
-    ways = [Sampling(), Sampling(steps=2), Sampling(method="euler", steps=4), Sampling(method="heun")]
+    ways = [
+        Sampling(),
+        Sampling(steps=2),
+        Sampling(method="euler", steps=4),
+        Sampling(method="heun"),
+    ]
     latents = [world.with_sampling(s).step(state, action)[0].latent for s in ways]
     for i, a in enumerate(latents):
         assert not any(torch.equal(a, b) for b in latents[:i])

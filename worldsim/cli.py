@@ -59,9 +59,7 @@ def collect(
     if env == "car-racing":
         config = replace(car_racing(folder), workers=workers)
     else:
-        config = CollectConfig(
-            env_id=env, folder=folder, chunk=chunk, size=size, workers=workers
-        )
+        config = CollectConfig(env_id=env, folder=folder, chunk=chunk, size=size, workers=workers)
     if episodes is not None:
         config = replace(config, train=(config.train[0], config.train[0] + episodes))
     main(config, policy)

@@ -62,6 +62,18 @@ class ActionSpec:
         low, high = np.array(self.low, np.float32), np.array(self.high, np.float32)
         return gymnasium.spaces.Box(low, high, dtype=np.float32, seed=seed)
 
+    def normalized(self) -> ActionSpec:
+        """The same actions with every entry of a box from -1 to 1."""
+        ends = (1.0,) * len(self.low)
+        return replace(self, low=tuple(-e for e in ends), high=ends)
+
+    def from_normalized(self, actions: Tensor) -> Tensor:
+        """Actions of `normalized()` in this spec's own range, `(..., *shape)`; NaN stays NaN."""
+        if self == self.normalized():
+            return actions
+        low, high = (torch.tensor(x, device=actions.device) for x in (self.low, self.high))
+        return (low + (actions + 1) / 2 * (high - low)).clamp(low, high)
+
     def unknown(self, *batch: int, device: torch.device | str | None = None) -> Tensor:
         """What stands for "no action known", `(*batch, *shape)`."""
         fill = float("nan") if self.kind == "continuous" else -1

@@ -16,7 +16,7 @@ from .diffusion.samplers import consistency, euler, heun, linear_levels
 from .models.dit import DiTConfig
 from .models.dynamics import Dynamics
 from .models.heads import HeadsConfig
-from .models.vae import DOWN, SpacetimeVAE, VAEConfig, to_bytes, to_float
+from .models.vae import SpacetimeVAE, VAEConfig, to_bytes, to_float
 
 LATENT_BOUND = 6.0
 """Latents have unit variance; one further out than this is a sampler's mistake and is clipped."""
@@ -135,7 +135,7 @@ class DiffusionWorld:
         frames: (B, k * c, H, W, 3) uint8. actions: (B, k, *action); NaN or -1 where unknown.
         key: (B, 2) int64; by default rows get the seeds 0..B-1. Raises `WorldError`.
         """
-        self._check_clip(frames, actions)
+        self.spec.check_clip(frames, actions, (len(frames),))
         frames, actions = frames.to(self.device), actions.to(self.device)
         rows, count = actions.shape[:2]
         video = to_float(frames)
@@ -155,32 +155,6 @@ class DiffusionWorld:
         cache = fill_cache(self.dynamics.dit, state.latents, state.actions, state.filled)
         return replace(state, cache=cache)
 
-    def _check_clip(self, frames: Tensor, actions: Tensor) -> None:
-        spec = self.spec
-        if frames.dtype != torch.uint8 or frames.ndim != 5:
-            raise WorldError(
-                f"frames: expected uint8 (B, k * {spec.chunk}, H, W, 3), "
-                f"got {frames.dtype} {tuple(frames.shape)}"
-            )
-        height, width = frames.shape[2:4]
-        if frames.shape[4] != 3 or height % DOWN or width % DOWN:
-            raise WorldError(f"frames: expected RGB with sides divisible by {DOWN}, "
-                             f"got {tuple(frames.shape[2:])}")  # fmt: skip
-        if (height, width) != spec.frame_shape[:2]:
-            raise WorldError(
-                f"frames: expected {spec.frame_shape}, got {tuple(frames.shape[2:])}; "
-                "resize them with worldsim.data.resize.resize_area"
-            )
-        count = frames.shape[1] / spec.chunk
-        if count not in range(1, spec.context + 1):
-            raise WorldError(
-                f"frames: expected {spec.chunk} to {spec.chunk * spec.context} frames in whole "
-                f"chunks of {spec.chunk}, got {frames.shape[1]}"
-            )
-        expected = (len(frames), int(count), *spec.action.shape)
-        if tuple(actions.shape) != expected:
-            raise WorldError(f"actions: expected shape {expected}, got {tuple(actions.shape)}")
-
     @torch.no_grad()
     def step(
         self, state: WorldState, action: Tensor, *, generator: torch.Generator | None = None
@@ -188,8 +162,12 @@ class DiffusionWorld:
         """The next state under `action` (B, *action), and what the heads say.
 
         Noise is keyed on each row's (seed, episode, step); a `generator` draws fresh keys for this
-        step instead, so that copies of a row go different ways.
+        step instead, so that copies of a row go different ways. Raises `WorldError` for an action
+        of another shape; ranges are checked where users come in, not here, in the inner loop.
         """
+        expected = (len(state), *self.spec.action.shape)
+        if tuple(action.shape) != expected:
+            raise WorldError(f"action: expected shape {expected}, got {tuple(action.shape)}")
         action = action.to(state.actions.dtype)
         denoise = ChunkDenoiser(
             self.dynamics.dit,

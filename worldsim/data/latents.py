@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from worldsim.models.vae import SpacetimeVAE, to_float
+
 from .clips import Recording, Windows, load_recording
 
 

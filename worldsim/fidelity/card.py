@@ -127,7 +127,9 @@ def _load_uncarded(name: Path | str, device: torch.device | str) -> DiffusionWor
         return load(name, device)
 
 
-def teacher_of(world: DiffusionWorld, source: DiffusionWorld | Path | str, steps: int) -> DiffusionWorld:
+def teacher_of(
+    world: DiffusionWorld, source: DiffusionWorld | Path | str, steps: int
+) -> DiffusionWorld:
     """The undistilled world at `steps` Euler steps, from a world, a world folder or a run's stage.
 
     A stage's folder, or the run that holds it as `teacher/`, gives the networks that dream; the VAE

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from worldsim import metrics
-from worldsim.core import row_keys
 from worldsim.metrics import bootstrap, pearson, psnr, weighted_mean
 from worldsim.rollout import replay
 from worldsim.world import DiffusionWorld

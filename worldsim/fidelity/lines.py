@@ -115,7 +115,7 @@ def table(lines: list[Line]) -> str:
     for line in lines:
         mark = {True: "+", False: "-", None: " "}[line["passed"]]
         value = "" if line["value"] is None else f"{line['value']:.4g} {line['unit']}".strip()
-        if line["interval"]:
+        if line["interval"] and None not in line["interval"]:
             value += " [{:.3g}, {:.3g}]".format(*line["interval"])
         goal = ""
         if line["goal"] is not None:

@@ -106,9 +106,7 @@ def recorded_actions(episodes: Sequence[Tensor], count: int, steps: int, seed: i
     return torch.stack(rows)
 
 
-def dream_long(
-    world: DiffusionWorld, actions: Tensor, advance: Callable[[int], Any]
-) -> LongDreams:
+def dream_long(world: DiffusionWorld, actions: Tensor, advance: Callable[[int], Any]) -> LongDreams:
     """Dream from the world's start clips under `actions` (N, T, *action).
 
     In a world that looks like CarRacing every other dream is driven by sight instead: recorded

@@ -9,14 +9,13 @@ import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy
 import torch
-
-from worldsim import __version__
 
 PAUSE = 600.0  # seconds without a log line after which a training counts as interrupted
 
@@ -35,7 +34,7 @@ def provenance(command: str | None = None) -> dict[str, Any]:
             "torch": torch.__version__,
             "numpy": numpy.__version__,
             "gymnasium": gymnasium.__version__,
-            "worldsim": __version__,
+            "worldsim": _version(),
         },
         "commit": _commit(),
         "command": command or shlex.join(["python", *sys.argv]),
@@ -49,6 +48,13 @@ def _cpu_model() -> str:
         return next(x.partition(":")[2].strip() for x in lines if x.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def _version() -> str:
+    try:
+        return version("worldsim")
+    except PackageNotFoundError:  # run from a source tree
+        return "source tree"
 
 
 def _commit() -> str | None:

@@ -57,10 +57,9 @@ def rebuild(world: DiffusionWorld, episode: Episode) -> Rebuilt:
             real, rebuilt = frames[piece][:: LOOK_EVERY * chunk], found[:: LOOK_EVERY * chunk]
             edges.append(_edge_errors(real, rebuilt))
             cars.append(_car_errors(real, rebuilt))
-    empty = [torch.empty(0)]
-    return Rebuilt(
-        torch.cat(mse), moved_error, moved_count, torch.cat(edges or empty), torch.cat(cars or empty)
-    )
+    none = [torch.empty(0)]
+    places = torch.cat(edges or none), torch.cat(cars or none)
+    return Rebuilt(torch.cat(mse), moved_error, moved_count, *places)
 
 
 @torch.no_grad()

@@ -222,9 +222,7 @@ class VideoDiT(nn.Module):
         height, width = x.shape[2:4]
         rows, columns = config.grid(height, width)
         scale = ((1 - level) ** 2 + level**2).rsqrt()[..., None, None, None]
-        tokens = self.patchify(
-            torch.cat([self._patches(x * scale), self._patches(before)], -1)
-        )
+        tokens = self.patchify(torch.cat([self._patches(x * scale), self._patches(before)], -1))
         c = self.condition(level, action, extra)
         modulation = rearrange(self.modulation(c), "b f (n d) -> b f n d", n=9)
         space = grid_rotary(rows, columns, config.head_dim, x.device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from worldsim.core import ActionSpec
+
 from .dit import DiTConfig, VideoDiT
 from .heads import Heads, HeadsConfig
 

@@ -56,7 +56,9 @@ class Heads(nn.Module):
     def forward(self, features: Tensor) -> HeadsOutput:
         """`(..., dim)` -> logits."""
         h = self.body(features)
-        return HeadsOutput(self.reward(h).float(), self.cont(h).float()[..., 0])
+        # not self.cont(h): a product with a single column rounds by a row's place in the batch
+        cont = (h * self.cont.weight[0]).sum(-1) + self.cont.bias
+        return HeadsOutput(self.reward(h).float(), cont.float())
 
     def expected_reward(self, logits: Tensor) -> Tensor:
         """Mean of the distribution, `(..., bins)` -> `(...)`."""

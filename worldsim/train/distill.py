@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from worldsim.core import ActionSpec
 from worldsim.data.latents import LatentRecording
 from worldsim.diffusion.consistency import earlier_level, halvings_at, pseudo_huber
 from worldsim.diffusion.denoiser import (
@@ -30,6 +29,7 @@ from worldsim.diffusion.denoiser import (
 )
 from worldsim.diffusion.samplers import corrupt
 from worldsim.models.dynamics import Dynamics
+
 from .dynamics import Batch, compiled, draw_batch, head_losses
 from .loop import FitConfig, Losses, fit
 
@@ -116,9 +116,7 @@ def train_student(
         earlier = earlier_level(level, torch.randint(finest + 1, level.shape, generator=g).float())
         noise = torch.randn(clean.shape, generator=g)
         with torch.no_grad():
-            target, _ = predict(
-                network(ema), clip, corrupt(clean, noise, earlier), earlier, window
-            )
+            target, _ = predict(network(ema), clip, corrupt(clean, noise, earlier), earlier, window)
             target = torch.where((earlier > 0)[..., None, None, None], target, clean)
         x, features = predict(network(net), clip, corrupt(clean, noise, level), level, window)
         error = chunk_error(x, clean)

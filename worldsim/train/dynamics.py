@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from worldsim.core import ActionSpec
 from worldsim.data.latents import LatentRecording
 from worldsim.diffusion.denoiser import (
     Clip,
+    Network,
     chunk_error,
     draw_levels,
     noise_context,
@@ -20,6 +24,7 @@ from worldsim.diffusion.denoiser import (
 )
 from worldsim.diffusion.samplers import corrupt
 from worldsim.models.dynamics import Dynamics
+
 from .loop import FitConfig, Losses, fit
 
 
@@ -99,15 +104,19 @@ def train_dynamics(
     return trained
 
 
-def compiled(on: bool):
-    """The network of a Dynamics, compiled once per module where that was asked for."""
-    known: dict[int, nn.Module] = {}
+def compiled(on: bool) -> Callable[[Dynamics], Network]:
+    """The network of a `Dynamics`, compiled once each where that was asked for and is possible."""
+    known: dict[int, Network] = {}
+    if on and shutil.which("c++") is None and not torch.cuda.is_available():
+        message = "no C++ compiler: training runs uncompiled, at two thirds of the speed"
+        warnings.warn(message, stacklevel=2)
+        on = False
 
-    def network(model: Dynamics) -> nn.Module:
+    def network(model: Dynamics) -> Network:
         if not on:
             return model.dit
         if id(model) not in known:
-            known[id(model)] = torch.compile(model.dit, dynamic=False)  # type: ignore[assignment]
+            known[id(model)] = torch.compile(model.dit, dynamic=False)
         return known[id(model)]
 
     return network

@@ -27,7 +27,6 @@ from worldsim.train.loop import FitConfig
 from worldsim.train.vae import VAETraining, train_vae
 from worldsim.world import DiffusionWorld, Sampling, Starts, WorldConfig
 
-
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -36,9 +35,9 @@ class Recipe:
     """How to train a world of some size; the numbers are those of the bundled `car-racing`."""
 
     vae: VAETraining = VAETraining(fit=FitConfig(steps=3600, batch=32, lr=1.5e-3, ema=0.998))
-    dynamics: DynamicsTraining = DynamicsTraining(fit=FitConfig(steps=9000, batch=16, lr=1e-3))
+    dynamics: DynamicsTraining = DynamicsTraining(fit=FitConfig(steps=6300, batch=16, lr=1e-3))
     distill: Distillation = Distillation(
-        fit=FitConfig(steps=2000, batch=16, lr=2e-4, ema=0.98, warmup=50)
+        fit=FitConfig(steps=2200, batch=16, lr=2e-4, ema=0.98, warmup=50)
     )
 
 

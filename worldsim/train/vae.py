@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from worldsim.data.clips import Recording
 from worldsim.models.vae import SpacetimeVAE, VAEConfig, to_float
+
 from .loop import FitConfig, Losses, fit
 
 
