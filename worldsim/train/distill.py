@@ -53,7 +53,7 @@ class Distillation:
 
     fit: FitConfig
     context: int = 4
-    dreamt: int = 8
+    dreamt: int = 7
     halvings: int = 2
     anchor: float = 0.5
     pure: float = 0.4

@@ -1,0 +1,82 @@
+"""The world that ships with the library, as a newcomer meets it."""
+
+import json
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+
+import worldsim
+from worldsim.core import row_keys
+
+WORLD = "car-racing"
+LIMIT = 16_000_000
+
+
+@pytest.fixture(scope="module")
+def world():
+    return worldsim.load(WORLD)
+
+
+def test_the_readmes_first_lines():
+    env = gymnasium.make("WorldSim-v0")
+    obs, info = env.reset(seed=0)
+    assert obs.shape == (56, 64, 3) and obs.dtype == np.uint8
+    env.action_space.seed(0)
+    total = 0.0
+    for _ in range(30):
+        obs, reward, terminated, truncated, info = env.step(env.action_space.sample())
+        total += float(reward)
+        assert not terminated and not truncated
+    assert obs in env.observation_space
+    assert np.isfinite(total)
+
+
+@pytest.mark.filterwarnings("error")
+def test_both_checkers_are_silent():
+    check_env(gymnasium.make("WorldSim-v0").unwrapped)
+    checker = pytest.importorskip("stable_baselines3.common.env_checker")
+    checker.check_env(gymnasium.make("WorldSim-v0", render_mode="rgb_array"), warn=True)
+
+
+def test_it_ships_within_its_limit():
+    folder = Path(worldsim.__file__).parent / "worlds" / WORLD
+    assert sum(f.stat().st_size for f in folder.iterdir()) <= LIMIT
+
+
+def test_its_card_holds_what_the_readme_quotes(world, root: Path):
+    card = world.card
+    assert card is not None
+    results = json.loads((root / "benchmarks" / "results" / f"fidelity-{WORLD}.json").read_text())
+    assert card == results
+
+
+def test_the_wheel_steers_the_dream(world):
+    """Left and right from the same state must part, and mirror each other in the car's turning."""
+    state = world.reset(row_keys(range(8)))
+    frames = []
+    for steer in (-0.6, 0.0, 0.6):
+        now = state
+        for _ in range(8):
+            now, _ = world.step(now, torch.tensor([[steer, 0.2, 0.0]]).expand(8, -1))
+        frames.append(world.decode(now)[:, -1].float())
+    left, straight, right = frames
+    apart = (left - right).abs().mean()
+    assert apart > (left - straight).abs().mean() > 2.0
+    assert apart > (right - straight).abs().mean() > 2.0
+
+
+def test_gas_moves_the_world_and_a_standing_car_stands(world):
+    state = world.reset(row_keys(range(8)))
+    change = {}
+    for name, action in {"gas": [0.0, 1.0, 0.0], "brake": [0.0, 0.0, 1.0]}.items():
+        now = state
+        for _ in range(20):
+            now, _ = world.step(now, torch.tensor([action]).expand(8, -1))
+        before = world.decode(now).float()
+        after, _ = world.step(now, torch.tensor([action]).expand(8, -1))
+        change[name] = float((world.decode(after).float() - before).abs().mean())
+    assert change["gas"] > 2 * change["brake"]
