@@ -162,6 +162,7 @@ class Disk:
 
     def __init__(self, patch: pytest.MonkeyPatch, good: int, *, dies: bool) -> None:
         self.left, self.dies, self.failed = good, dies, 0
+        self.done: list[str] = []
         for place, name in ((os, "fsync"), (os, "rename"), (os, "mkdir"), (shutil, "rmtree")):
             patch.setattr(place, name, self.counted(getattr(place, name), name))
         patch.setattr(checkpoint, "open", self.torn_open, raising=False)
@@ -175,6 +176,7 @@ class Disk:
     def counted(self, real: Callable[..., Any], name: str) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             if not self.tick():
+                self.done.append(name)
                 return real(*args, **kwargs)
             if not kwargs.get("ignore_errors"):
                 raise OSError(28, f"no space left: {name}")
@@ -184,6 +186,7 @@ class Disk:
     def torn_open(self, path: Path, mode: str) -> Any:
         file = open(path, mode)
         if not self.tick():
+            self.done.append("write")
             return file
         file.write(b"half")
         file.close()
@@ -217,9 +220,14 @@ def test_a_save_that_fails_anywhere_leaves_a_world(
         if dies:  # what the dead left behind does not stop the next
             save(new, path, dtype=torch.float32, card=CARD, overwrite=True)
             assert same(load(path), new)
-        assert dies or set(os.listdir(path.parent)) <= {"w", ".w.old"}
-    # the parent, which is there; the folder; 7 times open and sync; sync of the folder; renames
+        else:
+            assert path.exists() == (seen[-1] != "none")
+            assert set(os.listdir(path.parent)) <= {"w", ".w.old"}
+    # the first mkdir, of the parent, may fail: it is there
     before = "old" if overwrite else "none"
+    written = ["mkdir", "mkdir", *7 * ["write", "fsync"], "fsync"]
+    renamed = ["rmtree", "rename", "rename"] if overwrite else ["rename"]
+    assert disk.done == [*written, *renamed, "fsync", "rmtree"]
     assert seen[1:17] == [before] * 16 and seen[-1] == "new" and set(seen) == {before, "new"}
 
 

@@ -13,7 +13,6 @@ they stood when the same command is typed again.
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -24,9 +23,13 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from worldsim.checkpoint import load, save
-from worldsim.data.dataset import open_dataset
+from worldsim.data.dataset import RESERVED_SEED, open_dataset
+from worldsim.demo import run_demo
+from worldsim.fidelity import evaluate
+from worldsim.fidelity.lines import table
 from worldsim.presets import SIZES
 from worldsim.train.pipeline import Recipe, assemble, fit_student, fit_teacher, fit_vae
+from worldsim.worlds import ROOT, names
 
 app = SubcommandApp()
 SizeName = Literal["tiny", "small", "medium", "base", "xl"]
@@ -40,7 +43,7 @@ def collect(
     workers: int = os.cpu_count() or 1,
     episodes: int | None = None,
     chunk: int = 2,
-    size: tuple[int, int] | None = None,
+    size: tuple[int, int] = (64, 64),
 ) -> None:
     """Record episodes of a Gymnasium environment into a folder.
 
@@ -120,6 +123,55 @@ def distill(
     print(f"saved {out}; measure it: python -m worldsim.cli eval --world {out} --data {data}")
 
 
+@app.command(name="eval")
+def evaluate_world(
+    world: str = "car-racing",
+    data: Path = Path("data/car-racing"),
+    run: Path | None = None,
+    quick: bool = False,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> None:
+    """Measure a world on its test episodes, print the table, put the card into its folder.
+
+    Args:
+        world: a bundled world's name or a folder.
+        data: a folder of episodes with a test split.
+        run: the training run: its teacher is compared with the student, its logs tell the cost.
+        quick: a tenth of the work, printed only.
+        device: where to compute.
+        threads: CPU threads; all by default.
+    """
+    _threads(threads)
+    teacher = None if run is None else str(run)
+    card = evaluate(world, data, teacher=teacher, run=run, quick=quick, device=device)
+    print(table(card["lines"]))
+    if not quick:
+        folder = ROOT / world if world in names() else Path(world)
+        save(load(world), folder, card=card, overwrite=True)
+        print(f"put the card into {folder}")
+
+
+@app.command
+def demo(
+    world: str = "car-racing",
+    out: Path = Path("demo.mp4"),
+    seconds: float = 20.0,
+    seed: int = RESERVED_SEED + 7,
+    device: str = "cpu",
+) -> None:
+    """Write a film of the real environment beside the dream.
+
+    Args:
+        world: a bundled world's name or a folder.
+        out: the film.
+        seconds: its length.
+        seed: of the track and the dream, from 10,000 up: seen by no training.
+        device: where to dream.
+    """
+    run_demo(world, out, seconds, seed, device)
+
+
 @app.command
 def info(world: tyro.conf.Positional[str]) -> None:
     """Print what a world is and its fidelity card.
@@ -132,7 +184,7 @@ def info(world: tyro.conf.Positional[str]) -> None:
     parts = {"vae": loaded.vae, "dit": loaded.dynamics.dit, "heads": loaded.dynamics.heads}
     for name, part in parts.items():
         print(f"{name:6} {sum(p.numel() for p in part.parameters()) / 1e6:6.2f}M parameters")
-    print(json.dumps(loaded.card, indent=2) if loaded.card else "no fidelity card")
+    print(table(loaded.card["lines"]) if loaded.card else "no fidelity card")
 
 
 def _threads(count: int | None) -> None:
