@@ -123,3 +123,13 @@ def test_keys_choose_the_start_clip():
     world = tiny_world()
     starts = {float(world.reset(row_keys([seed])).latents.sum()) for seed in range(20)}
     assert len(starts) == 3
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("chunk", 3), ("latent_shape", (3, 4, 8)), ("context", 1), ("time_limit", 0), ("fps", 0.0)],
+)
+def test_settings_that_contradict_each_other_are_refused(field: str, value: object):
+    config = tiny_world().config
+    with pytest.raises(WorldError, match=field):
+        replace(config, spec=replace(config.spec, **{field: value}))

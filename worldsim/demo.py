@@ -153,16 +153,17 @@ def _hold(action: ActionSpec, rng: np.random.Generator, steps: int = 10) -> Call
 def picture(moment: Moment, spec: WorldSpec) -> video.Picture:
     """One picture of the film: real | dream, and for how long the dream has been on its own."""
     dream = video.enlarge(moment.dream[-1], TIMES)
-    width, text = dream.shape[1], f"dream, {moment.since:.1f} s after its last real frame"
+    width = dream.shape[1]
+    told = "on its own for" if moment.free else "last told the truth"
+    text = f"dream, {told} {moment.since:.1f} s" + ("" if moment.free else " ago")
     ink = video.AMBER if moment.free else video.GREEN
     share = moment.since / (ANCHOR_SECONDS if not moment.free else 20.0)
     parts = [video.label(text, width, 20, ink), dream, video.bar(share, width, ink=ink)]
     right = video.below(parts)
     if moment.real is None:
         return right
-    kind = "the dream is free" if moment.free else "told the truth every 2 s"
     left = video.below([
-        video.label(f"real environment ({kind})", width, 20),
+        video.label("real environment", width, 20),
         video.enlarge(moment.real[-1], TIMES),
         video.bar(0.0, width),
     ])  # fmt: skip

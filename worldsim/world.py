@@ -16,7 +16,7 @@ from .diffusion.samplers import consistency, euler, heun, linear_levels
 from .models.dit import DiTConfig
 from .models.dynamics import Dynamics
 from .models.heads import HeadsConfig
-from .models.vae import SpacetimeVAE, VAEConfig, to_bytes, to_float
+from .models.vae import DOWN, SpacetimeVAE, VAEConfig, to_bytes, to_float
 
 LATENT_BOUND = 6.0
 """Latents have unit variance; one further out than this is a sampler's mistake and is clipped."""
@@ -62,6 +62,24 @@ class WorldConfig:
     dit: DiTConfig
     heads: HeadsConfig
     sampling: Sampling
+
+    def __post_init__(self) -> None:
+        spec, (height, width, _) = self.spec, self.spec.frame_shape
+        latent = (height // DOWN, width // DOWN, self.vae.channels)
+        checks = {
+            "frame_shape": (spec.frame_shape, height % DOWN == width % DOWN == 0),
+            "chunk": (spec.chunk, spec.chunk == self.vae.chunk >= 1),
+            "latent_shape": (spec.latent_shape, spec.latent_shape == latent),
+            "context": (spec.context, spec.context >= 2),
+            "time_limit": (spec.time_limit, spec.time_limit >= 1),
+            "fps": (spec.fps, spec.fps > 0),
+        }
+        for name, (value, fits) in checks.items():
+            if not fits:
+                raise WorldError(
+                    f"{name}: {value} does not fit the other settings: sides divide by {DOWN}, "
+                    f"latents are {latent}, chunk is the VAE's {self.vae.chunk}, context at least 2"
+                )
 
 
 @dataclass(frozen=True)

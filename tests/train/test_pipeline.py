@@ -105,6 +105,13 @@ def test_training_lowers_every_loss(data, tmp_path: Path):
         assert np.mean(errors[-3:]) < share * errors[0], (stage, errors)
 
 
+def test_more_real_context_than_the_window_is_fine(data, tmp_path: Path):
+    vae, dynamics, distill = recipe(2)
+    fit_vae(data, SIZES_HERE, vae, tmp_path)
+    fit_teacher(data, SIZES_HERE, dynamics, tmp_path)
+    fit_student(data, SIZES_HERE, replace(distill, context=SIZES_HERE.context + 2), tmp_path)
+
+
 def test_a_stage_without_the_one_before_says_so(data, tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="train this stage first"):
         fit_teacher(data, SIZES_HERE, recipe(1)[1], tmp_path)

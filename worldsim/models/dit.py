@@ -46,6 +46,11 @@ class DiTConfig:
     extra: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("dim", "depth", "heads", "kv_heads", "time_every", "mlp"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if min(self.patch) < 1 or self.time_every > self.depth:
+            raise ValueError(f"patch, time_every: expected 1 to depth, got {self}")
         if self.dim % self.heads or (self.dim // self.heads) % 4:
             raise ValueError(f"dim: expected a multiple of 4 heads, got {self.dim}/{self.heads}")
         if self.heads % self.kv_heads:

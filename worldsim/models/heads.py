@@ -24,6 +24,12 @@ class HeadsConfig:
     bins: int = 41
     largest: float = 5.0
 
+    def __post_init__(self) -> None:
+        if self.hidden < 1 or self.bins < 2 or not 0 < self.largest <= 20:
+            raise ValueError(
+                f"heads: expected hidden >= 1, bins >= 2 and 0 < largest <= 20, got {self}"
+            )
+
 
 class HeadsOutput(NamedTuple):
     """Logits over reward bins (..., bins) and of going on (...)."""

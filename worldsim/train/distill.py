@@ -67,14 +67,15 @@ class Distillation:
 def dream_context(network: Network, clip: Clip, real: int, window: int, g: torch.Generator) -> Clip:
     """Replace all context after the first `real` chunks by one-step dreams under true actions."""
     context, told = clip.context.clone(), clip.context_level.clone()
-    latents, missing = clip.latents[:, :real], window - real
-    blank, unknown = latents[:, :1].expand(-1, missing, -1, -1, -1) * 0, clip.actions[:, :1]
-    unknown = unknown.expand(-1, missing, *unknown.shape[2:])
-    filled = torch.full((len(latents),), real)
+    latents = clip.latents[:, :real][:, -window:]
+    known = latents.shape[1]
+    blank = torch.zeros_like(latents[:, :1]).expand(-1, window - known, -1, -1, -1)
+    acted = clip.actions[:, real - known : real]
+    unused = acted[:, :1].expand(-1, window - known, *acted.shape[2:])
+    filled = torch.full((len(latents),), known)
     cache = fill_cache(
-        network, torch.cat([blank, latents], 1),
-        torch.cat([unknown, clip.actions[:, :real]], 1), filled,
-    )  # fmt: skip
+        network, torch.cat([blank, latents], 1), torch.cat([unused, acted], 1), filled
+    )
     previous, newest = latents[:, -2], latents[:, -1]
     for i in range(real, context.shape[1]):
         denoise = ChunkDenoiser(

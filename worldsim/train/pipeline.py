@@ -37,7 +37,7 @@ class Recipe:
     vae: VAETraining = VAETraining(fit=FitConfig(steps=3600, batch=32, lr=1.5e-3, ema=0.998))
     dynamics: DynamicsTraining = DynamicsTraining(fit=FitConfig(steps=6300, batch=16, lr=1e-3))
     distill: Distillation = Distillation(
-        fit=FitConfig(steps=2200, batch=16, lr=2e-4, ema=0.98, warmup=50)
+        fit=FitConfig(steps=1700, batch=16, lr=2e-4, ema=0.98, warmup=50)
     )
 
 
