@@ -4,10 +4,13 @@ import imageio.v2 as imageio
 import numpy as np
 import pytest
 
+from benchmarks import pictures
 from tests.measured_data import stripes
 from tests.world_folders import tiny_world
+from worldsim import video
 from worldsim.core import WorldError
 from worldsim.demo import against_reality, dream_alone, run_demo
+from worldsim.fidelity.clips import cut_clips
 
 
 def test_the_dream_is_told_the_truth_and_then_set_free():
@@ -37,6 +40,18 @@ def test_a_world_without_a_real_environment_dreams_alone(
 def test_a_dream_repeats_itself_by_its_seed():
     films = [[m.dream for m in dream_alone(tiny_world(), 5, seed)] for seed in (10_001, 10_001, 9)]
     assert np.array_equal(films[0], films[1]) and not np.array_equal(films[0], films[2])
+
+
+def test_the_sheet_and_the_film_show_what_they_say():
+    clip = cut_clips(stripes(5000, 70), 0, [3, 6], 3, 60)
+    assert clip is not None
+    page = pictures.rollout_sheet(clip, clip.frames)
+    lines = np.split(page[14 + 4 :][: 4 * 36 - 4], [36, 72, 108])
+    assert np.array_equal(lines[0][:32, 60:], lines[1][:32, 60:])  # a perfect dream
+    assert not np.array_equal(lines[0][:32, 60:], lines[2][:32, 60:])
+    film = pictures.rollout_film(clip, clip.frames, 12.5)
+    assert len(film) == 60 and {f.shape for f in film} == {(14 + 4 + 64, 4 * 96 + 3 * 4, 3)}
+    assert np.array_equal(film[9][18:, :96], video.enlarge(clip.frames[0, 9, -1].numpy(), 4))
 
 
 def test_bad_wishes_are_refused(tmp_path: Path):

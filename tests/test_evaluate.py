@@ -41,8 +41,8 @@ def clips_of(lengths: tuple[int, ...] = LENGTHS, steps: int = 8) -> Clips:
 # --- clips ----------------------------------------------------------------------------------------
 
 
-def test_starts_reach_from_the_first_to_the_last():
-    assert even_starts(20, 3, 8, 4) == [3, 6, 9, 12]
+def test_starts_are_the_middles_of_equal_parts():
+    assert even_starts(22, 3, 8, 4) == [4, 7, 10, 13]  # of 3 to 14
     assert even_starts(11, 3, 8, 4) == [3] and even_starts(10, 3, 8, 4) == []
 
 
@@ -144,7 +144,10 @@ def test_pieces_rebuild_what_the_whole_video_would(monkeypatch: pytest.MonkeyPat
     found = reconstruction.rebuild(world, episode)
     error = (whole.float() - frames.float()).div(255).square().reshape(20, -1).mean(1)
     assert torch.allclose(found.mse, error, rtol=1e-3)
-    assert found.moved_count > 0 and len(found.edges) == 0
+    moved = (frames[1:].int() - frames[:-1].int()).abs().amax(-1) > 25.5
+    pixels = (whole.float() - frames.float()).div(255).square().mean(-1)[1:][moved]
+    assert found.moved_count == int(moved.sum()) > 0 and len(found.edges) == 0
+    assert found.moved_error / found.moved_count == pytest.approx(pixels.mean().item(), rel=1e-3)
 
 
 # --- the whole card -------------------------------------------------------------------------------
@@ -158,7 +161,7 @@ def test_a_card_is_whole_and_repeats_itself(data: Dataset):
     assert json.loads(json.dumps(cards[0], allow_nan=False)) == cards[0]
     assert figures["horizon"]["clips"] == 6 and figures["teacher"]["clips"] == 3
     assert {len(c) for c in figures["horizon"]["psnr"].values()} == {8}
-    assert figures["ends"]["count"] == 5  # of the one terminated episode: once, and 4 endings
+    assert figures["ends"]["count"] == 4  # the one terminated episode, from 4 starts
     assert figures["long"]["dreams"] == figures["long"]["finite"] == 3
     assert len(cards[0]["data"]["sha256"]) == 64 and cards[0]["provenance"]["versions"]["torch"]
     text = lines.table(cards[0]["lines"])
@@ -182,6 +185,13 @@ def test_a_world_of_nan_fails_and_still_has_a_card(data: Dataset):
     [line] = [x for x in found["lines"] if x["figure"] == "long dreams: all finite"]
     assert line["passed"] is False
     json.dumps(found, allow_nan=False)
+
+
+def test_a_plan_too_small_is_refused():
+    with pytest.raises(ValueError, match="dream_steps: expected at least 4, got 3"):
+        Plan(dream_steps=3)
+    with pytest.raises(ValueError, match="episodes: expected at least 2, got 1"):
+        Plan(episodes=1)
 
 
 def test_foreign_data_is_refused(data: Dataset, tmp_path: Path):

@@ -56,6 +56,12 @@ class Plan:
     dream_steps: int = 1000
     rows: int = 64
 
+    def __post_init__(self) -> None:
+        least = dict.fromkeys(asdict(self), 1) | {"episodes": 2, "dreams": 2}
+        for name, bound in (least | {"dream_steps": long_dreams.LOOK_EVERY}).items():
+            if getattr(self, name) < bound:
+                raise ValueError(f"{name}: expected at least {bound}, got {getattr(self, name)}")
+
 
 QUICK = Plan(episodes=5, starts=2, dreams=8, dream_steps=200)
 
@@ -253,8 +259,8 @@ def _teacher(
         return None
     order = torch.arange(len(clips))
     first = torch.stack([(clips.episode[:i] == clips.episode[i]).sum() for i in order])
-    # not an episode's first clip if it has others: the cars still stand there
-    mine = (first >= 1) & (first < 1 + plan.teacher_starts) if plan.starts > 1 else first == 0
+    # another one in every episode, so that early and late clips are among them
+    mine = (first - clips.episode) % plan.starts < plan.teacher_starts
     some = clips[mine].upto(min(plan.teacher_horizon, plan.horizon))
     with _stage(f"teacher, {plan.teacher_steps} steps", len(some), clock) as advance:
         told = horizon.dream(teacher, some, some.actions, plan.rows, advance)

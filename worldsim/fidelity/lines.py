@@ -39,7 +39,8 @@ def judge(figures: dict[str, Any]) -> list[Line]:
 def _vae(found: dict[str, Any]) -> Iterator[Line]:
     note = f"mean of chunks {found['chunk_psnr']:.2f} dB"
     yield _with_interval("VAE: test frames", found["psnr"], 30, "dB", note=note)
-    yield _with_interval("VAE: pixels that moved", found["moved_psnr"], 25, "dB")
+    note = f"mean of chunks {found['moved_chunk_psnr']:.2f} dB"
+    yield _with_interval("VAE: pixels that moved", found["moved_psnr"], 25, "dB", note=note)
     for name in ("edge", "car"):
         if place := found[name]:
             words = {"edge": "road edge is off by", "car": "car is off by"}[name]

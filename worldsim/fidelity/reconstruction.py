@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,12 +29,14 @@ class Rebuilt:
 
     Attributes:
         mse: (n,) mean squared error of each chunk.
+        moved_mse: the same over the pixels that moved, of the chunks in which any did.
         moved_error: summed squared error of all pixels that moved; moved_count: how many.
         edges: (M,) distance of every real road edge to its rebuilt one, pixels; infinite if lost.
         car: (m,) distance of the car from its real place, pixels; infinite if lost.
     """
 
     mse: Tensor
+    moved_mse: Tensor
     moved_error: float
     moved_count: int
     edges: Tensor
@@ -45,21 +48,23 @@ def rebuild(world: DiffusionWorld, episode: Episode) -> Rebuilt:
     frames = torch.from_numpy(episode.frames)
     before = torch.cat([frames[:1], frames[:-1]])  # the first frame counts as still
     chunk = world.spec.chunk
-    mse, edges, cars, moved_error, moved_count = [], [], [], 0.0, 0
+    mse, moved, edges, cars = [], [], [], []
     for first, found in _pieces(world, frames):
         piece = slice(first * chunk, first * chunk + len(found))
-        error = metrics.squared_error(found, frames[piece])
-        mse.append(rearrange(error, "(n c) h w -> n (c h w)", c=chunk).mean(-1))
-        mask = metrics.moved(frames[piece], before[piece])
-        moved_error += error[mask].double().sum().item()
-        moved_count += int(mask.sum())
+        by_chunk = partial(rearrange, pattern="(n c) h w -> n (c h w)", c=chunk)
+        error = by_chunk(metrics.squared_error(found, frames[piece]))
+        mask = by_chunk(metrics.moved(frames[piece], before[piece]))
+        mse.append(error.mean(-1))
+        moved.append(torch.stack([(error * mask).sum(-1), mask.sum(-1)], -1))
         if car_racing.recognised(world.spec):
             real, rebuilt = frames[piece][:: LOOK_EVERY * chunk], found[:: LOOK_EVERY * chunk]
             edges.append(_edge_errors(real, rebuilt))
             cars.append(_car_errors(real, rebuilt))
     none = [torch.empty(0)]
     places = torch.cat(edges or none), torch.cat(cars or none)
-    return Rebuilt(torch.cat(mse), moved_error, moved_count, *places)
+    total, count = torch.cat(moved).double().unbind(-1)
+    each = (total / count)[count > 0]
+    return Rebuilt(torch.cat(mse), each, total.sum().item(), int(count.sum()), *places)
 
 
 @torch.no_grad()
@@ -91,8 +96,8 @@ def summarise(rebuilt: list[Rebuilt]) -> dict[str, Any]:
     """Figures over all episodes.
 
     psnr: of the mean squared error over all frames, with its interval over episodes. chunk_psnr:
-    mean over chunks of each chunk's own. moved_psnr: of the mean squared error over pixels that
-    moved. edge, car: pixels between real and rebuilt places, over those found.
+    mean over chunks of each chunk's own. moved_psnr, moved_chunk_psnr: the same two over pixels
+    that moved. edge, car: pixels between real and rebuilt places, over those found.
     """
     mse = torch.cat([r.mse for r in rebuilt])
     episode = torch.cat([torch.full((len(r.mse),), i) for i, r in enumerate(rebuilt)])
@@ -106,6 +111,7 @@ def summarise(rebuilt: list[Rebuilt]) -> dict[str, Any]:
         "psnr": bootstrap(lambda w: metrics.psnr(weighted_mean(mse, w)), episode)._asdict(),
         "chunk_psnr": metrics.psnr(mse).mean().item(),
         "moved_psnr": bootstrap(moved_psnr, torch.arange(len(rebuilt)))._asdict(),
+        "moved_chunk_psnr": metrics.psnr(torch.cat([r.moved_mse for r in rebuilt])).mean().item(),
         "moved_pixels": int(moved[:, 1].sum()),
         "edge": _distances(torch.cat([r.edges for r in rebuilt])),
         "car": _distances(torch.cat([r.car for r in rebuilt])),
