@@ -70,5 +70,6 @@ def load_recording(paths: Sequence[Path], chunk: int) -> Recording:
         lengths.append(n)
     if not lengths:
         raise ValueError("paths: expected at least one episode; collect some first")
-    parts = (torch.from_numpy(np.concatenate(x)) for x in (frames, actions, rewards, cont))
-    return Recording(*parts, Windows(tuple(lengths)))
+    columns = (frames, actions, rewards, cont)
+    f, a, r, c = (torch.from_numpy(np.concatenate(x)) for x in columns)
+    return Recording(f, a, r, c, Windows(tuple(lengths)))

@@ -72,10 +72,8 @@ def latent_cache(
         os.replace(part, file)
     with safe_open(file, "pt") as stored:
         get = stored.get_tensor
-        return LatentRecording(
-            *(get(n) for n in ("latents", "actions", "rewards", "cont")),
-            Windows(tuple(get("lengths").tolist())),
-        )
+        z, a, r, c = (get(n) for n in ("latents", "actions", "rewards", "cont"))
+        return LatentRecording(z, a, r, c, Windows(tuple(get("lengths").tolist())))
 
 
 def _mark(file: Path) -> str:

@@ -155,13 +155,13 @@ class Block(nn.Module):
         self, x: Tensor, c: Tensor, space: Tensor, time: Tensor, mask: Tensor, cache: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """Tokens (B, F, S, D) under modulations c (B, F, 9, D); returns tokens and new kv."""
-        c = (c + self.table).unbind(2)
-        x = x + c[2][:, :, None] * self.space(modulate(x, c[0], c[1]), space)
+        m = (c + self.table).unbind(2)
+        x = x + m[2][:, :, None] * self.space(modulate(x, m[0], m[1]), space)
         kv = None
         if self.time is not None:
-            y, kv = self.time(modulate(x, c[3], c[4]), time, mask, cache)
-            x = x + c[5][:, :, None] * y
-        return x + c[8][:, :, None] * self.mlp(modulate(x, c[6], c[7])), kv
+            y, kv = self.time(modulate(x, m[3], m[4]), time, mask, cache)
+            x = x + m[5][:, :, None] * y
+        return x + m[8][:, :, None] * self.mlp(modulate(x, m[6], m[7])), kv
 
 
 class VideoDiT(nn.Module):
