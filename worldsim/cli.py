@@ -28,7 +28,7 @@ from worldsim.demo import run_demo
 from worldsim.fidelity import evaluate
 from worldsim.fidelity.lines import table
 from worldsim.presets import SIZES
-from worldsim.train.pipeline import Recipe, assemble, fit_student, fit_teacher, fit_vae
+from worldsim.train.pipeline import Recipe, assemble, fit_forced, fit_student, fit_teacher, fit_vae
 from worldsim.worlds import ROOT, names
 
 app = SubcommandApp()
@@ -77,7 +77,7 @@ def train(
     recipe: Recipe = Recipe(),  # noqa: B008
     threads: int | None = None,
 ) -> None:
-    """Train a stage: first "vae", then "dynamics" (the teacher).
+    """Train a stage: first "vae", then "dynamics" (the teacher, in two runs).
 
     Args:
         stage: what to train.
@@ -92,7 +92,8 @@ def train(
     if stage == "vae":
         fit_vae(dataset, sizes, recipe.vae, run)
     else:
-        fit_teacher(dataset, sizes, recipe.dynamics, run)
+        fit_forced(dataset, sizes, recipe.forced, run)
+        fit_teacher(dataset, sizes, recipe.teacher, run)
 
 
 @app.command

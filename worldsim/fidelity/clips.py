@@ -48,13 +48,11 @@ class Clips(Rows):
 
 
 def even_starts(length: int, context: int, horizon: int, count: int) -> list[int]:
-    """`count` first steps, the middles of as many equal parts of all that leave `horizon` steps.
-
-    Not the very first and last: at the start the car stands still, which no other moment is like.
-    """
-    room = length - horizon - context + 1
-    middles = (context + int((i + 0.5) * room / count) for i in range(count))
-    return sorted(set(middles)) if room > 0 else []
+    """`count` first steps, evenly from the earliest to the latest that leaves `horizon` steps."""
+    last = length - horizon
+    if last < context:
+        return []
+    return sorted({int(x) for x in torch.linspace(context, last, count).round().tolist()})
 
 
 def ending_starts(episode: Episode, context: int, steps: Sequence[int]) -> list[int]:

@@ -16,7 +16,7 @@ from worldsim.world import DiffusionWorld
 
 from . import car_racing
 
-LOOK_EVERY = 4  # steps between decoded ones; the driver by sight decides as often
+LOOK_EVERY = 4  # steps between those that are looked at
 WINDOW = 100  # steps over which the look of frames is averaged
 SIGMAS = 3.0
 LOOKS = ("mean", "contrast", "red", "green", "blue", "motion")
@@ -118,13 +118,10 @@ def dream_long(world: DiffusionWorld, actions: Tensor, advance: Callable[[int], 
     by_sight = (torch.arange(count) % 2 == 0) & recognised
     finite = torch.ones(count, dtype=torch.bool)
     seen: list[tuple[Tensor, ...]] = []
-    frames = world.decode(state).cpu()
-    drive = actions[:, 0]
+    action = actions[:, 0]
     for t in range(steps):
-        if recognised and t % LOOK_EVERY == 0:
-            drive = car_racing.steer_by_sight(frames[:, -1], drive[:, 0])
-        mask = by_sight.reshape(-1, *[1] * (actions.ndim - 2))
-        state, told = world.step(state, torch.where(mask, drive, actions[:, t]).to(world.device))
+        action = _drive(world, state, by_sight, actions[:, t], action)
+        state, told = world.step(state, action.to(world.device))
         finite &= _finite(state, told.reward, told.cont)
         if (t + 1) % LOOK_EVERY == 0:
             frames = world.decode(state).cpu()
@@ -132,6 +129,19 @@ def dream_long(world: DiffusionWorld, actions: Tensor, advance: Callable[[int], 
         advance(1)
     looks, road, car = (torch.stack(x, 1) for x in zip(*seen, strict=True))
     return LongDreams(finite, looks, road, car, by_sight)
+
+
+def _drive(
+    world: DiffusionWorld, state: WorldState, by_sight: Tensor, given: Tensor, last: Tensor
+) -> Tensor:
+    """The given actions (N, *action), and in dreams driven by sight what the driver decides now."""
+    rows = by_sight.nonzero()[:, 0]
+    if not len(rows):
+        return given
+    frames = world.decode(state[rows.to(world.device)])[:, -1].cpu()
+    action = given.clone()
+    action[rows] = car_racing.steer_by_sight(frames, last[rows, 0])
+    return action
 
 
 def _finite(state: WorldState, *heads: Tensor) -> Tensor:

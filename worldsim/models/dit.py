@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from worldsim.core import ActionSpec
 from worldsim.nn.attention import attend, grid_rotary, rotary, rotate
-from worldsim.nn.embed import Condition
+from worldsim.nn.embed import Condition, PlaceEmbed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +173,7 @@ class VideoDiT(nn.Module):
         size = config.patch[0] * config.patch[1] * channels
         self.condition = Condition(action, config.dim, config.extra)
         self.patchify = nn.Linear(2 * size, config.dim)
+        self.place = PlaceEmbed(config.dim)
         self.modulation = nn.Linear(config.dim, 9 * config.dim)
         self.blocks = nn.ModuleList(
             Block(config, time=(i + 1) % config.time_every == 0) for i in range(config.depth)
@@ -188,7 +189,7 @@ class VideoDiT(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         nn.init.normal_(self.condition.level.lift.weight, std=0.02)
-        for layer in (self.modulation, self.last, self.unpatchify):
+        for layer in (self.modulation, self.last, self.unpatchify, self.place.lift):
             nn.init.zeros_(layer.weight)
         with torch.no_grad():  # gates start a little open: a short training cannot wait for them
             self.modulation.bias.view(9, -1)[[2, 5, 8]] = 0.2
@@ -228,6 +229,7 @@ class VideoDiT(nn.Module):
         rows, columns = config.grid(height, width)
         scale = ((1 - level) ** 2 + level**2).rsqrt()[..., None, None, None]
         tokens = self.patchify(torch.cat([self._patches(x * scale), self._patches(before)], -1))
+        tokens = tokens + self.place(rows, columns)
         c = self.condition(level, action, extra)
         modulation = rearrange(self.modulation(c), "b f (n d) -> b f n d", n=9)
         space = grid_rotary(rows, columns, config.head_dim, x.device)

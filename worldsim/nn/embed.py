@@ -1,4 +1,4 @@
-"""What conditions a chunk: its noise level, its action, and a slot for more."""
+"""What a network is told: a patch's place, a chunk's noise level and action, a slot for more."""
 
 from __future__ import annotations
 
@@ -16,6 +16,28 @@ def fourier(x: Tensor, count: int, highest: float) -> Tensor:
     waves = torch.logspace(0, math.log2(highest), count, base=2.0, device=x.device) * math.pi
     angle = x[..., None].float() * waves
     return torch.cat([angle.sin(), angle.cos()], -1)
+
+
+class PlaceEmbed(nn.Module):
+    """Where a patch lies in the frame, as a vector to add to its token.
+
+    Rotary positions tell patches' distances from each other; what stands still in the frame (a car
+    that the camera follows, a score) is found by its place alone. Places run from -1 to 1 over the
+    frame, so that any resolution has them; starts without a say.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.lift = nn.Linear(16, dim, bias=False)
+        nn.init.zeros_(self.lift.weight)
+
+    def forward(self, height: int, width: int) -> Tensor:
+        """`(height * width, dim)` for a grid of patches, row by row."""
+        device = self.lift.weight.device
+        y = fourier((torch.arange(height, device=device) * 2 + 1) / height - 1, 4, 4.0)
+        x = fourier((torch.arange(width, device=device) * 2 + 1) / width - 1, 4, 4.0)
+        y = y[:, None].expand(height, width, -1)
+        return self.lift(torch.cat([y, x[None].expand(height, width, -1)], -1).flatten(0, 1))
 
 
 class LevelEmbed(nn.Module):

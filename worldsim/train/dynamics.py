@@ -1,4 +1,8 @@
-"""Training of the teacher: diffusion over chunks with a noise level each, and the heads."""
+"""Training of the teacher: diffusion over chunks with a noise level each, and the heads.
+
+A network that has only seen true context believes whatever it dreamt, so small faults grow into
+others. In a second run it is therefore shown context with such faults too, see `context.py`.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +22,13 @@ from worldsim.diffusion.denoiser import (
     Network,
     chunk_error,
     draw_levels,
-    noise_context,
     predict,
     ramp,
 )
 from worldsim.diffusion.samplers import corrupt
 from worldsim.models.dynamics import Dynamics
 
+from .context import damage_context, noised, resample_context
 from .loop import FitConfig, Losses, fit
 
 
@@ -36,6 +40,8 @@ class DynamicsTraining:
         fit: the loop's settings.
         targets: chunks predicted a clip.
         context_noise: largest noise level put on the context.
+        resample: share of clips whose context the averaged network draws anew itself.
+        damage: share of clips whose context is damaged.
         drop_action: share of actions hidden, so that unlabelled video works too.
         heads: weight of the reward and continuation losses.
         compile: fuse the network with torch.compile; pays after some hundred steps.
@@ -44,6 +50,8 @@ class DynamicsTraining:
     fit: FitConfig
     targets: int = 10
     context_noise: float = 0.3
+    resample: float = 0.0
+    damage: float = 0.0
     drop_action: float = 0.05
     heads: float = 0.1
     compile: bool = True
@@ -85,14 +93,17 @@ def train_dynamics(
     action = model.dit.condition.action.spec
 
     def losses(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
-        assert isinstance(net, Dynamics)
+        assert isinstance(net, Dynamics) and isinstance(ema, Dynamics)
         size = training.fit.batch
         batch = draw_batch(data, size, training.targets + 1, action, training.drop_action, g)
-        context, told = noise_context(batch.latents[:, :-1], training.context_noise, g)
+        true = batch.latents[:, :-1]
+        clip = Clip(batch.latents, true, true.new_zeros(true.shape[:2]), batch.actions)
+        clip = resample_context(network(ema), clip, training.resample, window, g)
+        clip = damage_context(clip, training.damage, model.dit.config.patch, g)
+        clip = noised(clip, training.context_noise, g)
         level = draw_levels((size, training.targets), g)
-        noise = torch.randn(context.shape, generator=g)
         clean = batch.latents[:, 1:]
-        clip = Clip(batch.latents, context, told, batch.actions)
+        noise = torch.randn(clean.shape, generator=g)
         x, features = predict(network(net), clip, corrupt(clean, noise, level), level, window)
         error = chunk_error(x, clean)
         heads = head_losses(net, features, batch, training.heads)

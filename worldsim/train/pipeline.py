@@ -1,5 +1,7 @@
 """From recorded episodes to a world: VAE, teacher, student, start clips, in one resumable folder.
 
+The teacher is trained twice: `forced` on true context, then `teacher` on resampled context too.
+
 Each stage has a folder of its own under the run: a log, a checkpoint to go on from, and
 `final.safetensors`, which the next stage reads.
 """
@@ -35,9 +37,12 @@ class Recipe:
     """How to train a world of some size; the numbers are those of the bundled `car-racing`."""
 
     vae: VAETraining = VAETraining(fit=FitConfig(steps=3600, batch=32, lr=1.5e-3, ema=0.998))
-    dynamics: DynamicsTraining = DynamicsTraining(fit=FitConfig(steps=6300, batch=16, lr=1e-3))
+    forced: DynamicsTraining = DynamicsTraining(fit=FitConfig(steps=6300, batch=16, lr=1e-3))
+    teacher: DynamicsTraining = DynamicsTraining(
+        fit=FitConfig(steps=9000, batch=16, lr=6e-4), resample=0.5, damage=0.4
+    )
     distill: Distillation = Distillation(
-        fit=FitConfig(steps=1700, batch=16, lr=2e-4, ema=0.98, warmup=50)
+        fit=FitConfig(steps=3000, batch=16, lr=3e-4, ema=0.98, warmup=50)
     )
 
 
@@ -76,17 +81,26 @@ def fit_vae(data: Dataset, sizes: Sizes, training: VAETraining, run: Path) -> Sp
     return vae
 
 
-def fit_teacher(data: Dataset, sizes: Sizes, training: DynamicsTraining, run: Path) -> Dynamics:
+def fit_forced(data: Dataset, sizes: Sizes, training: DynamicsTraining, run: Path) -> Dynamics:
     """Second stage, on the latents of the first."""
     latents = latents_of(data, "train", sizes, run)
     model = new_dynamics(data, sizes, training.fit.seed)
+    forced = train_dynamics(latents, model, sizes.context, training, run / "forced")
+    _finish(forced, run / "forced")
+    return forced
+
+
+def fit_teacher(data: Dataset, sizes: Sizes, training: DynamicsTraining, run: Path) -> Dynamics:
+    """Third stage, from the second's weights."""
+    latents = latents_of(data, "train", sizes, run)
+    model = load_final(new_dynamics(data, sizes), run / "forced")
     teacher = train_dynamics(latents, model, sizes.context, training, run / "teacher")
     _finish(teacher, run / "teacher")
     return teacher
 
 
 def fit_student(data: Dataset, sizes: Sizes, training: Distillation, run: Path) -> Dynamics:
-    """Third stage, from the second's weights."""
+    """Fourth stage, from the third's weights."""
     latents = latents_of(data, "train", sizes, run)
     model = load_final(new_dynamics(data, sizes), run / "teacher")
     student = train_student(latents, model, sizes.context, training, run / "student")

@@ -1,0 +1,101 @@
+"""Context as a dream would show it: what keeps a network from believing its own mistakes.
+
+The truth that is asked for stays the same, so that the network learns the way back to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from einops import repeat
+from torch import Tensor
+
+from worldsim.diffusion.denoiser import (
+    ChunkDenoiser,
+    Clip,
+    Network,
+    fill_cache,
+    noise_context,
+    predict,
+)
+from worldsim.diffusion.samplers import corrupt
+
+
+@torch.no_grad()
+def resample_context(
+    network: Network, clip: Clip, share: float, window: int, g: torch.Generator
+) -> Clip:
+    """The first `share` of the clips with all context but the first chunk noised and denoised.
+
+    In one pass from below a level of 0.95, so that the clip keeps following its actions (Resampling
+    Forcing, 2512.15702): the blur of a network's own answers, one step deep.
+    """
+    count = round(share * len(clip.latents))
+    if not count:
+        return clip
+    some = Clip(clip.latents[:count], clip.context[:count], clip.context_level[:count],
+                clip.actions[:count])  # fmt: skip
+    clean = some.latents[:, 1:]
+    level = torch.sigmoid(0.5 + torch.randn(clean.shape[:2], generator=g)).clamp(max=0.95)
+    noisy = corrupt(clean, torch.randn(clean.shape, generator=g), level)
+    x, _ = predict(network, some, noisy, level, window)
+    context = clip.context.clone()
+    context[:count, 1:] = x[:, :-1].clamp(-6, 6)
+    return replace(clip, context=context)
+
+
+@torch.no_grad()
+def dream_context(network: Network, clip: Clip, real: int, window: int, g: torch.Generator) -> Clip:
+    """Replace all context after the first `real` chunks by one-step dreams under true actions."""
+    context, told = clip.context.clone(), clip.context_level.clone()
+    latents = clip.latents[:, :real][:, -window:]
+    known = latents.shape[1]
+    blank = torch.zeros_like(latents[:, :1]).expand(-1, window - known, -1, -1, -1)
+    acted = clip.actions[:, real - known : real]
+    unused = acted[:, :1].expand(-1, window - known, *acted.shape[2:])
+    filled = torch.full((len(latents),), known)
+    cache = fill_cache(
+        network, torch.cat([blank, latents], 1), torch.cat([unused, acted], 1), filled
+    )
+    previous, newest = latents[:, -2], latents[:, -1]
+    for i in range(real, context.shape[1]):
+        denoise = ChunkDenoiser(
+            network, newest, previous, clip.actions[:, i - 1 : i + 1], cache, filled
+        )
+        noise = torch.randn(newest.shape, generator=g)
+        previous, newest = newest, denoise(noise, torch.ones(len(noise))).clamp(-6, 6)
+        cache, filled = denoise.cache, (filled + 1).clamp(max=window)
+        context[:, i], told[:, i] = newest, 0.0
+    return Clip(clip.latents, context, told, clip.actions)
+
+
+def damage_context(clip: Clip, share: float, patch: tuple[int, int], g: torch.Generator) -> Clip:
+    """A `share` of the clips with pieces of another clip in their context, from some chunk on.
+
+    Pieces are patches of the network, up to a third of them, each from anywhere in the other clip
+    and blended at 0.3 to 1: a second car, a missing one, road in the grass. This is what long
+    dreams are lost to, and what true or resampled context never shows.
+    """
+    if not share:
+        return clip
+    (rows, count, height, width, _), (ph, pw) = clip.context.shape, patch
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=g)
+
+    shift = [int(torch.randint(n, (1,), generator=g)) * p
+             for n, p in ((-(-height // ph), ph), (-(-width // pw), pw))]  # fmt: skip
+    other = clip.context.roll(1, 0).roll(shift, (2, 3))
+    pieces = uniform(rows, -(-height // ph), -(-width // pw)) < uniform(rows, 1, 1) / 3
+    pieces = repeat(pieces, "b y x -> b 1 (y p) (x q) 1", p=ph, q=pw)[:, :, :height, :width]
+    begun = torch.arange(count) >= torch.randint(count, (rows, 1), generator=g)
+    here = begun & (uniform(rows, 1) < share)
+    weight = pieces * here[:, :, None, None, None] * (0.3 + 0.7 * uniform(rows, 1, 1, 1, 1))
+    return replace(clip, context=clip.context + weight * (other - clip.context))
+
+
+def noised(clip: Clip, most: float, g: torch.Generator) -> Clip:
+    """The clip with noise on its context, see `noise_context`."""
+    context, told = noise_context(clip.context, most, g)
+    return replace(clip, context=context, context_level=told)
