@@ -1,13 +1,7 @@
 import pytest
 import torch
 
-from tests.diffusion.test_samplers import noise, path_end, posterior_mean
-from worldsim.diffusion.consistency import (
-    consistency_target,
-    earlier_level,
-    halvings_at,
-    pseudo_huber,
-)
+from worldsim.diffusion.consistency import earlier_level, halvings_at, pseudo_huber
 
 
 def test_no_halving_asks_for_the_data():
@@ -34,19 +28,6 @@ def test_huber_is_linear_far_out_and_flat_near_zero():
 
 
 def test_schedule_is_coarse_first():
-    seen = [halvings_at(step, 300, 3) for step in range(300)]
+    seen = [halvings_at(step, 300, 2) for step in range(300)]
     assert seen == sorted(seen)
-    assert {seen.count(s) for s in (1, 2, 3)} == {100}
-
-
-def test_the_exact_map_is_a_fixed_point_of_fine_schedules():
-    """Of a Gaussian teacher: the true map's own target is the true map, and not the mean."""
-    x, level = noise(), torch.ones(len(noise()))
-    errors = []
-    for s in (1.0, 2.0, 4.0, 6.0):
-        earlier = earlier_level(level, torch.full_like(level, s))
-        target = consistency_target(posterior_mean, path_end, x, level, earlier)
-        errors.append((target - path_end(x, level)).abs().mean().item())
-    assert errors == sorted(errors, reverse=True)
-    assert errors[-1] < 0.01
-    assert target.std().item() == pytest.approx(path_end(x, level).std().item(), rel=0.02)
+    assert {seen.count(s) for s in (0, 1, 2)} == {100}

@@ -1,11 +1,15 @@
-"""What the teacher's second run shows it as context."""
+"""Context with the faults of dreams: what is changed, what is told, what is asked for."""
+
+from dataclasses import replace
 
 import torch
 
 from tests.worlds import tiny_dynamics
 from worldsim.diffusion.denoiser import Clip
 from worldsim.models.dit import DiTOutput
-from worldsim.train.context import damage_context, dream_context, resample_context
+from worldsim.train.context import Batch, damage_context, dreamlike, resample_context
+from worldsim.train.dynamics import DynamicsTraining
+from worldsim.train.loop import FitConfig
 
 ROWS, T, WINDOW = 4, 5, 3
 
@@ -47,17 +51,21 @@ def test_no_share_changes_nothing():
     assert resample_context(tiny_dynamics(channels=4).dit, true, 0.0, WINDOW, generator()) is true
 
 
-@torch.no_grad()
-def test_dreamt_context_follows_from_the_dream_not_from_the_truth():
+def test_dreamlike_context_has_all_faults_and_asks_for_the_truth():
+    g = generator()
+    batch = Batch(clip().latents, clip().actions, torch.zeros(ROWS, T + 1), torch.ones(ROWS, T + 1))
     network = tiny_dynamics(channels=4).dit
-    true, other = clip(), clip()
-    other.latents[:, 3:] += 5.0  # the truth after the two real chunks must not matter
-    a = dream_context(network, true, 2, WINDOW, generator())
-    b = dream_context(network, Clip(other.latents, true.context, true.context_level, true.actions),
-                      2, WINDOW, generator())  # fmt: skip
-    assert torch.equal(a.context[:, :2], true.context[:, :2])
-    assert torch.equal(a.context, b.context)
-    assert not torch.allclose(a.context[:, 2:], true.context[:, 2:])
+    none = DynamicsTraining(fit=FitConfig(steps=1), context_noise=0.0)
+    shown = dreamlike(network, batch, none, (2, 2), WINDOW, g)
+    assert torch.equal(shown.context, batch.latents[:, :-1])
+    assert not shown.context_level.any()
+    changed = []
+    for faults in ({"resample": 1.0}, {"damage": 1.0}, {"context_noise": 0.3}):
+        shown = dreamlike(network, batch, replace(none, **faults), (2, 2), WINDOW, generator())
+        assert torch.equal(shown.latents, batch.latents)
+        changed.append(shown.context - batch.latents[:, :-1])
+    assert all(c.any() for c in changed)
+    assert shown.context_level.any()  # the noise is told, the other faults are not
 
 
 def test_damage_puts_whole_patches_of_another_clip_into_some_context():

@@ -5,21 +5,53 @@ The truth that is asked for stays the same, so that the network learns the way b
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from einops import repeat
 from torch import Tensor
 
 from worldsim.diffusion.denoiser import (
-    ChunkDenoiser,
     Clip,
     Network,
-    fill_cache,
     noise_context,
     predict,
 )
 from worldsim.diffusion.samplers import corrupt
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips of T + 1 chunks: latents (B, T + 1, h, w, C), actions; reward and cont (B, T + 1)."""
+
+    latents: Tensor
+    actions: Tensor
+    rewards: Tensor
+    cont: Tensor
+
+
+class Faults(Protocol):
+    """How much of which faults, the fields of a training's settings."""
+
+    @property
+    def resample(self) -> float: ...  # noqa: D102
+    @property
+    def damage(self) -> float: ...  # noqa: D102
+    @property
+    def context_noise(self) -> float: ...  # noqa: D102
+
+
+def dreamlike(
+    network: Network, batch: Batch, faults: Faults, patch: tuple[int, int], window: int,
+    g: torch.Generator,
+) -> Clip:  # fmt: skip
+    """The batch as clips whose context is resampled, damaged and noised."""
+    true = batch.latents[:, :-1]
+    clip = Clip(batch.latents, true, true.new_zeros(true.shape[:2]), batch.actions)
+    clip = resample_context(network, clip, faults.resample, window, g)
+    clip = damage_context(clip, faults.damage, patch, g)
+    return noised(clip, faults.context_noise, g)
 
 
 @torch.no_grad()
@@ -43,31 +75,6 @@ def resample_context(
     context = clip.context.clone()
     context[:count, 1:] = x[:, :-1].clamp(-6, 6)
     return replace(clip, context=context)
-
-
-@torch.no_grad()
-def dream_context(network: Network, clip: Clip, real: int, window: int, g: torch.Generator) -> Clip:
-    """Replace all context after the first `real` chunks by one-step dreams under true actions."""
-    context, told = clip.context.clone(), clip.context_level.clone()
-    latents = clip.latents[:, :real][:, -window:]
-    known = latents.shape[1]
-    blank = torch.zeros_like(latents[:, :1]).expand(-1, window - known, -1, -1, -1)
-    acted = clip.actions[:, real - known : real]
-    unused = acted[:, :1].expand(-1, window - known, *acted.shape[2:])
-    filled = torch.full((len(latents),), known)
-    cache = fill_cache(
-        network, torch.cat([blank, latents], 1), torch.cat([unused, acted], 1), filled
-    )
-    previous, newest = latents[:, -2], latents[:, -1]
-    for i in range(real, context.shape[1]):
-        denoise = ChunkDenoiser(
-            network, newest, previous, clip.actions[:, i - 1 : i + 1], cache, filled
-        )
-        noise = torch.randn(newest.shape, generator=g)
-        previous, newest = newest, denoise(noise, torch.ones(len(noise))).clamp(-6, 6)
-        cache, filled = denoise.cache, (filled + 1).clamp(max=window)
-        context[:, i], told[:, i] = newest, 0.0
-    return Clip(clip.latents, context, told, clip.actions)
 
 
 def damage_context(clip: Clip, share: float, patch: tuple[int, int], g: torch.Generator) -> Clip:

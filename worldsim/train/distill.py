@@ -1,15 +1,12 @@
-"""Training of the student: consistency along the teacher's paths, on real and on dreamt context.
+"""Training of the student: consistency between noise levels, given context as dreams show it.
 
-A student that has only seen real context meets its own mistakes for the first time at step two of
-a dream. So part of each clip's context is rolled out by the averaged student itself under the true
-actions (Self Forcing, 2506.08009, with gradients through the last call only). What follows such a
-context need not be what really followed, so from pure noise the target knows nothing of the truth:
-it is the averaged student's answer one step of the teacher's sampler further on.
+The context is resampled, damaged and noised as the teacher's own, so that it stays near the truth
+that the targets come from. On context that the student dreamt itself, and along the teacher's paths
+instead of the data's, it learned from its own mistakes, and they grew (docs/log.md).
 """
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from worldsim.data.latents import LatentRecording
-from worldsim.diffusion.consistency import (
-    consistency_target,
-    earlier_level,
-    halvings_at,
-    pseudo_huber,
-)
+from worldsim.diffusion.consistency import earlier_level, halvings_at, pseudo_huber
 from worldsim.diffusion.denoiser import (
-    Clip,
     chunk_error,
     draw_levels,
     predict,
@@ -33,8 +24,8 @@ from worldsim.diffusion.denoiser import (
 from worldsim.diffusion.samplers import corrupt
 from worldsim.models.dynamics import Dynamics
 
-from .context import damage_context, dream_context, noised
-from .dynamics import Batch, compiled, draw_batch, head_losses
+from .context import dreamlike
+from .dynamics import compiled, draw_batch, head_losses
 from .loop import FitConfig, Losses, fit
 
 
@@ -44,12 +35,12 @@ class Distillation:
 
     Attributes:
         fit: the loop's settings; its `ema` is also the target network's.
-        context: real chunks at the start of a clip.
-        dreamt: chunks after them whose context the student dreamt itself.
-        halvings: finest schedule, s in `earlier_level`; training begins with 1.
+        targets: chunks predicted a clip.
+        halvings: finest schedule, s in `earlier_level`.
         anchor: weight of the plain denoising loss, which keeps the student on the data.
         pure: share of targets that start from pure noise.
-        context_noise: largest noise level put on the real context.
+        context_noise: largest noise level put on the context.
+        resample: share of clips whose context the averaged student draws anew itself.
         damage: share of clips whose context is damaged.
         drop_action: share of actions hidden.
         heads: weight of the reward and continuation losses.
@@ -57,13 +48,13 @@ class Distillation:
     """
 
     fit: FitConfig
-    context: int = 2
-    dreamt: int = 9
-    halvings: int = 3
+    targets: int = 10
+    halvings: int = 2
     anchor: float = 0.5
     pure: float = 0.4
-    context_noise: float = 0.2
-    damage: float = 0.2
+    context_noise: float = 0.3
+    resample: float = 0.5
+    damage: float = 0.4
     drop_action: float = 0.05
     heads: float = 0.1
     compile: bool = True
@@ -81,31 +72,21 @@ def train_student(
     """Distill the teacher's weights in `model` into a student, in `folder` (resumes there)."""
     action = model.dit.condition.action.spec
     network = compiled(training.compile)
-    teacher = copy.deepcopy(model).requires_grad_(False)
-
-    def draw(net: Dynamics, g: torch.Generator) -> tuple[Batch, Clip]:
-        chunks = training.context + training.dreamt
-        batch = draw_batch(data, training.fit.batch, chunks, action, training.drop_action, g)
-        true = batch.latents[:, :-1]
-        clip = Clip(batch.latents, true, true.new_zeros(true.shape[:2]), batch.actions)
-        clip = noised(clip, training.context_noise, g)
-        clip = dream_context(net.dit, clip, training.context, window, g)
-        return batch, damage_context(clip, training.damage, model.dit.config.patch, g)
 
     def losses(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
         assert isinstance(net, Dynamics) and isinstance(ema, Dynamics)
-        batch, clip = draw(ema, g)
+        size = training.fit.batch
+        batch = draw_batch(data, size, training.targets + 1, action, training.drop_action, g)
+        clip = dreamlike(network(ema), batch, training, model.dit.config.patch, window, g)
         clean = batch.latents[:, 1:]
         level = student_levels(tuple(clean.shape[:2]), training.pure, g)
         finest = halvings_at(step, training.fit.steps, training.halvings)
-        earlier = earlier_level(level, torch.full_like(level, finest))
-        noisy = corrupt(clean, torch.randn(clean.shape, generator=g), level)
-        target = consistency_target(
-            lambda x, t: predict(network(teacher), clip, x, t, window)[0],
-            lambda x, t: predict(network(ema), clip, x, t, window)[0],
-            noisy, level, earlier,
-        )  # fmt: skip
-        x, features = predict(network(net), clip, noisy, level, window)
+        earlier = earlier_level(level, torch.randint(finest + 1, level.shape, generator=g).float())
+        noise = torch.randn(clean.shape, generator=g)
+        with torch.no_grad():
+            target, _ = predict(network(ema), clip, corrupt(clean, noise, earlier), earlier, window)
+            target = torch.where((earlier > 0)[..., None, None, None], target, clean)
+        x, features = predict(network(net), clip, corrupt(clean, noise, level), level, window)
         error = chunk_error(x, clean)
         return {
             "consistency": pseudo_huber(x - target).mean(),

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from worldsim.core import ActionSpec
 from worldsim.data.latents import LatentRecording
 from worldsim.diffusion.denoiser import (
-    Clip,
     Network,
     chunk_error,
     draw_levels,
@@ -28,7 +27,7 @@ from worldsim.diffusion.denoiser import (
 from worldsim.diffusion.samplers import corrupt
 from worldsim.models.dynamics import Dynamics
 
-from .context import damage_context, noised, resample_context
+from .context import Batch, dreamlike
 from .loop import FitConfig, Losses, fit
 
 
@@ -55,16 +54,6 @@ class DynamicsTraining:
     drop_action: float = 0.05
     heads: float = 0.1
     compile: bool = True
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Clips of T + 1 chunks: latents (B, T + 1, h, w, C), actions; reward and cont (B, T + 1)."""
-
-    latents: Tensor
-    actions: Tensor
-    rewards: Tensor
-    cont: Tensor
 
 
 def draw_batch(
@@ -96,11 +85,7 @@ def train_dynamics(
         assert isinstance(net, Dynamics) and isinstance(ema, Dynamics)
         size = training.fit.batch
         batch = draw_batch(data, size, training.targets + 1, action, training.drop_action, g)
-        true = batch.latents[:, :-1]
-        clip = Clip(batch.latents, true, true.new_zeros(true.shape[:2]), batch.actions)
-        clip = resample_context(network(ema), clip, training.resample, window, g)
-        clip = damage_context(clip, training.damage, model.dit.config.patch, g)
-        clip = noised(clip, training.context_noise, g)
+        clip = dreamlike(network(ema), batch, training, model.dit.config.patch, window, g)
         level = draw_levels((size, training.targets), g)
         clean = batch.latents[:, 1:]
         noise = torch.randn(clean.shape, generator=g)

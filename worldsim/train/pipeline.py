@@ -42,7 +42,7 @@ class Recipe:
         fit=FitConfig(steps=9000, batch=16, lr=6e-4), resample=0.5, damage=0.4
     )
     distill: Distillation = Distillation(
-        fit=FitConfig(steps=3000, batch=16, lr=3e-4, ema=0.98, warmup=50)
+        fit=FitConfig(steps=1400, batch=16, lr=2e-4, ema=0.98, warmup=50)
     )
 
 
