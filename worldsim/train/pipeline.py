@@ -112,8 +112,11 @@ def assemble(
     data: Dataset, sizes: Sizes, run: Path, name: str, *, stage: str = "student",
     time_limit: int = 475, clips: int = 48,
 ) -> DiffusionWorld:  # fmt: skip
-    """The world of a finished run; `stage="teacher"` gives the undistilled one at 32 steps."""
-    sampling = Sampling() if stage == "student" else Sampling(method="euler", steps=32)
+    """The world of a finished run; `stage="teacher"` gives the undistilled one at 32 steps.
+
+    The student draws in two passes: with one it fades in long dreams (docs/log.md).
+    """
+    sampling = Sampling(steps=2) if stage == "student" else Sampling(method="euler", steps=32)
     config = WorldConfig(
         spec=world_spec(data, sizes, name, time_limit),
         vae=sizes.vae,
