@@ -8,7 +8,7 @@ import pytest
 
 # Before anything imports torch: the models here are small enough that threads only get in the way,
 # and bit-exact comparisons hold for one thread count.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"  # whatever the shell says
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 os.environ.setdefault("MPLBACKEND", "Agg")
 

@@ -37,7 +37,7 @@ def provenance(command: str | None = None) -> dict[str, Any]:
             "worldsim": _version(),
         },
         "commit": _commit(),
-        "command": command or shlex.join(["python", *sys.argv]),
+        "command": command or shlex.join(["python", *sys.orig_argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
