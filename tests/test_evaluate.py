@@ -161,7 +161,7 @@ def test_a_card_is_whole_and_repeats_itself(data: Dataset):
     assert json.loads(json.dumps(cards[0], allow_nan=False)) == cards[0]
     assert figures["horizon"]["clips"] == 6 and figures["teacher"]["clips"] == 3
     assert {len(c) for c in figures["horizon"]["psnr"].values()} == {8}
-    assert figures["ends"]["count"] == 5  # the terminated episode: its last start, and 4 near its end
+    assert figures["ends"]["count"] == 5  # one episode: its last start and four near its end
     assert figures["long"]["dreams"] == figures["long"]["finite"] == 3
     assert len(cards[0]["data"]["sha256"]) == 64 and cards[0]["provenance"]["versions"]["torch"]
     text = lines.table(cards[0]["lines"])
