@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests import worlds
 from tests.measured_data import stripes
 from tests.world_folders import tiny_world
 from worldsim.fidelity import car_racing, long_dreams
@@ -97,3 +98,17 @@ def test_a_long_dream_is_looked_at_and_counted():
     assert not dreams.by_sight.any() and dreams.looks[..., 1].std() > 0
     real = long_dreams.real_looks(stripes(5000, 20), False, 2)
     assert real.windows.shape == (1, 6) and len(real.road) == 5
+
+
+def test_every_other_dream_is_driven_by_what_is_in_its_picture(monkeypatch: pytest.MonkeyPatch):
+    world, taken = worlds.tiny_world(size=(56, 64)), []
+    wheel = torch.tensor([0.5, 0.1, 0.0])
+    monkeypatch.setattr(car_racing, "steer_by_sight", lambda f, s: wheel.expand(len(f), 3))
+    step = world.step
+    monkeypatch.setattr(world, "step", lambda s, a: taken.append(a) or step(s, a))
+    actions = torch.rand(4, 8, 3)
+    dreams = long_dreams.dream_long(world, actions, lambda n: None)
+    assert dreams.by_sight.tolist() == [True, False, True, False]
+    for t, action in enumerate(taken):
+        assert torch.equal(action[1::2], actions[1::2, t])
+        assert torch.equal(action[::2], wheel.expand(2, 3))
