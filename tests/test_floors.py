@@ -12,11 +12,11 @@ from typing import NamedTuple
 import pytest
 
 FLOORS = (
-    ("core", "config", "compute", "metrics", "video", "nn", "diffusion"),
+    ("core", "config", "devices", "metrics", "video", "nn", "diffusion"),
     ("models", "rollout", "toy"),
     ("world", "agents"),
     ("presets", "checkpoint", "manifest", "weights", "worlds"),
-    ("data", "train", "envs", "fidelity"),
+    ("data", "train", "envs", "fidelity", "compute", "account"),
     ("__init__", "cli", "demo", "play", "benchmarks"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS, 1) for room in rooms}

@@ -1,4 +1,4 @@
-"""The command line: collect | train | distill | eval | demo | info.
+"""The command line: collect | train | distill | eval | demo | info | compute.
 
     python -m worldsim.cli collect car-racing --folder data/car-racing
     python -m worldsim.cli train vae --data data/car-racing --run runs/car-racing
@@ -6,6 +6,7 @@
     python -m worldsim.cli distill --data data/car-racing --run runs/car-racing --out worlds/mine
     python -m worldsim.cli eval --world worlds/mine --data data/car-racing
     python -m worldsim.cli demo --world worlds/mine
+    python -m worldsim.cli compute --preset small --device h200
 
 Every command says its flags with --help. Killed at any moment, collecting and training go on where
 they stood when the same command is typed again.
@@ -22,9 +23,14 @@ import torch
 import tyro
 from tyro.extras import SubcommandApp
 
+from worldsim.account import Use
+from worldsim.account import table as account_table
 from worldsim.checkpoint import load, save
+from worldsim.compute import Networks
+from worldsim.core import ActionSpec
 from worldsim.data.dataset import RESERVED_SEED, open_dataset
 from worldsim.demo import run_demo
+from worldsim.devices import device_named
 from worldsim.fidelity import evaluate
 from worldsim.fidelity.lines import table
 from worldsim.presets import SIZES
@@ -186,6 +192,32 @@ def info(world: tyro.conf.Positional[str]) -> None:
     for name, part in parts.items():
         print(f"{name:6} {sum(p.numel() for p in part.parameters()) / 1e6:6.2f}M parameters")
     print(table(loaded.card["lines"]) if loaded.card else "no fidelity card")
+
+
+@app.command
+def compute(
+    preset: SizeName = "small",
+    device: str = "h200",
+    frame: tuple[int, int] = (56, 64),
+    actions: int = 3,
+    use: tyro.conf.OmitArgPrefixes[Use] = Use(),  # noqa: B008
+    recipe: Recipe = Recipe(),  # noqa: B008
+) -> None:
+    """Print what training, stepping and serving a world cost: FLOPs, device time, devices.
+
+    Args:
+        preset: the networks' size.
+        device: h100, h200, b200, rtx4090 or zen5-core.
+        frame: (height, width) in pixels, divisible by 8.
+        actions: entries of a continuous action; 0 for a choice, which is looked up.
+        use: how the world is used.
+        recipe: how it is trained; the bundled world's, whatever the preset.
+    """
+    spec = ActionSpec(kind="discrete", n=2)  # of how many costs nothing
+    if actions:
+        spec = ActionSpec(kind="continuous", low=(-1.0,) * actions, high=(1.0,) * actions)
+    networks = Networks(SIZES[preset](), frame, spec)
+    print(account_table(networks, recipe, use, device_named(device)))
 
 
 def _threads(count: int | None) -> None:

@@ -42,7 +42,7 @@ def small() -> Sizes:
 
 
 def medium() -> Sizes:
-    """About 30M in the DiT, for one GPU and an hour."""
+    """About 38M in the DiT, for one GPU and an hour."""
     return Sizes(
         vae=VAEConfig(widths=(128, 256), blocks=(4, 3)),
         dit=DiTConfig(dim=512, depth=10, heads=8, kv_heads=2, mlp=4),
@@ -51,7 +51,7 @@ def medium() -> Sizes:
 
 
 def base() -> Sizes:
-    """About 130M in the DiT (the width and depth of DiT-B), for one GPU and a day."""
+    """About 117M in the DiT (the width and depth of DiT-B), for one GPU and a day."""
     return Sizes(
         vae=VAEConfig(widths=(192, 384), blocks=(4, 4)),
         dit=DiTConfig(dim=768, depth=14, heads=12, kv_heads=3, mlp=4),
@@ -60,7 +60,7 @@ def base() -> Sizes:
 
 
 def xl() -> Sizes:
-    """About 450M in the DiT: the width and depth of DiT-XL (adaLN shared by all blocks)."""
+    """About 486M in the DiT: the width and depth of DiT-XL (adaLN shared by all blocks)."""
     return Sizes(
         vae=VAEConfig(widths=(256, 512), blocks=(4, 6), channels=32),
         dit=DiTConfig(dim=1152, depth=28, heads=16, kv_heads=4, time_every=4, mlp=4),
