@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from math import ceil
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,10 @@ def test_the_table_says_what_was_counted():
         assert f"{stage.flops:.3g}" in line(text, f"training: {stage.name}")
     for part, cost in NETWORKS.step().items():
         assert f"{cost.forward / step:.1%}" in line(text, f"env step: {part}")
+
+
+def test_the_page_shows_this_table(root: Path):
+    assert table(NETWORKS, Recipe(), Use(steps=1e9), H200) in (root / "docs/compute.md").read_text()
 
 
 def test_a_single_env_waits_for_the_weights_and_a_crowd_for_the_arithmetic():
