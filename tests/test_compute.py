@@ -196,8 +196,9 @@ def fit(batch: int) -> FitConfig:
 
 RECIPE = Recipe(
     vae=VAETraining(fit=fit(2), clip_chunks=4),
-    dynamics=DynamicsTraining(fit=fit(3), targets=5, compile=False),
-    distill=Distillation(fit=fit(2), context=3, dreamt=4, compile=False),
+    forced=DynamicsTraining(fit=fit(3), targets=5, compile=False),
+    teacher=DynamicsTraining(fit=fit(4), targets=5, resample=0.5, damage=0.5, compile=False),
+    distill=Distillation(fit=fit(2), targets=6, compile=False),
 )
 
 
@@ -211,7 +212,8 @@ def test_every_stage_of_a_real_training(tmp_path: Path, monkeypatch: pytest.Monk
     recording = Recording(frames, *others)
     runs = {
         "vae": lambda to: train_vae(recording, SMALL.vae, RECIPE.vae, to),
-        "teacher": lambda to: train_dynamics(latents, model, 3, RECIPE.dynamics, to),
+        "forced": lambda to: train_dynamics(latents, model, 3, RECIPE.forced, to),
+        "teacher": lambda to: train_dynamics(latents, model, 3, RECIPE.teacher, to),
         "student": lambda to: train_student(latents, model, 3, RECIPE.distill, to),
     }
     found = {}

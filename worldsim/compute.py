@@ -18,6 +18,8 @@ from .core import ActionSpec, WorldError
 from .models.dynamics import Dynamics
 from .models.vae import DOWN, SpacetimeVAE
 from .presets import Sizes
+from .train.distill import Distillation
+from .train.dynamics import DynamicsTraining
 from .train.pipeline import Recipe
 
 DECODED = 2
@@ -245,7 +247,7 @@ class Stage:
     """A training run: `steps` times `batch` clips times its passes. The optimiser is not counted.
 
     Attributes:
-        name: vae, teacher, student.
+        name: vae, forced, teacher, student.
         steps, batch: of the run.
         passes: of every step.
     """
@@ -266,33 +268,26 @@ def stages(networks: Networks, recipe: Recipe) -> tuple[Stage, ...]:
 
     The recording is encoded once on the way, an encoder pass a chunk, which is not among them.
     """
-    vae, teacher, student = recipe.vae, recipe.dynamics, recipe.distill
+    vae, student = recipe.vae, recipe.distill
     seen = together(networks.encoder(vae.clip_chunks), networks.decoder(vae.clip_chunks))
-    targets = student.context + student.dreamt - 1
+    answer = Pass(networks.denoiser(2 * student.targets), learns=False)  # of the averaged student
     return (
         Stage("vae", vae.fit.steps, vae.fit.batch, (Pass(seen),)),
-        Stage(
-            "teacher", teacher.fit.steps, teacher.fit.batch,
-            (Pass(two_streams(networks, teacher.targets)),),
-        ),
-        Stage(
-            "student", student.fit.steps, student.fit.batch,
-            (
-                Pass(dreaming(networks, targets - student.context), learns=False),
-                Pass(networks.denoiser(2 * targets), learns=False),  # the average's answer
-                Pass(two_streams(networks, targets)),
-            ),
-        ),
-    )  # fmt: skip
+        _dynamics("forced", networks, recipe.forced),
+        _dynamics("teacher", networks, recipe.teacher),
+        _dynamics("student", networks, student, answer),
+    )
+
+
+def _dynamics(
+    name: str, networks: Networks, run: DynamicsTraining | Distillation, *more: Pass
+) -> Stage:
+    """A run on dreamlike context: some clips take a pass without gradients to resample theirs."""
+    resampling = Pass(networks.denoiser(2 * run.targets), learns=False, share=run.resample)
+    learning = Pass(two_streams(networks, run.targets))
+    return Stage(name, run.fit.steps, run.fit.batch, (resampling, *more, learning))
 
 
 def two_streams(networks: Networks, targets: int) -> Parts:
     """Clean context beside as many noisy targets (`predict`), and the heads on the targets."""
     return together(networks.denoiser(2 * targets), networks.heads(targets))
-
-
-def dreaming(networks: Networks, chunks: int) -> Parts:
-    """`dream_context`: the cache filled from real chunks, then one pass for each dreamt one."""
-    window = networks.sizes.context
-    one = networks.denoiser(2, window + 1)
-    return together(networks.denoiser(window - 1), repeated(one, chunks))

@@ -37,7 +37,9 @@ class PlaceEmbed(nn.Module):
         y = fourier((torch.arange(height, device=device) * 2 + 1) / height - 1, 4, 4.0)
         x = fourier((torch.arange(width, device=device) * 2 + 1) / width - 1, 4, 4.0)
         y = y[:, None].expand(height, width, -1)
-        return self.lift(torch.cat([y, x[None].expand(height, width, -1)], -1).flatten(0, 1))
+        waves = torch.cat([y, x[None].expand(height, width, -1)], -1).flatten(0, 1)
+        # once a pass for all chunks and rows, and too small for a matrix product
+        return (waves[:, None] * self.lift.weight).sum(-1)
 
 
 class LevelEmbed(nn.Module):
