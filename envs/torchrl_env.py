@@ -108,13 +108,13 @@ class WorldSimTorchRL(EnvBase):
         self, tensordict: TensorDictBase | None = None, set_state: bool = False, **_: Any
     ) -> TensorDict:
         batch = self.batch_size if tensordict is None else tensordict.batch_size
-        if set_state and tensordict is not None:
-            state = self._unpack(self._check_state(tensordict))
-            return self._told(see(self.face.world, state, self.face.pixels), batch)
         rows = torch.ones(prod(batch), dtype=torch.bool)
         asked = None if tensordict is None else tensordict.get("_reset", None)
         if asked is not None and bool(asked.any()):
             rows = asked.reshape(-1).cpu()
+        elif set_state and tensordict is not None:  # rows that are to begin anew have no use for it
+            state = self._unpack(self._check_state(tensordict))
+            return self._told(see(self.face.world, state, self.face.pixels), batch)
         number = self._begun + rows.cumsum(0) - 1
         key = torch.stack([torch.full_like(number, self._seed), number], 1)
         scene = begin(self.face.world, key, rows, self.face.pixels)
