@@ -91,8 +91,9 @@ class WorldSimTorchRL(EnvBase):
         # All that evolves is an observation too: what is in the state alone is never carried on.
         self.state_spec = Composite({STATE: Composite(held, shape=shape).clone()}, shape=shape)
         self.action_spec = _action_spec(face.action, shape).to(self.device)
-        self.reward_spec = Unbounded((*shape, 1))
-        flag = Categorical(2, shape=(*shape, 1), dtype=torch.bool)
+        single = torch.Size((*shape, 1))
+        self.reward_spec = Unbounded(single)
+        flag = Categorical(2, shape=single, dtype=torch.bool)
         ends = ("done", "terminated", "truncated")
         self.done_spec = Composite({name: flag.clone() for name in ends}, shape=shape)
         self._set_seed(None)
@@ -174,18 +175,19 @@ class WorldSimTorchRL(EnvBase):
             told = None if got is None else (got.dtype, tuple(got.shape[lead:]))
             if told != (spec.dtype, shape):
                 raise WorldError(f"{STATE}, {name}: expected {spec.dtype} {shape}, got {told}")
+        assert held is not None
         return held
 
     def _seen_spec(self) -> TensorSpec:
         space = self.face.space()
-        shape = (*self.batch_size, *space.shape)
+        shape = torch.Size((*self.batch_size, *space.shape))
         if self.face.pixels:
             return Bounded(0, 255, shape, dtype=torch.uint8)
         return Unbounded(shape, dtype=torch.float32)
 
 
 def _unbounded(x: Tensor, batch: Sequence[int]) -> TensorSpec:
-    return Unbounded((*batch, *x.shape[1:]), dtype=x.dtype, device=x.device)
+    return Unbounded(torch.Size((*batch, *x.shape[1:])), dtype=x.dtype, device=x.device)
 
 
 def _action_spec(action: ActionSpec, batch: Sequence[int]) -> TensorSpec:

@@ -176,7 +176,7 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         seeds = self._check_seeds(seed)
         before = self._np_random, self._np_random_seed
         try:
-            super().reset(seed=seeds[0] if isinstance(seed, int) else None)
+            super().reset(seed=seeds[0] if _is_seed(seed) else None)
             self._present = self._begin(rows, seeds, clip)
         except BaseException:
             self._np_random, self._np_random_seed = before
@@ -331,20 +331,22 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
 
     def _check_seeds(self, seed: Any) -> list[int | None]:
         """One seed a row, None for its next episode."""
-        whole = (int, np.integer)
         if seed is None:
             return [None] * self.num_envs
-        if isinstance(seed, whole) and not isinstance(seed, bool) and seed >= 0:
+        if _is_seed(seed):
             return [int(seed) + row for row in range(self.num_envs)]
-        listed = isinstance(seed, Sequence | np.ndarray) and len(seed) == self.num_envs
-        if not listed or not all(
-            s is None or (isinstance(s, whole) and not isinstance(s, bool) and s >= 0) for s in seed
-        ):
+        listed = list(seed) if isinstance(seed, Sequence | np.ndarray) else []
+        if len(listed) != self.num_envs or not all(s is None or _is_seed(s) for s in listed):
             raise WorldError(
                 f"seed: expected None, a whole number from 0 up or {self.num_envs} of these, "
                 f"got {seed!r}"
             )
-        return [None if s is None else int(s) for s in seed]
+        return [None if s is None else int(s) for s in listed]
+
+
+def _is_seed(seed: Any) -> bool:
+    whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
+    return whole and int(seed) >= 0
 
 
 def as_mode(mode: AutoresetMode | str) -> AutoresetMode:
