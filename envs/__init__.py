@@ -18,6 +18,8 @@ def __getattr__(name: str) -> Any:
     """Import the TorchRL face when it is first used: torchrl is an extra, and slow to import."""
     if name != "WorldSimTorchRL":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .torchrl_env import WorldSimTorchRL
-
+    try:
+        from .torchrl_env import WorldSimTorchRL
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{name}: {error}; pip install 'worldsim[rl]'") from error
     return WorldSimTorchRL

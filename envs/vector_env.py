@@ -43,7 +43,7 @@ class Flags:
     """
 
     def __init__(self, flags: Tensor) -> None:
-        self._host = flags.to("cpu", non_blocking=True, copy=True)
+        self._host = flags.to("cpu", non_blocking=True)
         self._arrival = torch.cuda.Event() if flags.is_cuda else None
         if self._arrival is not None:
             self._arrival.record()

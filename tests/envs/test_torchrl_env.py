@@ -2,18 +2,22 @@
 
 import copy
 import pickle
+import sys
 from typing import Any
 
+import gymnasium
 import pytest
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 from torchrl.collectors import Collector
 from torchrl.data import Categorical
+from torchrl.envs import GymWrapper
 from torchrl.envs.utils import check_env_specs
 from torchrl.modules import CEMPlanner, MPPIPlanner, ValueOperator
 from torchrl.objectives.value import TDLambdaEstimator
 
+import worldsim.envs
 from tests.worlds import BUTTONS, tiny_world
 from worldsim.core import WorldError, WorldState
 from worldsim.envs import WorldSimEnv, WorldSimTorchRL
@@ -292,6 +296,18 @@ def test_planning_past_an_end_begins_nothing(resets: bool) -> None:
     assert bool(begun) == resets
 
 
+@pytest.mark.parametrize("output", ["numpy", "torch"])
+@pytest.mark.parametrize("mode", ["SAME_STEP", "DISABLED"])
+def test_torchrl_wraps_the_vector_environment_too(mode: str, output: str) -> None:
+    options: dict[str, Any] = {"world": CALM, "observation": "latent", "output": output}
+    env = GymWrapper(gymnasium.make_vec("WorldSim-v0", 3, autoreset_mode=mode, **options))
+    dream = env.rollout(14, break_when_any_done=False)
+    ended = dream["next", "truncated"][..., 0]
+    assert torch.equal(ended, (torch.arange(1, 15) % 6 == 0).expand(3, 14))
+    last, first = dream["next", "observation"][:, 5], dream["observation"][:, 6]
+    assert (last != first).any(1).all()  # of the old episode, of the next one
+
+
 # --- House ----------------------------------------------------------------------------------------
 
 
@@ -308,3 +324,10 @@ def test_copies_go_on_alike(copied: Any) -> None:
     env.reset()
     twin = copied(env)
     same(env.rollout(3, policy=_still), twin.rollout(3, policy=_still))
+
+
+def test_without_torchrl_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "worldsim.envs.torchrl_env")
+    monkeypatch.setitem(sys.modules, "torchrl.envs", None)
+    with pytest.raises(ModuleNotFoundError, match=r"WorldSimTorchRL: .*worldsim\[rl\]"):
+        worldsim.envs.WorldSimTorchRL  # noqa: B018

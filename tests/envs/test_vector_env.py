@@ -260,7 +260,9 @@ def test_what_is_handed_out(output: str, observation: str) -> None:
         assert all(isinstance(part, kind) for part in parts)
         for part in (*scribbled[:4], *scribbled[4].values()):
             if isinstance(part, kind):
-                part[:] = part[0] if part.dtype in (bool, torch.bool) else 7
+                part[:] = True if part.dtype in (bool, torch.bool) else 7
+    some = {"reset_mask": np.arange(ROWS) < 2}
+    same(tidy.reset(options=some), messy.reset(options=some))  # shows the other rows once more
     assert told[1].dtype in (np.float32, torch.float32) and told[0].shape[0] == ROWS
 
 
@@ -282,6 +284,20 @@ def test_the_shorter_limit_counts() -> None:
     world = PointWorld(time_limit=5)
     told = [make(2, world, max_episode_steps=m).time_limit for m in (None, 3, 9)]
     assert told == [5, 3, 5] and make(2, world, time_limit=9, max_episode_steps=7).time_limit == 7
+
+
+def test_gymnasiums_wrappers() -> None:
+    env = gymnasium.wrappers.vector.RecordEpisodeStatistics(make(world=PointWorld(time_limit=4)))
+    env = gymnasium.wrappers.vector.DictInfoToList(env)
+    env.reset(seed=0)
+    won = np.zeros(ROWS)
+    for t in range(4):
+        _, reward, *_, info = env.step(moves(SHORT, ROWS, t))
+        won += reward
+    for row in range(ROWS):
+        assert info[row]["steps"] == 0 and info[row]["final_info"]["steps"] == 4
+        assert info[row]["episode"]["l"] == 4 and "cont" not in info[row]
+        assert info[row]["episode"]["r"] == pytest.approx(won[row])
 
 
 @pytest.mark.parametrize("name", ["SAME_STEP", "same_step", "SameStep", AutoresetMode.SAME_STEP])
