@@ -81,7 +81,8 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
     observations, rewards, starts and arguments. Rows do not know each other: whatever the others
     do, the bytes of a row stay the same on the same machine at the same N. At another N (a sole
     environment's, say) they stay the same where the world's arithmetic does not depend on the size
-    of the batch; elsewhere they differ in their last bits.
+    of the batch; elsewhere they differ in their last bits (car-racing on a CPU, 4 rows: latents by
+    4e-5 after 30 steps, pixels by at most 1 of 255). On the CPU starts are the same at any N.
 
     ## Output
     `output="torch"` gives tensors on the device, `output="numpy"` arrays; both are the caller's to
@@ -111,11 +112,12 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
     `trust` is always there: NaN where the world is not calibrated.
 
     ## Waiting for the device
-    With `output="torch"` on an accelerator no step waits for the device to finish, provided
-    actions are given unchecked (`check_actions=False`: NaN and values out of range are then the
-    caller's to avoid; shape and kind are always checked). There `SAME_STEP` tells `final_obs` in
-    every step, since asking whether a row ended would be waiting, and keeps the start of every
-    row's next episode at hand, which doubles the memory of the states.
+    With `output="torch"` on an accelerator the environment asks the device nothing within a step,
+    provided actions are given unchecked (`check_actions=False`: NaN and values out of range are
+    then the caller's to avoid; shape and kind are always checked). Which rows ended it learns one
+    step later, when that step is done anyway; only steps after an end may wait, as worlds read
+    their start clips from the host. So `SAME_STEP` tells `final_obs` in every step there, and keeps
+    the start of every row's next episode at hand, which doubles the memory of the states.
     """
 
     metadata = {"render_modes": ["rgb_array"], "autoreset_mode": AutoresetMode.SAME_STEP}
