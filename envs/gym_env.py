@@ -10,20 +10,22 @@ from typing import Any, Literal
 import gymnasium
 import numpy as np
 import torch
-from einops import repeat
-from gymnasium.envs.registration import EnvSpec
-from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 from torch import Tensor
 
 from worldsim.core import WorldError, WorldModel, WorldState
 
+from .face import (
+    CONT_THRESHOLD,
+    SEEDS,
+    Face,
+    LightSpec,
+    NeedsReset,
+    check_choice,
+    check_options,
+)
 from .keyboard import keys_to_action, neutral_action
-from .source import SharedWorld, as_source, find_world
-
-OBSERVATIONS = ("frame", "chunk", "latent")
-CONT_THRESHOLD = 0.5  # an episode goes on while going on is at least as likely as not
-SEEDS = 2**63  # a row's key holds int64
+from .source import SharedWorld
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,7 @@ class EnvState:
     rng_seed: int
 
 
-class WorldSimEnv(gymnasium.Env[NDArray[Any], Any]):
+class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
     """A recorded world that runs on by itself: every step is dreamed by a video model.
 
     ## Action Space
@@ -128,29 +130,20 @@ class WorldSimEnv(gymnasium.Env[NDArray[Any], Any]):
         steps: int | None = None,
         time_limit: int | None = None,
     ) -> None:
-        _check_choice("observation", observation, OBSERVATIONS)
-        _check_choice("actions", actions, ("normalized", "native"))
-        _check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
-        _check_count("steps", steps)
-        _check_count("time_limit", time_limit)
-        self._source = as_source(world)
-        self._device, self._steps = str(torch.device(device)), steps
-        self.world = find_world(self._source, self._device, steps)
-        spec = self.world.spec
-        self.observation, self.render_mode = observation, render_mode
-        self.time_limit = spec.time_limit if time_limit is None else time_limit
-        self.normalized = actions == "normalized"
-        self.action = spec.action.normalized() if self.normalized else spec.action
-        self.action_space = self.action.space()
-        self.observation_space = self._space()
-        rate = spec.fps / spec.chunk  # whole where it can be: gymnasium.utils.play insists
-        self.metadata = {
-            "render_modes": ["rgb_array"],
-            "render_fps": int(rate) if rate == int(rate) else rate,
-        }
+        check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
+        self.face = Face(world, device, observation, actions, steps, time_limit)
+        self.render_mode = render_mode
+        self.action_space = self.face.action.space()
+        self.observation_space = self.face.space()
+        self.metadata = self.face.metadata()
         self._seeded: np.random.Generator | None = None  # the np_random that `seed` was drawn from
         self._episode: Episode | None = None
         self._frames: NDArray[np.uint8] | None = None  # the newest chunk, where decoded already
+
+    @property
+    def world(self) -> WorldModel:
+        """The world that is stepped."""
+        return self.face.world
 
     # --- Gymnasium's methods ----------------------------------------------------------------------
 
@@ -158,7 +151,7 @@ class WorldSimEnv(gymnasium.Env[NDArray[Any], Any]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[Any], dict[str, Any]]:
         """Begin an episode; see "Starting State". On an error everything stays as it was."""
-        clip = self._check_options(options)
+        clip = self.face.clip(check_options(options, ("frames", "actions")))
         before = self._np_random, self._np_random_seed, self._seeded
         super().reset(seed=seed)
         try:
@@ -171,14 +164,14 @@ class WorldSimEnv(gymnasium.Env[NDArray[Any], Any]):
     @torch.no_grad()
     def step(self, action: Any) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
         """Dream one step on. On an error everything stays as it was."""
-        values = self._native(self.action.check(action))
+        values = self.face.native(self.face.action.check(action))
         episode = self._running("step")
         if episode.over:
-            raise ResetNeeded("the episode is over: call env.reset() before the next env.step()")
+            raise NeedsReset("the episode is over: call env.reset() before the next env.step()")
         state, said = self.world.step(episode.state, values[None].to(self.world.device))
         reward, cont, trust = torch.cat([said.reward, said.cont, said.trust]).tolist()
         steps = episode.steps + 1
-        terminated, truncated = cont < CONT_THRESHOLD, steps >= self.time_limit
+        terminated, truncated = cont < CONT_THRESHOLD, steps >= self.face.time_limit
         after = replace(episode, state=state, steps=steps, over=terminated or truncated)
         info = {"steps": steps, "cont": cont}
         if trust == trust:  # NaN: uncalibrated
@@ -220,55 +213,23 @@ class WorldSimEnv(gymnasium.Env[NDArray[Any], Any]):
         self._episode, self._frames = replace(saved.episode, state=state), None
         self._np_random, self._np_random_seed, self._seeded = rng, saved.rng_seed, rng
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "world"}
-
-    def __setstate__(self, saved: dict[str, Any]) -> None:
-        self.__dict__.update(saved)
-        self.world = find_world(self._source, self._device, self._steps)
-
-    @property
-    def spec(self) -> EnvSpec | None:  # type: ignore[override]
-        """How `gymnasium.make` makes this environment again."""
-        return self._spec
-
-    @spec.setter
-    def spec(self, spec: EnvSpec | None) -> None:
-        if spec is not None and "world" in spec.kwargs:  # a network would be copied at every look
-            spec.kwargs = {**spec.kwargs, "world": self._source}
-        self._spec = spec
-
-    _spec: EnvSpec | None = None
-
     # --- Keyboard ---------------------------------------------------------------------------------
 
     @property
     def noop(self) -> Any:
         """The action of idle hands, for `gymnasium.utils.play`."""
-        return neutral_action(self.action)
+        return neutral_action(self.face.action)
 
     def get_keys_to_action(self) -> dict[str, Any]:
         """Keys held down together -> action, for `gymnasium.utils.play`."""
-        return keys_to_action(self.action)
+        return keys_to_action(self.face.action)
 
     # --- Inside -----------------------------------------------------------------------------------
 
-    def _space(self) -> gymnasium.spaces.Box:
-        spec = self.world.spec
-        if self.observation == "latent":
-            most = np.finfo(np.float32).max
-            return gymnasium.spaces.Box(-most, most, spec.latent_shape, np.float32)
-        lead = (spec.chunk,) if self.observation == "chunk" else ()
-        return gymnasium.spaces.Box(0, 255, (*lead, *spec.frame_shape), np.uint8)
-
     def _running(self, call: str) -> Episode:
         if self._episode is None:
-            raise ResetNeeded(f"call env.reset() before env.{call}()")
+            raise NeedsReset(f"call env.reset() before env.{call}()")
         return self._episode
-
-    @torch.no_grad()
-    def _native(self, actions: Tensor) -> Tensor:
-        return self.world.spec.action.from_normalized(actions) if self.normalized else actions
 
     def _begin(self, clip: tuple[Tensor, Tensor] | None) -> Episode:
         """The next episode of the current seed."""
@@ -288,44 +249,16 @@ class WorldSimEnv(gymnasium.Env[NDArray[Any], Any]):
 
     def _enter(self, episode: Episode) -> NDArray[Any]:
         """Make `episode` the present, and observe it. Nothing changes if decoding fails."""
-        if self.observation == "latent":
+        if not self.face.pixels:
             self._episode, self._frames = episode, None
             return episode.state.latent[0].to("cpu", torch.float32, copy=True).numpy()
         frames = self._decode(episode)
         self._episode, self._frames = episode, frames
-        return (frames if self.observation == "chunk" else frames[-1]).copy()
+        return (frames if self.face.observation == "chunk" else frames[-1]).copy()
 
     @torch.no_grad()
     def _decode(self, episode: Episode) -> NDArray[np.uint8]:
         return self.world.decode(episode.state)[0].cpu().numpy()
-
-    def _check_options(self, options: Any) -> tuple[Tensor, Tensor] | None:
-        """The user's clip with a batch axis, `(1, k * c, H, W, 3)` and `(1, k, *action)`."""
-        options = {} if options is None else options
-        if not isinstance(options, dict):
-            raise WorldError(f"options: expected a dict or None, got {type(options).__name__}")
-        if unknown := options.keys() - {"frames", "actions"}:
-            raise WorldError(f'options: expected "frames" and "actions", got {sorted(unknown)}')
-        frames, actions = options.get("frames"), options.get("actions")
-        if frames is None and actions is None:
-            return None
-        if frames is None:
-            raise WorldError('options["actions"]: needs the clip it led into as options["frames"]')
-        try:
-            return self._check_clip(_as_frames(frames), actions)
-        except WorldError as error:
-            raise WorldError(f"options: {error}") from error
-
-    def _check_clip(self, frames: Tensor, actions: Any) -> tuple[Tensor, Tensor]:
-        spec = self.world.spec
-        if frames.ndim > 0 and len(frames) == 1:
-            frames = repeat(frames, "1 ... -> c ...", c=spec.chunk)
-        chunks = max(1, len(frames) // spec.chunk) if frames.ndim > 0 else 1
-        known = spec.action.unknown(chunks)
-        spec.check_clip(frames, known)
-        if actions is not None:
-            known = self._native(self.action.check(actions, (chunks,)))
-        return frames[None], known[None]
 
     def _check_fits(self, saved: EnvState) -> None:
         world, state = self.world, saved.episode.state
@@ -342,22 +275,3 @@ class WorldSimEnv(gymnasium.Env[NDArray[Any], Any]):
                     f"saved: expected {field.name} {want.dtype} of shape {tuple(want.shape)}, "
                     f"got {got.dtype} of shape {tuple(got.shape)}"
                 )
-
-
-def _as_frames(frames: Any) -> Tensor:
-    try:
-        return frames if isinstance(frames, Tensor) else torch.tensor(np.asarray(frames))
-    except (TypeError, ValueError) as error:
-        got = type(frames).__name__
-        raise WorldError(f"frames: expected an array of numbers, got {got}") from error
-
-
-def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
-    if value not in choices:
-        raise WorldError(f"{name}: expected one of {choices}, got {value!r}")
-
-
-def _check_count(name: str, value: Any) -> None:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if value is not None and not (whole and value >= 1):
-        raise WorldError(f"{name}: expected None or a whole number from 1 up, got {value!r}")

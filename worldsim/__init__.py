@@ -73,6 +73,7 @@ def __dir__() -> list[str]:
 gymnasium.register(
     "WorldSim-v0",
     entry_point="worldsim.envs:WorldSimEnv",
+    vector_entry_point="worldsim.envs:WorldSimVectorEnv",
     order_enforce=False,
     disable_env_checker=True,
 )

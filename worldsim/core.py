@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from math import inf
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
@@ -71,7 +72,7 @@ class ActionSpec:
         """Actions of `normalized()` in this spec's own range, `(..., *shape)`; NaN stays NaN."""
         if self == self.normalized():
             return actions
-        low, high = (torch.tensor(x, device=actions.device) for x in (self.low, self.high))
+        low, high = _ends(self.low, self.high, actions.device)
         return (low + (actions + 1) / 2 * (high - low)).clamp(low, high)
 
     def unknown(self, *batch: int, device: torch.device | str | None = None) -> Tensor:
@@ -85,38 +86,49 @@ class ActionSpec:
             return ~actions.isnan().any(-1)
         return actions >= 0
 
-    def check(self, action: Any, batch: tuple[int, ...] = ()) -> Tensor:
+    def check(self, action: Any, batch: tuple[int, ...] = (), *, values: bool = True) -> Tensor:
         """Return `action` as a tensor `(*batch, *shape)`, or raise `WorldError`.
 
-        Refuses wrong shapes, kinds of number, NaN, infinities and values out of range.
+        Refuses wrong shapes, kinds of number, NaN, infinities and values out of range; the last
+        three not where `values` is False, as looking at a tensor waits for the device it is on.
         """
         try:
-            values = action if isinstance(action, Tensor) else torch.as_tensor(np.asarray(action))
+            given = action if isinstance(action, Tensor) else torch.as_tensor(np.asarray(action))
         except (TypeError, ValueError) as error:
             raise WorldError(f"action: expected numbers, got {type(action).__name__}") from error
         expected = (*batch, *self.shape)
-        if tuple(values.shape) != expected:
-            raise WorldError(f"action: expected shape {expected}, got {tuple(values.shape)}")
+        if tuple(given.shape) != expected:
+            raise WorldError(f"action: expected shape {expected}, got {tuple(given.shape)}")
+        whole = not (given.is_floating_point() or given.is_complex())
+        if self.kind == "discrete" and (given.dtype == torch.bool or not whole):
+            raise WorldError(f"action: expected an integer, got {given.dtype}")
+        if given.dtype == torch.bool or given.is_complex():
+            raise WorldError(f"action: expected real numbers, got {given.dtype}")
+        given = given.to(self.dtype)  # unsigned numbers do not compare; past int64 they wrap
+        if values:
+            self._check_values(given)
+        return given
+
+    def _check_values(self, given: Tensor) -> None:
         if self.kind == "discrete":
-            return self._check_discrete(values)
-        if values.dtype == torch.bool or values.is_complex():
-            raise WorldError(f"action: expected real numbers, got {values.dtype}")
-        values = values.to(torch.float32)
-        low, high = (torch.tensor(x, device=values.device) for x in (self.low, self.high))
-        if not bool(((values >= low) & (values <= high)).all()):  # NaN fails both
+            if not bool(((given >= 0) & (given < self.n)).all()):
+                raise WorldError(f"action: expected 0 to {self.n - 1}, got {given.tolist()}")
+            return
+        low, high = _ends(self.low, self.high, given.device)
+        if not bool(((given >= low) & (given <= high)).all()):  # NaN fails both
             raise WorldError(
                 f"action: expected finite values from {self.low} to {self.high}, "
-                f"got {values.tolist()}; clip it with np.clip(action, space.low, space.high)"
+                f"got {given.tolist()}; clip it with np.clip(action, space.low, space.high)"
             )
-        return values
 
-    def _check_discrete(self, values: Tensor) -> Tensor:
-        if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
-            raise WorldError(f"action: expected an integer, got {values.dtype}")
-        values = values.to(torch.int64)  # unsigned numbers do not compare; past int64 they wrap
-        if not bool(((values >= 0) & (values < self.n)).all()):
-            raise WorldError(f"action: expected 0 to {self.n - 1}, got {values.tolist()}")
-        return values
+
+@lru_cache(maxsize=64)
+def _ends(
+    low: tuple[float, ...], high: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Kept, because copying to a device once a step would wait for it once a step."""
+    with torch.inference_mode(False):  # whoever comes next may want gradients
+        return torch.tensor(low, device=device), torch.tensor(high, device=device)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,7 +102,7 @@ def test_a_named_world_is_loaded_once() -> None:
     env = make()
     assert make(observation="latent").world is env.world
     assert pickle.loads(pickle.dumps(env)).world is env.world
-    assert "world" not in env.__getstate__()
+    assert "world" not in env.face.__getstate__()
 
 
 class Heavy(PointWorld):
@@ -266,10 +266,10 @@ def test_a_world_that_fails_leaves_the_environment_whole(call: Callable) -> None
     for each in (env, twin):
         each.reset(seed=0)
         run(each, 2)
-    env.world = Broken(noise=0.3, time_limit=7)
+    env.face.world = Broken(noise=0.3, time_limit=7)
     with pytest.raises(MemoryError):
         call(env)
-    env.world = NOISY
+    env.face.world = NOISY
     assert digest([call(env), run(env, 20)]) == digest([call(twin), run(twin, 20)])
 
 

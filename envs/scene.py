@@ -1,0 +1,90 @@
+"""Rows of a world as agents see them, and how episodes begin in the middle of a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from worldsim.core import WorldModel, WorldState
+
+START_ROWS = 32
+"""Rows begun together on an accelerator: launches cost more there than rows do."""
+
+Clip = tuple[Tensor, Tensor]
+"""Frames `(B, k * c, H, W, 3)` and actions `(B, k, *action)` to start from."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """B rows of a world, and their pictures where somebody looks.
+
+    Attributes:
+        state: where the rows stand.
+        frames: (B, c, H, W, 3) uint8, the newest chunk; None where observations are latents.
+    """
+
+    state: WorldState
+    frames: Tensor | None
+
+    def __getitem__(self, rows: Tensor | slice) -> Scene:
+        return Scene(self.state[rows], None if self.frames is None else self.frames[rows])
+
+    @staticmethod
+    def cat(parts: list[Scene]) -> Scene:
+        """Rows of all parts, in order."""
+        seen = [part.frames for part in parts if part.frames is not None]
+        return Scene(WorldState.cat([p.state for p in parts]), torch.cat(seen) if seen else None)
+
+    def where(self, mask: Tensor, other: Scene) -> Scene:
+        """Rows of `self` where `mask` `(B,)`, else of `other`; no host sync."""
+        frames = None
+        if self.frames is not None and other.frames is not None:
+            frames = torch.where(mask[:, None, None, None, None], self.frames, other.frames)
+        return Scene(self.state.where(mask, other.state), frames)
+
+    def observe(self, observation: str) -> Tensor:
+        """A copy of the "frame", the "chunk" or the "latent", (B, ...)."""
+        if self.frames is None:
+            return self.state.latent.to(torch.float32, copy=True)
+        return (self.frames if observation == "chunk" else self.frames[:, -1]).clone()
+
+
+def see(world: WorldModel, state: WorldState, pixels: bool) -> Scene:
+    """`state` with its pictures, if anybody asks for them."""
+    return Scene(state, world.decode(state) if pixels else None)
+
+
+def next_keys(key: Tensor) -> Tensor:
+    """The keys `(B, 2)` of the episodes that follow those of `key`."""
+    return torch.stack([key[:, 0], key[:, 1] + 1], 1)
+
+
+@torch.no_grad()
+def begin(
+    world: WorldModel, key: Tensor, rows: Tensor, pixels: bool, clip: Clip | None = None
+) -> Scene:
+    """Fresh episodes in those rows of `key` `(B, 2)` that `rows` (B,), bool on the host, asks for.
+
+    The other rows hold copies of one that was asked for, to be masked away. Rows begin in groups of
+    one size, whoever begins beside them: kernels may round differently in a batch of another shape,
+    and so a start would depend on how many neighbours happened to end in the same step.
+    """
+    size = 1 if world.device.type == "cpu" else min(START_ROWS, len(key))
+    asked = rows.nonzero()[:, 0]
+    groups = []
+    for group in asked.split(size):
+        padded = group[torch.arange(size).clamp(max=len(group) - 1)]
+        scene = see(world, _start(world, key, padded, clip), pixels)
+        groups.append(scene[: len(group)])
+    place = (rows.cumsum(0) - 1).clamp(min=0)  # of each row among those asked for
+    return Scene.cat(groups)[place.to(world.device)]
+
+
+def _start(world: WorldModel, key: Tensor, rows: Tensor, clip: Clip | None) -> WorldState:
+    key = key[rows.to(key.device)].to(world.device)
+    if clip is None:
+        return world.reset(key)
+    frames, actions = (x[rows.to(x.device)].to(world.device) for x in clip)
+    return world.encode(frames, actions, key)

@@ -1,0 +1,197 @@
+"""A world as a TorchRL environment, for collectors, planners and losses; needs `worldsim[rl]`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from math import prod
+from os import PathLike
+from typing import Any, Literal
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.data import Bounded, Categorical, Composite, TensorSpec, Unbounded
+from torchrl.envs import EnvBase
+
+from worldsim.core import ActionSpec, WorldError, WorldModel, WorldState
+
+from .face import CONT_THRESHOLD, SEEDS, Face
+from .scene import Scene, begin, see
+from .source import SharedWorld
+
+STATE = "world"  # Dreamer's losses give "state" another meaning
+COUNTS = ("filled", "age")  # one number a row: TorchRL wants an axis for it
+
+
+class WorldSimTorchRL(EnvBase):
+    """Rows of a recorded world whose whole state travels in the tensordict.
+
+    The environment keeps nothing but the name of the next episode, so any batch may be stepped from
+    any state: `env.reset(td, set_state=True)` and
+    `env.rollout(n, policy, tensordict=td, set_state=True)` go on from `td`, and with the same
+    actions repeat the future bit for bit. (At equal batch size: see `WorldSimVectorEnv`.)
+
+    With `batch_size=()` a tensordict of any batch size may be stepped, as TorchRL's planners need
+    it (`CEMPlanner`, `MPPIPlanner`: continuous actions); `env.reset(TensorDict({}, [64]))` begins
+    64 rows. With another `batch_size` tensordicts have exactly that.
+
+    ## Entries
+    - `"observation"` (latent, float32) or `"pixels"` (frame or chunk, uint8). `observation` is
+      `"latent"` by default: planning never needs pixels.
+    - `"world"`: the world's state, a nested tensordict of `worldsim.WorldState`.
+    - `"action"`: float32 from -1 to 1, or a `Categorical` of int64; `actions="native"` takes the
+      world's own range. Actions go to the world as they come: `env.action_spec.project` clips.
+    - `"reward"`, `"terminated"` (going on has less than even odds), `"truncated"` (time limit).
+
+    ## Seeds
+    `env.set_seed(5)` names all that is drawn: every row begun after it has a key of its own, and
+    noise hangs on that key and the row's age. A plan made from a state therefore meets the very
+    noise that the world will draw; to plan without such foresight give the planner's copy another
+    key (`td["world", "key"]`).
+
+    ## Ends
+    Collectors and rollouts begin ended rows anew. `resets=False` dreams on instead, for planners
+    and imagined rollouts: they ignore what follows an end, and looking for one waits for the device
+    at every step.
+
+    ## Size of a row
+    TorchRL keeps every state twice a step. The keys and values of the context are most of it
+    (car-racing: 246 of 268 kB), yet they travel too: made anew from the window of latents they are
+    others, as older chunks reach into them through the layers, and the next latent moves by 0.1 (of
+    unit variance); and it would take longer than the step itself (11 ms against 7 for one row, 124
+    against 54 for 16, on one CPU core). Where a rollout is only to be scored, keep what you score:
+    `env.rollout(..., callback=...)`, or `worldsim.imagine`, which keeps the last state alone.
+    """
+
+    batch_locked = False  # type: ignore[assignment]  # as an argument EnvBase would overwrite it
+    _supports_set_state = True
+
+    def __init__(
+        self,
+        world: str | PathLike[str] | WorldModel | SharedWorld = "car-racing",
+        batch_size: Sequence[int] = (),
+        device: str | torch.device = "cpu",
+        observation: Literal["frame", "chunk", "latent"] = "latent",
+        actions: Literal["normalized", "native"] = "normalized",
+        steps: int | None = None,
+        time_limit: int | None = None,
+        resets: bool = True,
+    ) -> None:
+        face = Face(world, device, observation, actions, steps, time_limit)
+        super().__init__(device=face.world.device, batch_size=torch.Size(batch_size))
+        self.face, self.resets = face, resets
+        self.seen = "pixels" if face.pixels else "observation"
+        shape = self.batch_size
+        model = face.world.reset(torch.zeros(1, 2, dtype=torch.int64, device=face.world.device))
+        held = {k: _unbounded(x, shape) for k, x in self._pack(model, (1,)).items()}
+        self.observation_spec = Composite(
+            {self.seen: self._seen_spec(), STATE: Composite(held, shape=shape)}, shape=shape
+        )
+        # All that evolves is an observation too: what is in the state alone is never carried on.
+        self.state_spec = Composite({STATE: Composite(held, shape=shape).clone()}, shape=shape)
+        self.action_spec = _action_spec(face.action, shape).to(self.device)
+        single = torch.Size((*shape, 1))
+        self.reward_spec = Unbounded(single)
+        flag = Categorical(2, shape=single, dtype=torch.bool)
+        ends = ("done", "terminated", "truncated")
+        self.done_spec = Composite({name: flag.clone() for name in ends}, shape=shape)
+        self._set_seed(None)
+
+    # --- TorchRL's methods ------------------------------------------------------------------------
+
+    def _set_seed(self, seed: int | None) -> None:
+        if seed is None:
+            seed = int(torch.randint(2**62, ()))
+        self._seed, self._begun = seed % SEEDS, 0
+
+    def _reset(
+        self, tensordict: TensorDictBase | None = None, set_state: bool = False, **_: Any
+    ) -> TensorDict:
+        batch = self.batch_size if tensordict is None else tensordict.batch_size
+        rows = torch.ones(prod(batch), dtype=torch.bool)
+        asked = None if tensordict is None else tensordict.get("_reset", None)
+        if asked is not None and bool(asked.any()):
+            rows = asked.reshape(-1).cpu()
+        elif set_state and tensordict is not None:  # rows that are to begin anew have no use for it
+            state = self._unpack(self._check_state(tensordict))
+            return self._told(see(self.face.world, state, self.face.pixels), batch)
+        number = self._begun + rows.cumsum(0) - 1
+        key = torch.stack([torch.full_like(number, self._seed), number], 1)
+        scene = begin(self.face.world, key, rows, self.face.pixels)
+        self._begun += int(rows.sum())
+        return self._told(scene, batch)
+
+    @torch.no_grad()
+    def _step(self, tensordict: TensorDictBase) -> TensorDict:
+        batch, world = tensordict.batch_size, self.face.world
+        action = tensordict.get("action")
+        action = self.face.native(action.reshape(prod(batch), *action.shape[len(batch) :]))
+        state, said = world.step(self._unpack(tensordict.get(STATE)), action)
+        out = self._told(see(world, state, self.face.pixels), batch)
+        out["reward"] = said.reward.reshape(*batch, 1)
+        out["terminated"] = (said.cont < CONT_THRESHOLD).reshape(*batch, 1)
+        out["truncated"] = (state.age >= self.face.time_limit).reshape(*batch, 1)
+        return out
+
+    def any_done(self, tensordict: TensorDictBase) -> bool:
+        """Whether a row is to begin anew; never where `resets` is False."""
+        return self.resets and super().any_done(tensordict)
+
+    # --- States as tensordicts --------------------------------------------------------------------
+
+    def _pack(self, state: WorldState, batch: Sequence[int]) -> TensorDict:
+        """`(B, ...)` as a tensordict of that batch size."""
+        held = {}
+        for field in fields(state):
+            x = getattr(state, field.name)
+            tail = (1,) if field.name in COUNTS else x.shape[1:]
+            held[field.name] = x.reshape(*batch, *tail)
+        return TensorDict(held, batch, device=self.face.world.device)
+
+    def _unpack(self, held: TensorDictBase) -> WorldState:
+        rows, lead = held.batch_size.numel(), held.batch_dims
+        parts = {}
+        for field in fields(WorldState):
+            x = held.get(field.name)
+            tail = () if field.name in COUNTS else x.shape[lead:]
+            parts[field.name] = x.reshape(rows, *tail)
+        return WorldState(**parts)
+
+    def _told(self, scene: Scene, batch: Sequence[int]) -> TensorDict:
+        seen = scene.observe(self.face.observation)
+        held = {
+            self.seen: seen.reshape(*batch, *seen.shape[1:]),
+            STATE: self._pack(scene.state, batch),
+        }
+        return TensorDict(held, batch, device=self.device)
+
+    def _check_state(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """The world's state within `tensordict`, or `WorldError`."""
+        held, lead = tensordict.get(STATE, None), tensordict.batch_dims
+        for name, spec in self.observation_spec[STATE].items():
+            got = None if held is None else held.get(name, None)
+            shape = tuple(spec.shape[self.batch_dims :])
+            told = None if got is None else (got.dtype, tuple(got.shape[lead:]))
+            if told != (spec.dtype, shape):
+                raise WorldError(f"{STATE}, {name}: expected {spec.dtype} {shape}, got {told}")
+        assert held is not None
+        return held
+
+    def _seen_spec(self) -> TensorSpec:
+        space = self.face.space()
+        shape = torch.Size((*self.batch_size, *space.shape))
+        if self.face.pixels:
+            return Bounded(0, 255, shape, dtype=torch.uint8)
+        return Unbounded(shape, dtype=torch.float32)
+
+
+def _unbounded(x: Tensor, batch: Sequence[int]) -> TensorSpec:
+    return Unbounded(torch.Size((*batch, *x.shape[1:])), dtype=x.dtype, device=x.device)
+
+
+def _action_spec(action: ActionSpec, batch: Sequence[int]) -> TensorSpec:
+    if action.kind == "discrete":
+        return Categorical(action.n, shape=torch.Size(batch), dtype=torch.int64)
+    low, high = (torch.tensor(x).expand(*batch, -1) for x in (action.low, action.high))
+    return Bounded(low, high, shape=low.shape, dtype=torch.float32)

@@ -1,0 +1,363 @@
+"""`gymnasium.make_vec("WorldSim-v0")`: many rows of one world, stepped together on its device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.utils.seeding import np_random
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worldsim.core import Prediction, WorldError, WorldModel, row_keys
+
+from .face import (
+    CONT_THRESHOLD,
+    SEEDS,
+    Face,
+    LightSpec,
+    NeedsReset,
+    check_choice,
+    check_count,
+    check_options,
+)
+from .scene import Clip, Scene, begin, next_keys, see
+from .source import SharedWorld
+
+Array = Any
+"""A torch tensor on the device or a NumPy array, as `output` says."""
+
+
+class Flags:
+    """Flags `(B,)` on their way to the host.
+
+    Reading them waits for the step that made them, and not for what has been asked of the device
+    since: so a step that begins by reading those of the step before leaves the device at work.
+    """
+
+    def __init__(self, flags: Tensor) -> None:
+        self._host = flags.to("cpu", non_blocking=True)
+        self._arrival = torch.cuda.Event() if flags.is_cuda else None
+        if self._arrival is not None:
+            self._arrival.record()
+
+    def read(self) -> Tensor:
+        """The flags, on the host."""
+        if self._arrival is not None:
+            self._arrival.synchronize()
+        return self._host
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_host": self.read(), "_arrival": None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Present:
+    """Where all rows stand; a step or a reset replaces it whole or not at all.
+
+    Attributes:
+        scene: the rows.
+        due: rows that the next step must do something for: refuse (DISABLED), begin anew
+            (NEXT_STEP), make another next start (SAME_STEP).
+        ahead: the start of every row's next episode, where ends are acted on unread; else None.
+    """
+
+    scene: Scene
+    due: Flags
+    ahead: Scene | None = None
+
+
+class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
+    """N rows of a recorded world that run on by themselves, one batched step for all.
+
+    Row i lives the life of a `WorldSimEnv` that was reset with its seed; see there for actions,
+    observations, rewards, starts and arguments. Rows do not know each other: whatever the others
+    do, the bytes of a row stay the same on the same machine at the same N. At another N (a sole
+    environment's, say) they stay the same where the world's arithmetic does not depend on the size
+    of the batch; elsewhere they differ in their last bits (car-racing on a CPU, 4 rows: latents by
+    4e-5 after 30 steps, pixels by at most 1 of 255). On the CPU starts are the same at any N.
+
+    ## Output
+    `output="torch"` gives tensors on the device, `output="numpy"` arrays; both are the caller's to
+    keep and change. The default is torch on an accelerator and NumPy on the CPU.
+
+    ## Seeds
+    `reset(seed=5)` gives the rows the seeds 5, 6, ...; `reset(seed=[...])` has one for each row,
+    None for the next episode of the row's seed. A reset without seed is that for all rows.
+
+    ## Starting State
+    `reset(options={"reset_mask": mask})`, bool `(N,)`, begins new episodes in those rows and leaves
+    the others alone. Clips of one's own are those of `WorldSimEnv`, for all rows, or one for each
+    with a leading axis of N.
+
+    ## Episode End
+    `autoreset_mode`, an `AutoresetMode` or its name:
+
+    - `SAME_STEP` (default): the step that ends an episode returns the next one's first observation;
+      the last of the old one is in `info["final_obs"]` and its info in `info["final_info"]`, both
+      of shape (N, ...) and true in the rows `info["_final_obs"]`.
+    - `NEXT_STEP`: it returns the last observation, and the next step returns the first of the new
+      episode, with reward 0; that row's action is not used, but must be a valid one.
+    - `DISABLED`: a step with an ended row raises `NeedsReset`; reset those rows by mask.
+
+    ## Information
+    As in `WorldSimEnv`, an array each with its mask (`info["cont"]`, `info["_cont"]`), but that
+    `trust` is always there: NaN where the world is not calibrated.
+
+    ## Waiting for the device
+    With `output="torch"` on an accelerator the environment asks the device nothing within a step,
+    provided actions are given unchecked (`check_actions=False`: NaN and values out of range are
+    then the caller's to avoid; shape and kind are always checked). Which rows ended it learns one
+    step later, when that step is done anyway; only steps after an end may wait, as worlds read
+    their start clips from the host. So `SAME_STEP` tells `final_obs` in every step there, and keeps
+    the start of every row's next episode at hand, which doubles the memory of the states.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "autoreset_mode": AutoresetMode.SAME_STEP}
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        world: str | PathLike[str] | WorldModel | SharedWorld = "car-racing",
+        device: str | torch.device = "cpu",
+        observation: Literal["frame", "chunk", "latent"] = "frame",
+        actions: Literal["normalized", "native"] = "normalized",
+        render_mode: Literal["rgb_array"] | None = None,
+        steps: int | None = None,
+        time_limit: int | None = None,
+        max_episode_steps: int | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+        output: Literal["torch", "numpy"] | None = None,
+        check_actions: bool = True,
+    ) -> None:
+        check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
+        check_choice("output", output, (None, "torch", "numpy"))
+        check_count("max_episode_steps", max_episode_steps)
+        check_count("num_envs", num_envs)
+        self.face = Face(world, device, observation, actions, steps, time_limit)
+        self.num_envs, self.render_mode, self.check_actions = num_envs, render_mode, check_actions
+        self.autoreset_mode = as_mode(autoreset_mode)
+        self.metadata = {**self.face.metadata(), "autoreset_mode": self.autoreset_mode}
+        self.output = output or ("numpy" if self.device.type == "cpu" else "torch")
+        self.time_limit = min(self.face.time_limit, max_episode_steps or self.face.time_limit)
+        self.single_action_space = self.face.action.space()
+        self.single_observation_space = self.face.space()
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self._present: Present | None = None
+
+    @property
+    def world(self) -> WorldModel:
+        """The world that is stepped."""
+        return self.face.world
+
+    @property
+    def device(self) -> torch.device:
+        """Where the world runs."""
+        return self.world.device
+
+    # --- Gymnasium's methods ----------------------------------------------------------------------
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Array, dict[str, Any]]:
+        """Begin episodes; see "Seeds" and "Starting State". On an error all stays as it was."""
+        options = check_options(options, ("reset_mask", "frames", "actions"))
+        rows = self._check_mask(options.get("reset_mask"))
+        clip = self.face.clip(options, self.num_envs)
+        seeds = self._check_seeds(seed)
+        before = self._np_random, self._np_random_seed
+        try:
+            super().reset(seed=seeds[0] if _is_seed(seed) else None)
+            self._present = self._begin(rows, seeds, clip)
+        except BaseException:
+            self._np_random, self._np_random_seed = before
+            raise
+        scene = self._present.scene
+        return self._observe(scene), self._told({"steps": scene.state.age}, rows.to(self.device))
+
+    @torch.no_grad()
+    def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
+        """Dream one step on in every row. On an error all stays as it was."""
+        given = self.face.action.check(actions, (self.num_envs,), values=self._checks(actions))
+        now, mode = self._running("step"), self.autoreset_mode
+        if mode is AutoresetMode.DISABLED and bool(now.due.read().any()):
+            over = now.due.read().nonzero()[:, 0].tolist()
+            raise NeedsReset(f'rows {over} are over: reset them with options={{"reset_mask": ...}}')
+        given = self.face.native(given.to(self.device, non_blocking=True))
+        state, said = self.world.step(now.scene.state, given)
+        after = see(self.world, state, self.face.pixels)
+        reward, terminated = said.reward, said.cont < CONT_THRESHOLD
+        truncated = state.age >= self.time_limit
+        begun = torch.zeros_like(terminated)
+        if mode is AutoresetMode.NEXT_STEP:
+            begun = now.due.read().to(self.device, non_blocking=True)
+            reward = torch.where(begun, 0, reward)
+            terminated, truncated = terminated & ~begun, truncated & ~begun
+        ended = terminated | truncated
+        if mode is AutoresetMode.SAME_STEP:
+            begun = ended
+        fresh, ahead = self._next_starts(now, begun)
+        info: dict[str, Any] = {}
+        if fresh is not None and mode is AutoresetMode.SAME_STEP:
+            info = self._farewell(after, said, ended)
+        scene = after if fresh is None else fresh.where(begun, after)
+        self._present = Present(scene=scene, due=Flags(ended), ahead=ahead)
+        info |= self._told({"steps": scene.state.age}, torch.ones_like(begun))
+        info |= self._told({"cont": said.cont, "trust": said.trust}, ~begun)
+        results = (self._out(x) for x in (reward, terminated, truncated))
+        return self._observe(scene), *results, info
+
+    def render(self) -> tuple[NDArray[np.uint8], ...] | None:  # type: ignore[override]
+        """Every row's newest frame, (H, W, 3) uint8, yours to keep; None without a render mode."""
+        if self.render_mode is None:
+            gymnasium.logger.warn('render() needs make_vec(..., render_mode="rgb_array")')
+            return None
+        scene = self._running("render").scene
+        frames = self.world.decode(scene.state) if scene.frames is None else scene.frames
+        return tuple(frames[:, -1].cpu().numpy().copy())
+
+    # --- Inside -----------------------------------------------------------------------------------
+
+    @property
+    def _looks(self) -> bool:
+        """Whether the host may look at flags: NumPy needs it, and on the CPU it is free."""
+        return self.output == "numpy" or self.device.type == "cpu"
+
+    def _checks(self, actions: Array) -> bool:
+        on_host = not isinstance(actions, Tensor) or actions.device.type == "cpu"
+        return self.check_actions or on_host
+
+    def _running(self, call: str) -> Present:
+        if self._present is None:
+            raise NeedsReset(f"call env.reset() before env.{call}()")
+        return self._present
+
+    def _begin(self, rows: Tensor, seeds: list[int | None], clip: Clip | None) -> Present:
+        """New episodes in `rows`, the others as they are."""
+        past = self._present
+        scene = begin(self.world, self._keys(rows, seeds), rows, self.face.pixels, clip)
+        due, ahead = torch.zeros_like(rows), None
+        if past is not None:
+            scene = scene.where(rows.to(self.device), past.scene)
+            due, ahead = past.due.read(), past.ahead
+        same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
+        return Present(
+            scene=scene, due=Flags(due | rows if same_step else due & ~rows), ahead=ahead
+        )
+
+    def _keys(self, rows: Tensor, seeds: list[int | None]) -> Tensor:
+        """The keys `(N, 2)` of the next episodes of `rows`, as `WorldSimEnv` draws them."""
+        past = None if self._present is None else next_keys(self._present.scene.state.key.cpu())
+        keys = row_keys([0] * self.num_envs) if past is None else past
+        for row in rows.nonzero()[:, 0].tolist():
+            seed = seeds[row]
+            if seed is not None or past is None:
+                source = self.np_random if seed is None else np_random(seed)[0]
+                keys[row] = torch.tensor([int(source.integers(SEEDS)), 0])
+        return keys
+
+    def _next_starts(self, now: Present, begun: Tensor) -> tuple[Scene | None, Scene | None]:
+        """Starts for the rows that have `begun`, None where there are none; and `Present.ahead`."""
+        if self.autoreset_mode is AutoresetMode.DISABLED:
+            return None, None
+        key, unread = now.scene.state.key, not self._looks
+        if unread and self.autoreset_mode is AutoresetMode.SAME_STEP:
+            due = now.due.read()
+            ahead = now.ahead
+            if ahead is None or bool(due.any()):
+                made = begin(self.world, next_keys(key), due, self.face.pixels)
+                ahead = made if ahead is None else made.where(due.to(self.device), ahead)
+            return ahead, ahead
+        rows = now.due.read() if self.autoreset_mode is AutoresetMode.NEXT_STEP else begun.cpu()
+        if not bool(rows.any()):
+            return None, None
+        return begin(self.world, next_keys(key), rows, self.face.pixels), None
+
+    # --- What is handed out -----------------------------------------------------------------------
+
+    def _out(self, x: Tensor) -> Array:
+        """As the caller wants it; never memory that is used again here."""
+        return x.cpu().numpy() if self.output == "numpy" else x
+
+    def _observe(self, scene: Scene) -> Array:
+        return self._out(scene.observe(self.face.observation))
+
+    def _told(self, what: dict[str, Tensor], mask: Tensor) -> dict[str, Array]:
+        """Info on the rows of `mask`, each with its mask; zero elsewhere, as Gymnasium has it."""
+        info: dict[str, Array] = {}
+        for name, x in what.items():
+            info[name] = self._out(torch.where(mask, x, torch.zeros_like(x)))
+            info[f"_{name}"] = self._out(mask.clone())
+        return info
+
+    def _farewell(self, last: Scene, said: Prediction, ended: Tensor) -> dict[str, Array]:
+        """The last observation and info of rows that begin anew within the step."""
+        final = {"steps": last.state.age, "cont": said.cont, "trust": said.trust}
+        return {
+            "final_obs": self._observe(last),
+            "_final_obs": self._out(ended.clone()),
+            "final_info": self._told(final, ended),
+            "_final_info": self._out(ended.clone()),
+        }
+
+    # --- What is refused --------------------------------------------------------------------------
+
+    def _check_mask(self, mask: Any) -> Tensor:
+        """Rows to reset, (N,) bool on the host."""
+        if mask is None:
+            return torch.ones(self.num_envs, dtype=torch.bool)
+        try:
+            rows = mask.cpu() if isinstance(mask, Tensor) else torch.tensor(np.asarray(mask))
+        except (TypeError, ValueError) as error:
+            got = type(mask).__name__
+            raise WorldError(f"reset_mask: expected an array of bool, got {got}") from error
+        if rows.dtype != torch.bool or tuple(rows.shape) != (self.num_envs,):
+            expected, got = f"bool of shape ({self.num_envs},)", tuple(rows.shape)
+            raise WorldError(f"reset_mask: expected {expected}, got {rows.dtype} of shape {got}")
+        if not bool(rows.any()):
+            raise WorldError("reset_mask: expected at least one row to reset, got none")
+        if self._present is None and not bool(rows.all()):
+            raise NeedsReset("call env.reset() for all rows before resetting some of them")
+        return rows.clone()
+
+    def _check_seeds(self, seed: Any) -> list[int | None]:
+        """One seed a row, None for its next episode."""
+        if seed is None:
+            return [None] * self.num_envs
+        if _is_seed(seed):
+            return [int(seed) + row for row in range(self.num_envs)]
+        listed = list(seed) if isinstance(seed, Sequence | np.ndarray) else []
+        if len(listed) != self.num_envs or not all(s is None or _is_seed(s) for s in listed):
+            raise WorldError(
+                f"seed: expected None, a whole number from 0 up or {self.num_envs} of these, "
+                f"got {seed!r}"
+            )
+        return [None if s is None else int(s) for s in listed]
+
+
+def _is_seed(seed: Any) -> bool:
+    whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
+    return whole and int(seed) >= 0
+
+
+def as_mode(mode: AutoresetMode | str) -> AutoresetMode:
+    """An `AutoresetMode` from itself or its name: "SAME_STEP", "same_step", "SameStep"."""
+    if isinstance(mode, AutoresetMode):
+        return mode
+    plain = str(mode).replace("_", "").lower()
+    for known in AutoresetMode:
+        if plain == known.value.lower():
+            return known
+    names = [known.name for known in AutoresetMode]
+    raise WorldError(f"autoreset_mode: expected one of {names}, got {mode!r}")
