@@ -42,9 +42,9 @@ WAYS = (
     Way("250 passes", 250),
     Way("32 passes: our teacher", 32),
     Way("4 passes", 4),
-    Way("2 passes", 2),
+    Way("2 passes: our student", 2),
     Way("1 pass, no cache", 1, cached=False),
-    Way("1 pass: our student", 1),
+    Way("1 pass", 1),
     Way("1 pass, latents only", 1, pixels=False),
 )
 
