@@ -65,7 +65,7 @@ def main(
 
 
 def record_tests(world: str, data: Path) -> None:
-    """Record the test tracks of the bundled `car-racing` if there is no data: some minutes."""
+    """Record the test tracks of the bundled `car-racing` if there is no data: two minutes."""
     if world == "car-racing" and not data.exists():
         collect(replace(car_racing(data), train=(0, 0), val=(1000, 1000)), car_racing_mix())
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from benchmarks import fidelity as fidelity_command
 from tests.measured_data import LENGTHS, stripes, stripes_data
 from tests.world_folders import tiny_world
 from worldsim.core import WorldError
@@ -236,3 +237,17 @@ def test_cost_leaves_out_pauses(tmp_path: Path):
     expected = {"stages": {"vae": {"seconds": 90.0, "steps": 80}}, "seconds": 90.0}
     assert training_cost(tmp_path) == expected
     assert not car_racing.recognised(tiny_world().spec)
+
+
+def test_the_bundled_worlds_test_tracks_are_recorded_only_where_there_is_no_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = []
+    monkeypatch.setattr(fidelity_command, "collect", lambda config, mix: asked.append(config))
+    fidelity_command.record_tests("car-racing", tmp_path)
+    fidelity_command.record_tests("another", tmp_path / "new")
+    assert not asked
+    fidelity_command.record_tests("car-racing", tmp_path / "new")
+    (config,) = asked
+    assert config.folder == tmp_path / "new" and config.test == (5000, 5050)
+    assert all(first == stop for first, stop in (config.train, config.val))

@@ -21,15 +21,6 @@ def corrupt(clean: Tensor, noise: Tensor, level: Tensor) -> Tensor:
     return (1 - t) * clean + t * noise
 
 
-def toward(x: Tensor, clean: Tensor, level: Tensor, following: Tensor) -> Tensor:
-    """One Euler step of the probability-flow ODE, from `x` at `level` down to `following`.
-
-    x, clean: (..., D...) the noisy and the predicted clean sample; levels with its leading axes.
-    """
-    share = (following / level).reshape(*level.shape, *[1] * (x.ndim - level.ndim))
-    return clean + share * (x - clean)
-
-
 def linear_levels(steps: int) -> tuple[float, ...]:
     """`steps + 1` levels falling evenly from 1 to 0."""
     return tuple(1 - i / steps for i in range(steps + 1))
@@ -42,8 +33,8 @@ def euler(denoise: Denoise, noise: Tensor, levels: tuple[float, ...]) -> Tensor:
     """
     x = noise
     for level, following in zip(levels[:-1], levels[1:], strict=True):
-        t = _rows(x, level)
-        x = toward(x, denoise(x, t), t, _rows(x, following))
+        slope = (x - denoise(x, _rows(x, level))) / level
+        x = x + (following - level) * slope
     return x
 
 

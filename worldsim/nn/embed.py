@@ -23,13 +23,12 @@ class PlaceEmbed(nn.Module):
 
     Rotary positions tell patches' distances from each other; what stands still in the frame (a car
     that the camera follows, a score) is found by its place alone. Places run from -1 to 1 over the
-    frame, so that any resolution has them; starts without a say.
+    frame, so that any resolution has them.
     """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.lift = nn.Linear(16, dim, bias=False)
-        nn.init.zeros_(self.lift.weight)
 
     def forward(self, height: int, width: int) -> Tensor:
         """`(height * width, dim)` for a grid of patches, row by row."""

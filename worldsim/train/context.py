@@ -80,9 +80,9 @@ def resample_context(
 def damage_context(clip: Clip, share: float, patch: tuple[int, int], g: torch.Generator) -> Clip:
     """A `share` of the clips with pieces of another clip in their context, from some chunk on.
 
-    Pieces are patches of the network, up to a third of them, each from anywhere in the other clip
-    and blended at 0.3 to 1: a second car, a missing one, road in the grass. This is what long
-    dreams are lost to, and what true or resampled context never shows.
+    Pieces are patches of the network, up to a third of them, blended at 0.3 to 1. They come from
+    another place in the other clip, shifted by whole patches, alike for the whole batch: a second
+    car, a missing one, road in the grass, which true or resampled context never shows.
     """
     if not share:
         return clip

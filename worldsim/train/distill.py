@@ -15,12 +15,7 @@ from torch import Tensor, nn
 
 from worldsim.data.latents import LatentRecording
 from worldsim.diffusion.consistency import earlier_level, halvings_at, pseudo_huber
-from worldsim.diffusion.denoiser import (
-    chunk_error,
-    draw_levels,
-    predict,
-    ramp,
-)
+from worldsim.diffusion.denoiser import chunk_error, draw_levels, predict, ramp
 from worldsim.diffusion.samplers import corrupt
 from worldsim.models.dynamics import Dynamics
 

@@ -17,13 +17,7 @@ from torch import Tensor, nn
 
 from worldsim.core import ActionSpec
 from worldsim.data.latents import LatentRecording
-from worldsim.diffusion.denoiser import (
-    Network,
-    chunk_error,
-    draw_levels,
-    predict,
-    ramp,
-)
+from worldsim.diffusion.denoiser import Network, chunk_error, draw_levels, predict, ramp
 from worldsim.diffusion.samplers import corrupt
 from worldsim.models.dynamics import Dynamics
 

@@ -1,6 +1,6 @@
 """From recorded episodes to a world: VAE, teacher, student, start clips, in one resumable folder.
 
-The teacher is trained twice: `forced` on true context, then `teacher` on resampled context too.
+The teacher is trained twice: `forced` on true context, then `teacher` on dreamlike context too.
 
 Each stage has a folder of its own under the run: a log, a checkpoint to go on from, and
 `final.safetensors`, which the next stage reads.
@@ -83,20 +83,23 @@ def fit_vae(data: Dataset, sizes: Sizes, training: VAETraining, run: Path) -> Sp
 
 def fit_forced(data: Dataset, sizes: Sizes, training: DynamicsTraining, run: Path) -> Dynamics:
     """Second stage, on the latents of the first."""
-    latents = latents_of(data, "train", sizes, run)
     model = new_dynamics(data, sizes, training.fit.seed)
-    forced = train_dynamics(latents, model, sizes.context, training, run / "forced")
-    _finish(forced, run / "forced")
-    return forced
+    return _fit_dynamics(model, data, sizes, training, run, "forced")
 
 
 def fit_teacher(data: Dataset, sizes: Sizes, training: DynamicsTraining, run: Path) -> Dynamics:
     """Third stage, from the second's weights."""
-    latents = latents_of(data, "train", sizes, run)
     model = load_final(new_dynamics(data, sizes), run / "forced")
-    teacher = train_dynamics(latents, model, sizes.context, training, run / "teacher")
-    _finish(teacher, run / "teacher")
-    return teacher
+    return _fit_dynamics(model, data, sizes, training, run, "teacher")
+
+
+def _fit_dynamics(
+    model: Dynamics, data: Dataset, sizes: Sizes, training: DynamicsTraining, run: Path, stage: str
+) -> Dynamics:
+    latents = latents_of(data, "train", sizes, run)
+    trained = train_dynamics(latents, model, sizes.context, training, run / stage)
+    _finish(trained, run / stage)
+    return trained
 
 
 def fit_student(data: Dataset, sizes: Sizes, training: Distillation, run: Path) -> Dynamics:
