@@ -97,7 +97,9 @@ def test_the_decoder_sees_one_chunk_back_and_no_more():
     assert torch.equal(world.decode(state), video[:, -world.spec.chunk :])
 
 
-@pytest.mark.parametrize("bad", [{"method": "magic"}, {"steps": 0}])
+@pytest.mark.parametrize(
+    "bad", [{"method": "magic"}, {"steps": 0}, {"temperature": 0.0}, {"temperature": 1.1}]
+)
 def test_sampling_refuses_nonsense(bad: dict):
     with pytest.raises(WorldError, match=next(iter(bad))):
         Sampling(**bad)
@@ -112,6 +114,7 @@ def test_steps_and_methods_change_the_dream_but_not_the_world():
         Sampling(steps=2),
         Sampling(method="euler", steps=4),
         Sampling(method="heun"),
+        Sampling(temperature=0.5),
     ]
     latents = [world.with_sampling(s).step(state, action)[0].latent for s in ways]
     for i, a in enumerate(latents):
