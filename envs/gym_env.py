@@ -26,6 +26,7 @@ from .face import (
 )
 from .keyboard import keys_to_action, neutral_action
 from .source import SharedWorld
+from .trust import UNTRUSTED, Caution, beside, told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +98,16 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
     Terminated when the world gives going on less than even odds; truncated after `time_limit`
     steps. Steps before a reset or after the end raise `gymnasium.error.ResetNeeded`.
 
+    ## Trust
+    `info["trust"]` is the probability that the dream still tracks reality, "unknown" where nobody
+    calibrated the world (docs/trust.md). Below `trust_threshold` an environment made with
+    `trust="penalise"` takes up to `trust_penalty` off the reward, in proportion to what is missing,
+    and keeps the world's own in `info["raw_reward"]`; one made with `trust="truncate"` truncates
+    the episode, with `info["reason"]` "untrusted".
+
     ## Information
     `info["steps"]`: steps since the reset. After a step also `info["cont"]`, the probability that
-    the episode goes on, and, if the world is calibrated, `info["trust"]`, the probability that the
-    dream still tracks reality.
+    the episode goes on, and `info["trust"]`.
 
     ## Arguments
     - `world`: a bundled world's name, a world folder, `"module:function"` (called as
@@ -113,6 +120,7 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
     - `render_mode`: `"rgb_array"` or None.
     - `steps`: denoising steps a chunk, None for the world's own.
     - `time_limit`: steps an episode, None for the world's own.
+    - `trust`: `"report"`, `"penalise"` or `"truncate"`, with `trust_threshold` and `trust_penalty`.
 
     `play(env, noop=env.unwrapped.noop)` of `gymnasium.utils.play` drives it by keyboard: W A S D
     for a box of up to three entries (steer, gas, brake), digits for discrete actions.
@@ -129,9 +137,13 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
         render_mode: Literal["rgb_array"] | None = None,
         steps: int | None = None,
         time_limit: int | None = None,
+        trust: Literal["report", "penalise", "truncate"] = "report",
+        trust_threshold: float = 0.5,
+        trust_penalty: float = 1.0,
     ) -> None:
         check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
         self.face = Face(world, device, observation, actions, steps, time_limit)
+        self.caution = Caution.towards(self.face.world, trust, trust_threshold, trust_penalty)
         self.render_mode = render_mode
         self.action_space = self.face.action.space()
         self.observation_space = self.face.space()
@@ -169,13 +181,16 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
         if episode.over:
             raise NeedsReset("the episode is over: call env.reset() before the next env.step()")
         state, said = self.world.step(episode.state, values[None].to(self.world.device))
-        reward, cont, trust = torch.cat([said.reward, said.cont, said.trust]).tolist()
+        given, stops = self.caution.reward(said), self.caution.stops(said)
+        heads = torch.stack([given, said.reward, said.cont, said.trust, stops.to(given)])
+        reward, raw, cont, trust, untrusted = heads[:, 0].tolist()
         steps = episode.steps + 1
         terminated, truncated = cont < CONT_THRESHOLD, steps >= self.face.time_limit
+        truncated = truncated or bool(untrusted)
         after = replace(episode, state=state, steps=steps, over=terminated or truncated)
-        info = {"steps": steps, "cont": cont}
-        if trust == trust:  # NaN: uncalibrated
-            info["trust"] = trust
+        info = {"steps": steps, "cont": cont, "trust": told(trust), **beside(raw, self.caution)}
+        if untrusted:
+            info["reason"] = UNTRUSTED
         return self._enter(after), reward, terminated, truncated, info
 
     def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]

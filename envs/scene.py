@@ -12,6 +12,9 @@ from worldsim.core import WorldModel, WorldState
 START_ROWS = 32
 """Rows begun together on an accelerator: launches cost more there than rows do."""
 
+REASONS = ("", "not finite", "untrusted")
+"""Why an episode was truncated, where it was not the time limit, by the codes of vector envs."""
+
 Clip = tuple[Tensor, Tensor]
 """Frames `(B, k * c, H, W, 3)` and actions `(B, k, *action)` to start from."""
 

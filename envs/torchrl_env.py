@@ -19,6 +19,7 @@ from worldsim.core import ActionSpec, WorldError, WorldModel, WorldState
 from .face import CONT_THRESHOLD, SEEDS, Face
 from .scene import Scene, begin, see
 from .source import SharedWorld
+from .trust import Caution
 
 STATE = "world"  # Dreamer's losses give "state" another meaning
 COUNTS = ("filled", "age")  # one number a row: TorchRL wants an axis for it
@@ -43,6 +44,9 @@ class WorldSimTorchRL(EnvBase):
     - `"action"`: float32 from -1 to 1, or a `Categorical` of int64; `actions="native"` takes the
       world's own range. Actions go to the world as they come: `env.action_spec.project` clips.
     - `"reward"`, `"terminated"` (going on has less than even odds), `"truncated"` (time limit).
+    - `"trust"`, the probability that the dream still tracks reality, in a world that is calibrated;
+      1 after a reset. What `trust="penalise"` and `"truncate"` do: see `WorldSimEnv`; the reward
+      before a penalty is then `"raw_reward"`.
 
     ## Seeds
     `env.set_seed(5)` names all that is drawn: every row begun after it has a key of its own, and
@@ -77,17 +81,21 @@ class WorldSimTorchRL(EnvBase):
         steps: int | None = None,
         time_limit: int | None = None,
         resets: bool = True,
+        trust: Literal["report", "penalise", "truncate"] = "report",
+        trust_threshold: float = 0.5,
+        trust_penalty: float = 1.0,
     ) -> None:
         face = Face(world, device, observation, actions, steps, time_limit)
+        self.caution = Caution.towards(face.world, trust, trust_threshold, trust_penalty)
         super().__init__(device=face.world.device, batch_size=torch.Size(batch_size))
         self.face, self.resets = face, resets
         self.seen = "pixels" if face.pixels else "observation"
         shape = self.batch_size
         model = face.world.reset(torch.zeros(1, 2, dtype=torch.int64, device=face.world.device))
         held = {k: _unbounded(x, shape) for k, x in self._pack(model, (1,)).items()}
-        self.observation_spec = Composite(
-            {self.seen: self._seen_spec(), STATE: Composite(held, shape=shape)}, shape=shape
-        )
+        self.judged = self._judged_specs()
+        seen = {self.seen: self._seen_spec(), STATE: Composite(held, shape=shape)}
+        self.observation_spec = Composite(seen | self.judged, shape=shape)
         # All that evolves is an observation too: what is in the state alone is never carried on.
         self.state_spec = Composite({STATE: Composite(held, shape=shape).clone()}, shape=shape)
         self.action_spec = _action_spec(face.action, shape).to(self.device)
@@ -129,9 +137,12 @@ class WorldSimTorchRL(EnvBase):
         action = self.face.native(action.reshape(prod(batch), *action.shape[len(batch) :]))
         state, said = world.step(self._unpack(tensordict.get(STATE)), action)
         out = self._told(see(world, state, self.face.pixels), batch)
-        out["reward"] = said.reward.reshape(*batch, 1)
+        out["reward"] = self.caution.reward(said).reshape(*batch, 1)
         out["terminated"] = (said.cont < CONT_THRESHOLD).reshape(*batch, 1)
-        out["truncated"] = (state.age >= self.face.time_limit).reshape(*batch, 1)
+        over = (state.age >= self.face.time_limit) | self.caution.stops(said)
+        out["truncated"] = over.reshape(*batch, 1)
+        values = {"trust": said.trust, "raw_reward": said.reward}
+        out.update({name: values[name].reshape(*batch, 1) for name in self.judged})
         return out
 
     def any_done(self, tensordict: TensorDictBase) -> bool:
@@ -164,6 +175,8 @@ class WorldSimTorchRL(EnvBase):
             self.seen: seen.reshape(*batch, *seen.shape[1:]),
             STATE: self._pack(scene.state, batch),
         }
+        for name in self.judged:  # of real frames; a step puts its own in their place
+            held[name] = torch.full((*batch, 1), float(name == "trust"), device=self.device)
         return TensorDict(held, batch, device=self.device)
 
     def _check_state(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -177,6 +190,15 @@ class WorldSimTorchRL(EnvBase):
                 raise WorldError(f"{STATE}, {name}: expected {spec.dtype} {shape}, got {told}")
         assert held is not None
         return held
+
+    def _judged_specs(self) -> dict[str, TensorSpec]:
+        single = torch.Size((*self.batch_size, 1))
+        specs: dict[str, TensorSpec] = {}
+        if getattr(self.face.world, "calibrated", True):
+            specs["trust"] = Bounded(0, 1, single, dtype=torch.float32)
+        if self.caution.mode == "penalise":
+            specs["raw_reward"] = Unbounded(single)
+        return specs
 
     def _seen_spec(self) -> TensorSpec:
         space = self.face.space()

@@ -28,8 +28,9 @@ from .face import (
     check_count,
     check_options,
 )
-from .scene import Clip, Scene, begin, next_keys, see
+from .scene import REASONS, Clip, Scene, begin, next_keys, see
 from .source import SharedWorld
+from .trust import UNTRUSTED, Caution, beside
 
 Array = Any
 """A torch tensor on the device or a NumPy array, as `output` says."""
@@ -109,7 +110,8 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
 
     ## Information
     As in `WorldSimEnv`, an array each with its mask (`info["cont"]`, `info["_cont"]`), but that
-    `trust` is always there: NaN where the world is not calibrated.
+    `trust` is NaN where the world is not calibrated, and `reason`, in environments that truncate
+    what cannot be trusted, is a code: `worldsim.envs.REASONS[code]`.
 
     ## Waiting for the device
     With `output="torch"` on an accelerator the environment asks the device nothing within a step,
@@ -136,12 +138,16 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         output: Literal["torch", "numpy"] | None = None,
         check_actions: bool = True,
+        trust: Literal["report", "penalise", "truncate"] = "report",
+        trust_threshold: float = 0.5,
+        trust_penalty: float = 1.0,
     ) -> None:
         check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
         check_choice("output", output, (None, "torch", "numpy"))
         check_count("max_episode_steps", max_episode_steps)
         check_count("num_envs", num_envs)
         self.face = Face(world, device, observation, actions, steps, time_limit)
+        self.caution = Caution.towards(self.face.world, trust, trust_threshold, trust_penalty)
         self.num_envs, self.render_mode, self.check_actions = num_envs, render_mode, check_actions
         self.autoreset_mode = as_mode(autoreset_mode)
         self.metadata = {**self.face.metadata(), "autoreset_mode": self.autoreset_mode}
@@ -197,8 +203,8 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         given = self.face.native(given.to(self.device, non_blocking=True))
         state, said = self.world.step(now.scene.state, given)
         after = see(self.world, state, self.face.pixels)
-        reward, terminated = said.reward, said.cont < CONT_THRESHOLD
-        truncated = state.age >= self.time_limit
+        reward, terminated = self.caution.reward(said), said.cont < CONT_THRESHOLD
+        truncated = (state.age >= self.time_limit) | self.caution.stops(said)
         begun = torch.zeros_like(terminated)
         if mode is AutoresetMode.NEXT_STEP:
             begun = now.due.read().to(self.device, non_blocking=True)
@@ -214,7 +220,7 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         scene = after if fresh is None else fresh.where(begun, after)
         self._present = Present(scene=scene, due=Flags(ended), ahead=ahead)
         info |= self._told({"steps": scene.state.age}, torch.ones_like(begun))
-        info |= self._told({"cont": said.cont, "trust": said.trust}, ~begun)
+        info |= self._told(self._judged(said), ~begun)
         results = (self._out(x) for x in (reward, terminated, truncated))
         return self._observe(scene), *results, info
 
@@ -301,9 +307,16 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
             info[f"_{name}"] = self._out(mask.clone())
         return info
 
+    def _judged(self, said: Prediction) -> dict[str, Tensor]:
+        """What a step says beside reward and ends."""
+        judged = {"cont": said.cont, "trust": said.trust, **beside(said.reward, self.caution)}
+        if self.caution.mode == "truncate":
+            judged["reason"] = REASONS.index(UNTRUSTED) * self.caution.stops(said).long()
+        return judged
+
     def _farewell(self, last: Scene, said: Prediction, ended: Tensor) -> dict[str, Array]:
         """The last observation and info of rows that begin anew within the step."""
-        final = {"steps": last.state.age, "cont": said.cont, "trust": said.trust}
+        final = {"steps": last.state.age, **self._judged(said)}
         return {
             "final_obs": self._observe(last),
             "_final_obs": self._out(ended.clone()),

@@ -37,6 +37,7 @@ def some_state(rows: int = 4, start: int = 0) -> WorldState:
         age=torch.arange(rows),
         key=row_keys(range(start, start + rows)),
         cache=numbers(0),
+        doubt=numbers(0),
     )
 
 

@@ -4,6 +4,7 @@
     config.json         `WorldConfig`
     vae.safetensors     and dit.safetensors, heads.safetensors
     starts.npz          frames (N, K * c, H, W, 3) uint8, actions (N, K, *action)
+    trust.safetensors   how far its dreams can be trusted, fitted; may be missing
     card.json           fidelity figures with the command that measured them; may be missing
 
 Loading runs no code of the folder and takes no memory before sizes and shapes are checked. Saving
@@ -44,6 +45,7 @@ from .manifest import (
     LIMITS,
     MANIFEST,
     STARTS,
+    TRUST,
     WEIGHTS,
     FileEntry,
     Manifest,
@@ -52,6 +54,7 @@ from .manifest import (
     read_contents,
     read_manifest,
 )
+from .trust import Trust
 from .weights import FLOATS, build, by_file, check_tensors, fill, header, pack
 from .world import DiffusionWorld, Starts, WorldConfig
 
@@ -228,6 +231,8 @@ def _pack(
     files = {CONFIG: _dump(to_json(world.config), CONFIG)}
     for name, network in by_file(world.vae, world.dynamics).items():
         files[name] = pack(network, dtype)
+    if world.trust is not None:
+        files[TRUST] = pack(world.trust, torch.float32)
     starts = io.BytesIO()
     arrays = {"frames": world.starts.frames, "actions": world.starts.actions}
     np.savez_compressed(starts, **{k: v.cpu().numpy() for k, v in arrays.items()})  # type: ignore[arg-type]
@@ -248,7 +253,8 @@ def _dump(value: Any, name: str) -> bytes:
 
 
 def _entry(name: str, data: bytes) -> FileEntry:
-    tensors = header(Path(name), io.BytesIO(data)) if name in WEIGHTS else {}
+    listed = name in (*WEIGHTS, TRUST)
+    tensors = header(Path(name), io.BytesIO(data)) if listed else {}
     digest = sha256(data).hexdigest()
     return FileEntry(name=name, bytes=len(data), sha256=digest, tensors=tuple(tensors.values()))
 
@@ -275,7 +281,16 @@ def _read_world(folder: Path) -> DiffusionWorld:
     vae, dynamics = build(folder, config, files, "cpu")
     for name, network in by_file(vae, dynamics).items():
         fill(folder, files[name], network)
-    return DiffusionWorld(config, vae, dynamics, starts, card)
+    trust = _read_trust(folder, files[TRUST], config) if TRUST in files else None
+    return DiffusionWorld(config, vae, dynamics, starts, card, trust)
+
+
+def _read_trust(folder: Path, entry: FileEntry, config: WorldConfig) -> Trust:
+    with torch.device("meta"):
+        check_tensors(folder / TRUST, Trust(config.spec), entry)
+    trust = Trust(config.spec)
+    fill(folder, entry, trust)
+    return trust
 
 
 def _read_card(folder: Path, entry: FileEntry) -> dict[str, Any]:

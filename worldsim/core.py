@@ -233,6 +233,8 @@ class WorldState(Rows):
         key: (B, 2) int64, (seed, episode): names the row's stream of randomness.
         cache: (B, layers, 2, K - 1, S, heads, dim) keys and values of all chunks but the newest,
             which joins them inside the next step's first pass; empty `(B, 0)` where unused.
+        doubt: (B, 3, S) last, mean and maximal signs of doubt since `encode` (`worldsim.trust`);
+            empty `(B, 0)` in a world that is not calibrated.
     """
 
     latents: Tensor
@@ -241,6 +243,7 @@ class WorldState(Rows):
     age: Tensor
     key: Tensor
     cache: Tensor
+    doubt: Tensor
 
     @property
     def latent(self) -> Tensor:

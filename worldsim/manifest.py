@@ -20,6 +20,7 @@ from .core import WorldError
 FORMAT, SCHEMA = "worldsim-world", 1
 MIB, GIB = 2**20, 2**30
 MANIFEST, CONFIG, STARTS, CARD = "manifest.json", "config.json", "starts.npz", "card.json"
+TRUST = "trust.safetensors"
 WEIGHTS = ("vae.safetensors", "dit.safetensors", "heads.safetensors")
 LIMITS = {  # bytes that this worldsim is willing to read of each file
     MANIFEST: 4 * MIB,
@@ -27,7 +28,9 @@ LIMITS = {  # bytes that this worldsim is willing to read of each file
     **{name: 16 * GIB for name in WEIGHTS},
     STARTS: 256 * MIB,
     CARD: 4 * MIB,
+    TRUST: 256 * MIB,
 }
+OPTIONAL = (CARD, TRUST)
 AGAIN = "copy the folder again from where it came from, or save the world again"
 
 
@@ -140,12 +143,14 @@ def check_files(folder: Path, manifest: Manifest) -> dict[str, FileEntry]:
     """The files by name: just those of a world, each there with its declared size."""
     path, known = folder / MANIFEST, {CONFIG, *WEIGHTS, STARTS}
     files = {entry.name: entry for entry in manifest.files}
-    if not known <= files.keys() <= known | {CARD} or len(files) < len(manifest.files):
-        expected = f"{sorted(known)} and maybe {CARD!r}, each once"
+    if not known <= files.keys() <= known | {*OPTIONAL} or len(files) < len(manifest.files):
+        expected = f"{sorted(known)} and maybe {CARD!r} and {TRUST!r}, each once"
         raise WorldFolderError(path, "files", expected, short([f.name for f in manifest.files]))
-    if CARD not in files and os.path.lexists(folder / CARD):
-        remedy = "add it with worldsim.save(world, folder, card=..., overwrite=True)"
-        raise WorldFolderError(folder / CARD, "file", "none, as the manifest says", "one", remedy)
+    for name in OPTIONAL:
+        if name not in files and os.path.lexists(folder / name):
+            remedy = "add it with worldsim.save(world, folder, overwrite=True)"
+            expected = "none, as the manifest says"
+            raise WorldFolderError(folder / name, "file", expected, "one", remedy)
     for name, entry in files.items():
         with open_file(folder / name) as file:
             size = os.fstat(file.fileno()).st_size

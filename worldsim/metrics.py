@@ -148,3 +148,43 @@ def match_crossings(real: Crossings, found: Crossings, reach: float) -> Tensor:
     distance = (found.position.flatten(0, -2)[lines] - here).abs()
     fits = (found.rises.flatten(0, -2)[lines] == rises) & (distance <= reach)
     return torch.where(fits, distance, torch.inf).amin(-1)  # NaN <= reach is false
+
+
+def auroc(score: Tensor, true: Tensor) -> float:
+    """Chance that a true case scores above a false one, ties half: both (N,); NaN of one kind only.
+
+    Mann and Whitney 1947: from the ranks of the scores.
+    """
+    values, place = score.double().unique(return_inverse=True)
+    count = torch.bincount(place, minlength=len(values)).double()
+    rank = (count.cumsum(0) - (count - 1) / 2)[place]
+    yes, no = int(true.sum()), int((~true).sum())
+    if not yes or not no:
+        return float("nan")
+    return float((rank[true].sum() - yes * (yes + 1) / 2) / (yes * no))
+
+
+class Reliability(NamedTuple):
+    """What was said and what came true in bins of probability; see `reliability`.
+
+    said, true: mean probability and share that came true, by bin; count: cases; ece: mean absolute
+    difference of the two over all cases.
+    """
+
+    said: list[float]
+    true: list[float]
+    count: list[int]
+    ece: float
+
+
+def reliability(probability: Tensor, true: Tensor, bins: int = 10) -> Reliability:
+    """Expected calibration error (Guo et al. 2017, 1706.04599) over bins of equal width.
+
+    probability: (N,) from 0 to 1. true: bool (N,). Empty bins say NaN and weigh nothing.
+    """
+    place = (probability * bins).long().clamp(0, bins - 1)
+    count = torch.bincount(place, minlength=bins)
+    weights = (probability.double(), true.double())
+    said, came = (torch.bincount(place, w, minlength=bins) / count for w in weights)
+    error = float((count * (said - came).abs().nan_to_num(0)).sum() / count.sum())
+    return Reliability(said.tolist(), came.tolist(), count.tolist(), error)

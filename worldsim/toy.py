@@ -132,6 +132,7 @@ class PointWorld:
             age=state.age + 1,
             key=state.key,
             cache=state.cache,
+            doubt=state.doubt,
         )
         return after, self._judge(where, latent[:, :2])
 
@@ -186,6 +187,7 @@ class PointWorld:
             age=count,
             key=key,
             cache=latents.new_empty(batch, 0),
+            doubt=latents.new_empty(batch, 0),
         )
 
     def _push(self, actions: Tensor) -> Tensor:

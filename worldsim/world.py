@@ -16,6 +16,7 @@ from .models.dit import DiTConfig
 from .models.dynamics import Dynamics
 from .models.heads import HeadsConfig
 from .models.vae import DOWN, SpacetimeVAE, VAEConfig, to_bytes, to_float
+from .trust import Trust
 
 LATENT_BOUND = 6.0
 """Latents have unit variance; one further out than this is a sampler's mistake and is clipped."""
@@ -46,6 +47,12 @@ class Sampling:
             raise WorldError(f"steps: expected 1 to 1000, got {self.steps}")
         if not 0 < self.temperature <= 1:
             raise WorldError(f"temperature: expected above 0 to 1, got {self.temperature}")
+
+    @property
+    def numbers(self) -> Tensor:
+        """Method, steps and temperature, (3,): what a calibration holds for."""
+        method = ("consistency", "euler", "heun").index(self.method)
+        return torch.tensor([method, self.steps, self.temperature])
 
     def sample(self, denoise: ChunkDenoiser, key: Tensor, age: Tensor) -> Tensor:
         """The next chunk, (B, h, w, C), from each row's own randomness."""
@@ -118,8 +125,11 @@ class DiffusionWorld:
         dynamics: Dynamics,
         starts: Starts,
         card: dict[str, Any] | None = None,
+        trust: Trust | None = None,
     ) -> None:
         self.config, self.starts, self.card = config, starts, card
+        self.trust = None if trust is None else trust.eval().requires_grad_(False)
+        self.calibrated = trust is not None and trust.fits(config.sampling.numbers)
         self.vae = vae.eval().requires_grad_(False)
         self.dynamics = dynamics.eval().requires_grad_(False)
 
@@ -137,12 +147,21 @@ class DiffusionWorld:
         """Move the weights; returns itself."""
         self.vae.to(device)
         self.dynamics.to(device)
+        if self.trust is not None:
+            self.trust.to(device)
         return self
 
     def with_sampling(self, sampling: Sampling) -> DiffusionWorld:
         """The same weights drawn from in another way."""
         config = replace(self.config, sampling=sampling)
-        return DiffusionWorld(config, self.vae, self.dynamics, self.starts, self.card)
+        return DiffusionWorld(
+            config, self.vae, self.dynamics, self.starts, self.card, self.trust
+        )
+
+    def with_trust(self, trust: Trust | None) -> DiffusionWorld:
+        """The same world with another calibration."""
+        parts = self.config, self.vae, self.dynamics, self.starts, self.card
+        return DiffusionWorld(*parts, trust=trust)
 
     def with_steps(self, steps: int) -> DiffusionWorld:
         """The same world with another number of denoising steps."""
@@ -178,7 +197,10 @@ class DiffusionWorld:
             age=torch.zeros(rows, dtype=torch.int64, device=self.device),
             key=key.to(self.device),
             cache=torch.empty(rows, 0, device=self.device),
+            doubt=torch.empty(rows, 0, device=self.device),
         )
+        if self.trust is not None:
+            state = replace(state, doubt=self.trust.start(state.latents, state.filled))
         cache = fill_cache(self.dynamics.dit, state.latents, state.actions, state.filled)
         return replace(state, cache=cache)
 
@@ -217,14 +239,25 @@ class DiffusionWorld:
             age=state.age + 1,
             key=state.key,
             cache=denoise.cache,
+            doubt=state.doubt,
         )
-        return following, self._read_heads(denoise.features)
+        return self._judge(state, following, denoise)
 
-    def _read_heads(self, features: Tensor | None) -> Prediction:
-        assert features is not None
-        out = self.dynamics.heads(features)
+    def _judge(
+        self, state: WorldState, following: WorldState, denoise: ChunkDenoiser
+    ) -> tuple[WorldState, Prediction]:
+        """What the heads say of the step, and how far it can be trusted; NaN where unknown."""
+        assert denoise.features is not None
+        out = self.dynamics.heads(denoise.features)
         reward = self.dynamics.heads.expected_reward(out.reward)
-        return Prediction(reward, out.cont.sigmoid(), torch.full_like(reward, float("nan")))
+        trust = torch.full_like(reward, float("nan"))
+        if self.trust is not None:
+            signs = self.trust.signs(state, following.actions[:, -1], denoise.answers, out)
+            doubt = self.trust.grow(state.doubt, signs, state.age)
+            following = replace(following, doubt=doubt)
+            if self.calibrated:
+                trust = self.trust(following)
+        return following, Prediction(reward, out.cont.sigmoid(), trust)
 
     @torch.no_grad()
     def decode(self, state: WorldState) -> Tensor:

@@ -183,7 +183,8 @@ class Uncalibrated(PointWorld):
 def test_an_uncalibrated_world_says_nothing_of_trust() -> None:
     env = make(Uncalibrated())
     env.reset(seed=0)
-    assert env.step(env.noop)[4].keys() == {"steps", "cont"}
+    info = env.step(env.noop)[4]
+    assert info.keys() == {"steps", "cont", "trust"} and info["trust"] == "unknown"
 
 
 @pytest.mark.parametrize("observation", ["frame", "chunk", "latent"])

@@ -142,6 +142,7 @@ class ChunkDenoiser:
     Attributes:
         cache: (B, layers, 2, W - 1, S, heads, dim) with `newest` as its last chunk.
         features: (B, dim) of the last call's noisy chunk.
+        answers: (B, h, w, C) of every call so far.
     """
 
     def __init__(
@@ -161,6 +162,7 @@ class ChunkDenoiser:
         self.network, self.newest, self.previous = network, newest, previous
         self.actions, self.past, self.filled = actions, cache, filled
         self.features: Tensor | None = None
+        self.answers: list[Tensor] = []
         self.full: Tensor | None = None
 
     @property
@@ -171,7 +173,9 @@ class ChunkDenoiser:
 
     def __call__(self, x: Tensor, level: Tensor) -> Tensor:
         """Predict the clean chunk (B, h, w, C) from `x` at `level` (B,)."""
-        return self._first(x, level) if self.full is None else self._later(x, level)
+        answer = self._first(x, level) if self.full is None else self._later(x, level)
+        self.answers.append(answer)
+        return answer
 
     def _seen(self, size: int) -> Tensor:
         """Which of the `size` newest context chunks are real, (B, size)."""

@@ -1,0 +1,80 @@
+"""What an environment does about a dream that no longer deserves trust: report, penalise, truncate.
+
+Agents find what a learned simulator gets wrong and live off it. A reward that falls with trust
+(MOPO, 2005.13239) or an end where trust is gone (MOReL, 2005.05951, makes such states absorbing)
+takes the profit out of that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from worldsim.core import Prediction, WorldError, WorldModel
+
+MODES = ("report", "penalise", "truncate")
+UNKNOWN = "unknown"
+UNTRUSTED = "untrusted"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caution:
+    """What is done about trust below `threshold`.
+
+    Attributes:
+        mode: "report" only tells; "penalise" takes up to `penalty` off the step's reward, in
+            proportion to how far trust is below the threshold; "truncate" ends the episode.
+        threshold: above 0 to 1.
+        penalty: reward lost where trust is 0.
+    """
+
+    mode: str = "report"
+    threshold: float = 0.5
+    penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise WorldError(f"trust: expected one of {MODES}, got {self.mode!r}")
+        if not 0 < self.threshold <= 1:
+            raise WorldError(f"trust_threshold: expected above 0 to 1, got {self.threshold}")
+        if not (isfinite(self.penalty) and self.penalty >= 0):
+            raise WorldError(f"trust_penalty: expected a number from 0 up, got {self.penalty}")
+
+    @classmethod
+    def towards(cls, world: WorldModel, mode: str, threshold: float, penalty: float) -> Caution:
+        """One for `world`; WorldError where acting on trust needs a calibration it lacks."""
+        caution = cls(mode=mode, threshold=threshold, penalty=penalty)
+        if mode != "report" and not getattr(world, "calibrated", True):
+            raise WorldError(
+                f"trust: expected a calibrated world for {mode!r}, but nobody fitted the trust of "
+                f"{world.spec.name} as it is drawn from here; use trust='report', or calibrate it: "
+                "python -m worldsim.cli calibrate --world FOLDER --data DATA"
+            )
+        return caution
+
+    def reward(self, said: Prediction) -> Tensor:
+        """The reward (B,) that the agent is given."""
+        if self.mode != "penalise":
+            return said.reward
+        lack = ((self.threshold - said.trust) / self.threshold).clamp(min=0)
+        return said.reward - self.penalty * lack.nan_to_num(0)
+
+    def stops(self, said: Prediction) -> Tensor:
+        """Rows (B,) whose episode is truncated because nothing here can be trusted any more."""
+        if self.mode != "truncate":
+            return torch.zeros_like(said.trust, dtype=torch.bool)
+        return said.trust < self.threshold  # NaN is not
+
+
+def told(trust: float) -> float | str:
+    """Trust as `info` tells it: nobody knows is not the same as all is well."""
+    return trust if trust == trust else UNKNOWN
+
+
+def beside(raw: Any, caution: Caution) -> dict[str, Any]:
+    """What `info` holds beside a reward that was changed: the one the world said."""
+    return {"raw_reward": raw} if caution.mode == "penalise" else {}
