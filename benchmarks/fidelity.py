@@ -8,6 +8,7 @@ are those that every world of this house is held to.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def main(
     out: Path | None = None,
     quick: bool = False,
     put: bool = False,
+    twins: Path | None = None,
     device: str = "cpu",
     threads: int | None = None,
 ) -> None:
@@ -45,6 +47,7 @@ def main(
         out: the JSON file; benchmarks/results/fidelity-WORLD.json by default.
         quick: a tenth of the work, for a first look.
         put: also put the card into the world's folder.
+        twins: what `python -m benchmarks.twins` wrote: the noise floor.
         device: where to compute.
         threads: CPU threads; all by default.
     """
@@ -53,7 +56,8 @@ def main(
     if run is None and teacher and (Path(teacher) / "teacher").is_dir():
         run = Path(teacher)
     record_tests(world, data)
-    card = evaluate(world, data, teacher=teacher, run=run, quick=quick, device=device)
+    floor = None if twins is None else json.loads(twins.read_text())
+    card = evaluate(world, data, teacher=teacher, run=run, quick=quick, device=device, twins=floor)
     name = f"fidelity-{card['world']}{'-quick' if quick else ''}.json"
     path = out or RESULTS / name
     write_card(card, path)

@@ -108,7 +108,7 @@ def test_persistence_is_zero_where_nothing_moves():
 
 
 def told(clips: Clips, reward: torch.Tensor, cont: torch.Tensor) -> Dreamt:
-    return Dreamt(torch.zeros_like(clips.rewards), reward, cont)
+    return Dreamt(torch.zeros_like(clips.rewards), reward, cont, torch.ones_like(cont))
 
 
 def test_reward_figures_of_a_perfect_and_of_a_blind_head():

@@ -13,7 +13,7 @@ import pytest
 
 FLOORS = (
     ("core", "config", "devices", "metrics", "video", "nn", "diffusion"),
-    ("models", "rollout", "toy"),
+    ("models", "rollout", "toy", "trust"),
     ("world", "agents"),
     ("presets", "checkpoint", "manifest", "weights", "worlds"),
     ("data", "train", "envs", "fidelity", "compute", "account"),

@@ -1,9 +1,10 @@
-"""The command line: collect | train | distill | eval | demo | info | compute.
+"""The command line: collect | train | distill | calibrate | eval | demo | info | compute.
 
     python -m worldsim.cli collect car-racing --folder data/car-racing
     python -m worldsim.cli train vae --data data/car-racing --run runs/car-racing
     python -m worldsim.cli train dynamics --data data/car-racing --run runs/car-racing
     python -m worldsim.cli distill --data data/car-racing --run runs/car-racing --out worlds/mine
+    python -m worldsim.cli calibrate --world worlds/mine --data data/car-racing
     python -m worldsim.cli eval --world worlds/mine --data data/car-racing
     python -m worldsim.cli demo --world worlds/mine
     python -m worldsim.cli compute --preset small --device h200
@@ -14,6 +15,7 @@ they stood when the same command is typed again.
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +34,9 @@ from worldsim.data.dataset import RESERVED_SEED, open_dataset
 from worldsim.demo import run_demo
 from worldsim.devices import device_named
 from worldsim.fidelity import evaluate
+from worldsim.fidelity.calibration import calibrate as fit_trust
 from worldsim.fidelity.lines import table
+from worldsim.fidelity.show import describe
 from worldsim.presets import SIZES
 from worldsim.train.pipeline import Recipe, assemble, fit_forced, fit_student, fit_teacher, fit_vae
 from worldsim.worlds import ROOT, names
@@ -130,12 +134,38 @@ def distill(
     print(f"saved {out}; measure it: python -m worldsim.cli eval --world {out} --data {data}")
 
 
+@app.command
+def calibrate(
+    world: str = "car-racing",
+    data: Path = Path("data/car-racing"),
+    device: str = "cpu",
+    threads: int | None = None,
+) -> None:
+    """Fit a world's trust to dreams of its validation episodes and put it into its folder.
+
+    Holds for the sampling in the world's config; again after a change of weights or sampling.
+
+    Args:
+        world: a bundled world's name or a folder.
+        data: a folder of episodes with train and val splits.
+        device: where to compute.
+        threads: CPU threads; all by default.
+    """
+    _threads(threads)
+    calibrated, figures = fit_trust(load(world, device), open_dataset(data))
+    folder = ROOT / world if world in names() else Path(world)
+    save(calibrated.to("cpu"), folder, overwrite=True)
+    print(json.dumps(figures, indent=1))
+    print(f"put the trust into {folder}")
+
+
 @app.command(name="eval")
 def evaluate_world(
     world: str = "car-racing",
     data: Path = Path("data/car-racing"),
     run: Path | None = None,
     quick: bool = False,
+    twins: Path | None = None,
     device: str = "cpu",
     threads: int | None = None,
 ) -> None:
@@ -146,12 +176,14 @@ def evaluate_world(
         data: a folder of episodes with a test split.
         run: the training run: its teacher is compared with the student, its logs tell the cost.
         quick: a tenth of the work, printed only.
+        twins: what `python -m benchmarks.twins` wrote: the noise floor.
         device: where to compute.
         threads: CPU threads; all by default.
     """
     _threads(threads)
     teacher = None if run is None else str(run)
-    card = evaluate(world, data, teacher=teacher, run=run, quick=quick, device=device)
+    floor = None if twins is None else json.loads(twins.read_text())
+    card = evaluate(world, data, teacher=teacher, run=run, quick=quick, device=device, twins=floor)
     print(table(card["lines"]))
     if not quick:
         folder = ROOT / world if world in names() else Path(world)
@@ -191,7 +223,10 @@ def info(world: tyro.conf.Positional[str]) -> None:
     parts = {"vae": loaded.vae, "dit": loaded.dynamics.dit, "heads": loaded.dynamics.heads}
     for name, part in parts.items():
         print(f"{name:6} {sum(p.numel() for p in part.parameters()) / 1e6:6.2f}M parameters")
-    print(table(loaded.card["lines"]) if loaded.card else "no fidelity card")
+    fitted = loaded.trust is not None
+    known = "as it is drawn from" if loaded.calibrated else "for another sampling" * fitted
+    print(f"trust  calibrated {known}" if fitted else "trust  unknown: not calibrated")
+    print(describe(loaded.card) if loaded.card else "no fidelity card")
 
 
 @app.command

@@ -76,7 +76,9 @@ class Trust(nn.Module):
         signs[:, SIGNS.index("strange")] = worst[:, 1]
         return torch.stack([signs, torch.zeros_like(signs), signs], 1)
 
-    def signs(self, state: WorldState, action: Tensor, answers: list[Tensor], heads: tuple[Tensor, Tensor]) -> Tensor:  # noqa: E501
+    def signs(
+        self, state: WorldState, action: Tensor, answers: list[Tensor], heads: tuple[Tensor, Tensor]
+    ) -> Tensor:  # noqa: E501
         """Signs (B, S) of the step that leads from `state` to the last of `answers`.
 
         answers: what each denoising pass took for the next latent. heads: logits of reward and end.

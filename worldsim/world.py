@@ -154,9 +154,7 @@ class DiffusionWorld:
     def with_sampling(self, sampling: Sampling) -> DiffusionWorld:
         """The same weights drawn from in another way."""
         config = replace(self.config, sampling=sampling)
-        return DiffusionWorld(
-            config, self.vae, self.dynamics, self.starts, self.card, self.trust
-        )
+        return DiffusionWorld(config, self.vae, self.dynamics, self.starts, self.card, self.trust)
 
     def with_trust(self, trust: Trust | None) -> DiffusionWorld:
         """The same world with another calibration."""

@@ -25,7 +25,7 @@ from worldsim.toy import PointWorld
 
 SHORT: Any = PointWorld(size=16, noise=0.3, thrust=0.4, arena=1.0, time_limit=6)  # ends both ways
 CALM: Any = PointWorld(size=16, time_limit=6)
-HELD = ("latents", "actions", "filled", "age", "key", "cache")
+HELD = ("latents", "actions", "filled", "age", "key", "cache", "doubt")
 
 
 def make(world: Any = SHORT, batch: tuple[int, ...] = (3,), seed: int = 0, **options: Any):

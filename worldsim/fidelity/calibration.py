@@ -12,18 +12,27 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from tqdm import tqdm
 
 from worldsim import metrics
 from worldsim.core import WorldError
 from worldsim.data.dataset import Dataset
-from worldsim.trust import BANK, PARTS, TINY, Trust, embed_action
+from worldsim.models.vae import to_float
+from worldsim.trust import BANK, TINY, Trust, embed_action
 from worldsim.world import DiffusionWorld
 
 from .clips import Clips, cut_clips, even_starts
 
 LOOK_EVERY = 3  # steps between those whose frames are compared
-BANK_EPISODES = 96  # training episodes that the bank of latents is drawn from
+BANK_EPISODES = 48  # training episodes that the bank of latents is drawn from
+GOLDEN = 0.6180339887498949  # its multiples spread evenly, however many there are
+FOLDS = 5  # of the episodes, each judged by nets that have not seen it
+EPOCHS = 300
+WEIGHT_DECAY = 0.1
+NOISE = 0.1  # on features, in spreads, while fitting
+JUDGE = ("first", "first_bias", "second", "second_bias", "last", "last_bias")
 
 
 @dataclass(frozen=True)
@@ -67,9 +76,7 @@ def freeze(clips: Clips) -> Clips:
 
 
 @torch.no_grad()
-def watch(
-    world: DiffusionWorld, clips: Clips, rows: int, advance: Callable[[int], Any]
-) -> Watched:
+def watch(world: DiffusionWorld, clips: Clips, rows: int, advance: Callable[[int], Any]) -> Watched:
     """Dream from every clip under its actions and look at every third step."""
     assert world.trust is not None
     steps = range(1, clips.actions.shape[1] + 1)
@@ -122,11 +129,165 @@ def _recorded(world: DiffusionWorld, data: Dataset) -> tuple[Tensor, Tensor, Ten
     context, found = world.spec.context, []
     for place, path in enumerate(paths[:: max(1, len(paths) // BANK_EPISODES)]):
         episode = data.load(path)
-        starts = even_starts(len(episode.actions), context, 0, 3)
+        starts = even_starts(len(episode.actions), context, 0, 5)
         clips = cut_clips(episode, place, starts, context, 1)
         if clips is not None:
-            latents = world.encode(clips.context, clips.context_actions).latents
+            latents = world.vae.encode(to_float(clips.context.to(world.device)))
             pairs = latents[:, :-1], clips.context_actions[:, 1:], latents[:, 1:]
             found.append([x.flatten(0, 1) for x in pairs])
     before, action, after = (torch.cat(x) for x in zip(*found, strict=True))
     return before.cpu(), action, after.cpu()
+
+
+@torch.no_grad()
+def bound_of(world: DiffusionWorld, clips: Clips) -> tuple[float, float, float]:
+    """Error up to which a dream tracks reality, the VAE's floor, and the error of other frames.
+
+    The bound lies half-way, in dB, between what the VAE alone loses on the newest context chunk and
+    how far frames of another episode are off.
+    """
+    chunk = world.spec.chunk
+    state = world.encode(clips.context, clips.context_actions)
+    floor = metrics.squared_error(world.decode(state).cpu(), clips.context[:, -chunk:]).mean()
+    other = metrics.squared_error(clips.frames[:, 0].roll(len(clips) // 2, 0), clips.frames[:, 0])
+    return float((floor * other.mean()).sqrt()), float(floor), float(other.mean())
+
+
+def fit_judge(trust: Trust, watched: Sequence[Watched], bound: float, seed: int = 0) -> None:
+    """Fit the judge to dreams of which it is known whether they still tracked reality.
+
+    Nets see that an episode's steps resemble each other, so what one says of the episodes it was
+    fitted on is too sure: the last layer is scaled (Platt 1999) to fit what nets that have not seen
+    an episode say of it.
+    """
+    x = torch.cat([w.features[w.valid] for w in watched])
+    true = torch.cat([w.mse[w.valid] <= bound for w in watched]).float()
+    episode = torch.cat([w.episode[:, None].expand_as(w.valid)[w.valid] for w in watched])
+    trust.bound.fill_(bound)
+    trust.shift.copy_(x.mean(0))
+    trust.scale.copy_(x.std(0).clamp(min=TINY))
+    trust.low.copy_(x.amin(0))
+    trust.high.copy_(x.amax(0))
+    blind = torch.zeros_like(true)
+    for fold in range(FOLDS):
+        out = episode % FOLDS == fold
+        _descend(trust, x[~out], true[~out], seed)
+        blind[out] = trust.judge(x[out]).detach()
+    gain, offset = _platt(blind, true)
+    _descend(trust, x, true, seed)
+    trust.last.mul_(gain)
+    trust.last_bias.mul_(gain).add_(offset)
+
+
+@torch.enable_grad()
+def _descend(trust: Trust, x: Tensor, true: Tensor, seed: int) -> None:
+    """Train the judge's layers from new random weights."""
+    generator = torch.Generator().manual_seed(seed)
+    layers = [getattr(trust, name) for name in JUDGE]
+    for layer in layers:
+        spread = 1 / max(layer.shape[0], 1) ** 0.5 if layer.ndim else 0.0
+        wide = layer.ndim > 1 or layer is trust.last
+        layer.copy_(spread * torch.randn(layer.shape, generator=generator) * wide)
+        layer.requires_grad_()
+    optimizer = torch.optim.AdamW(layers, lr=3e-3, weight_decay=WEIGHT_DECAY)
+    for _ in range(EPOCHS):
+        noisy = x + NOISE * trust.scale * torch.randn(x.shape, generator=generator)
+        loss = F.binary_cross_entropy_with_logits(trust.judge(noisy), true)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for layer in layers:
+        layer.requires_grad_(False)
+
+
+def _platt(logit: Tensor, true: Tensor) -> tuple[float, float]:
+    """Gain and offset that make log-odds fit what came true."""
+    line = torch.tensor([1.0, 0.0], requires_grad=True)
+    optimizer = torch.optim.LBFGS([line], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.binary_cross_entropy_with_logits(line[0] * logit + line[1], true)
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimizer.step(loss)  # type: ignore[arg-type]
+    return float(line[0]), float(line[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationPlan:
+    """How much is dreamt to fit trust.
+
+    Attributes:
+        episodes: validation episodes, the first ones.
+        starts: clips of each; of these one in `recoloured` and one in `frozen` is harmed besides.
+        horizon: steps of each dream. rows: dreams in a batch.
+    """
+
+    episodes: int = 50
+    starts: int = 2
+    recoloured: int = 3
+    frozen: int = 4
+    horizon: int = 60
+    rows: int = 32
+
+
+def calibrate(
+    world: DiffusionWorld, data: Dataset, plan: CalibrationPlan | None = None, seed: int = 0
+) -> tuple[DiffusionWorld, dict[str, Any]]:
+    """The world with trust fitted to it as it is drawn from now, and figures of the fit.
+
+    Reads training and validation episodes only. Raises WorldError where there are too few.
+    """
+    plan = plan or CalibrationPlan()
+    clips = clips_of(data, "val", world.spec.context, plan.episodes, plan.starts, plan.horizon)
+    trust = fit_senses(world, data, seed)
+    world = world.with_trust(trust.to(world.device))
+    bound, floor, other = bound_of(world, clips)
+    sets = harmed(clips, plan.recoloured, plan.frozen, seed)
+    watched = []
+    with tqdm(total=sum(len(x) for x in sets.values()) * plan.horizon, desc="dreams") as bar:
+        for some in sets.values():
+            watched.append(watch(world, some, plan.rows, bar.update))
+    trust.cpu()
+    fit_judge(trust, watched, bound, seed)
+    names = dict(zip(sets, watched, strict=True))
+    figures = {
+        "clips": {name: len(some) for name, some in sets.items()},
+        "bound_psnr": float(metrics.psnr(torch.tensor(bound))),
+        "floor_psnr": float(metrics.psnr(torch.tensor(floor))),
+        "other_psnr": float(metrics.psnr(torch.tensor(other))),
+        "share_tracking": {k: float((w.mse[w.valid] <= bound).float().mean())
+                           for k, w in names.items()},
+    }  # fmt: skip
+    return world.with_trust(trust.to(world.device)), figures
+
+
+def harmed(clips: Clips, recoloured: int, frozen: int, seed: int) -> dict[str, Clips]:
+    """The clips as recorded, and some of them recoloured and with a context that stands still."""
+    generator = torch.Generator().manual_seed(seed)
+    painted = clips[torch.arange(1 % len(clips), len(clips), recoloured)]
+    still = clips[torch.arange(2 % len(clips), len(clips), frozen)]
+    return {"recorded": clips, "recoloured": recolour(painted, generator), "frozen": freeze(still)}
+
+
+def clips_of(
+    data: Dataset, split: str, context: int, episodes: int, starts: int, horizon: int
+) -> Clips:
+    """Clips of the split's first episodes, at times spread over all of them together."""
+    found = []
+    for place, path in enumerate(data.episodes(split)[:episodes]):
+        episode = data.load(path)
+        room = len(episode.actions) - horizon - context
+        parts = [(place * GOLDEN + i / starts) % 1 for i in range(starts)]
+        firsts = [context + int(part * (room + 1)) for part in parts if room >= 0]
+        found.append(cut_clips(episode, place, firsts, context, horizon))
+    whole = [clips for clips in found if clips is not None]
+    if len(whole) < 2:
+        raise WorldError(
+            f"data: expected two or more {split} episodes of {context + horizon} chunks, got "
+            f"{len(whole)} of {len(found)}; record longer ones"
+        )
+    return Clips.cat(whole)

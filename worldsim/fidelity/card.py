@@ -21,7 +21,8 @@ from worldsim.data.dataset import Dataset, open_dataset
 from worldsim.models.dynamics import Dynamics
 from worldsim.world import DiffusionWorld, Sampling
 
-from . import car_racing, horizon, long_dreams, reconstruction
+from . import car_racing, horizon, long_dreams, reconstruction, trusted
+from .calibration import harmed
 from .clips import Clips, cut_clips, data_hash, ending_starts, episodes_for, even_starts
 from .lines import finite, judge
 from .provenance import provenance, training_cost
@@ -41,6 +42,7 @@ class Plan:
         teacher_starts: clips of each episode that the teacher dreams, too.
         teacher_horizon: its steps; teacher_steps: its denoising steps.
         action_steps: steps under shuffled actions.
+        harmed_every: every so many-th clip is dreamt recoloured, and another from a standing start.
         dreams, dream_steps: number and length of the long dreams.
         rows: dreams in a batch.
     """
@@ -52,6 +54,7 @@ class Plan:
     teacher_horizon: int = 32
     teacher_steps: int = 32
     action_steps: int = 16
+    harmed_every: int = 8
     dreams: int = 64
     dream_steps: int = 1000
     rows: int = 64
@@ -63,7 +66,7 @@ class Plan:
                 raise ValueError(f"{name}: expected at least {bound}, got {getattr(self, name)}")
 
 
-QUICK = Plan(episodes=5, starts=2, dreams=8, dream_steps=200)
+QUICK = Plan(episodes=5, starts=2, harmed_every=2, dreams=8, dream_steps=200)
 
 
 @dataclass(frozen=True)
@@ -87,14 +90,17 @@ def evaluate(
     quick: bool = False,
     device: torch.device | str = "cpu",
     command: str | None = None,
+    twins: dict[str, Any] | None = None,
+    policies: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Measure a world on the test episodes of a dataset; returns its fidelity card (JSON values).
 
     world: a world, or its folder or name, loaded onto `device`. teacher: what the student is
     compared with: a world, its folder, or a folder with the `final.safetensors` of the teacher's
     training. run: the training run, for its wall time. plan: how much to measure; quick: a tenth of
-    it. command: what to quote in the card; the present command line by default. Deterministic on
-    one machine and thread count.
+    it. command: what to quote in the card; the present command line by default. twins: what
+    `python -m benchmarks.twins` wrote, the noise floor. policies: what a ranking of policies gave,
+    with a "pearson" of value, low and high. Deterministic on one machine and thread count.
     Raises WorldError where data or teacher do not fit the world.
     """
     plan = plan or (QUICK if quick else Plan())
@@ -112,6 +118,8 @@ def evaluate(
         figures["long"] = long_dreams.summarise(
             long_dreams.dream_long(world, actions, advance), found.real
         )
+    figures["horizon"]["twins"] = None if twins is None else twins["psnr"]["twins"]
+    figures["policies"] = policies
     card = {
         "format": "worldsim-card",
         "version": 1,
@@ -236,11 +244,32 @@ def _dreams(
             str(n): horizon.above_persistence(d.mse, still, clips.episode)
             for n, d in dreamt.items()
         },
+        "safe_horizon": trusted.safe_horizon(main.mse, still, clips.episode),
+        "trust": _trust(world, clips, main, plan, clock),
         "teacher": _teacher(teacher, clips, {n: d.mse for n, d in dreamt.items()}, plan, clock),
         "actions": horizon.action_following(main.mse, false.mse, clips.episode),
         "reward": horizon.reward_figures(clips, main),
         "ends": horizon.end_figures(parts),
     }
+
+
+def _trust(
+    world: DiffusionWorld, clips: Clips, dreamt: horizon.Dreamt, plan: Plan,
+    clock: dict[str, float],
+) -> dict[str, Any] | None:  # fmt: skip
+    """Whether what was said of trust came true, also from harmed starts; None if uncalibrated."""
+    if world.trust is None or not world.calibrated:
+        return None
+    every, bound = plan.harmed_every, float(world.trust.bound)
+    parts = {"recorded": (clips, dreamt)}
+    for name, some in harmed(clips, every, every, seed=1).items():
+        if name not in parts:
+            with _stage(f"trust, {name}", len(some), clock) as advance:
+                told = horizon.dream(world, some, some.actions, plan.rows, advance)
+                parts[name] = (some, told)
+    steps = [h for h in trusted.STEPS if h <= dreamt.mse.shape[1]]
+    along = trusted.by_step(dreamt.trust, dreamt.mse <= bound, steps)
+    return trusted.summarise(parts, bound) | {"along": along}
 
 
 def _floor(found: Measured) -> Tensor:

@@ -23,11 +23,12 @@ REWARD_STEPS = 16
 
 @dataclass(frozen=True)
 class Dreamt:
-    """What T steps of N dreams said: mean squared error, reward and cont, each (N, T)."""
+    """What T steps of N dreams said: mean squared error, reward, cont and trust, each (N, T)."""
 
     mse: Tensor
     reward: Tensor
     cont: Tensor
+    trust: Tensor
 
 
 def dream(
@@ -38,7 +39,7 @@ def dream(
     The noise is keyed on the clip's place in its episode, so that neither the batch nor the choice
     of clips matters. `advance` hears of every batch that is done.
     """
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    parts: list[tuple[Tensor, ...]] = []
     for a in range(0, len(clips), rows):
         some = clips[a : a + rows]
         key = torch.stack([some.episode, some.start], 1)
@@ -47,7 +48,8 @@ def dream(
         assert told.frames is not None
         real = some.frames[:, : actions.shape[1]]
         error = metrics.squared_error(told.frames.reshape(real.shape), real)
-        parts.append((error.mean((-3, -2, -1)), told.rewards.cpu(), told.cont.cpu()))
+        heads = (x.cpu() for x in (told.rewards, told.cont, told.trust))
+        parts.append((error.mean((-3, -2, -1)), *heads))
         advance(len(some))
     return Dreamt(*(torch.cat(x) for x in zip(*parts, strict=True)))
 

@@ -33,7 +33,8 @@ def _with_interval(figure: str, found: dict[str, float], goal: float | None, uni
 def judge(figures: dict[str, Any]) -> list[Line]:
     """All lines of a card's figures, in the order in which they are read."""
     return [*_vae(figures["vae"]), *_horizons(figures), *_teacher(figures["teacher"]),
-            *_actions(figures["actions"]), *_heads(figures), *_long(figures["long"])]  # fmt: skip
+            *_actions(figures["actions"]), *_heads(figures), *_trust(figures),
+            *_policies(figures), *_long(figures["long"])]  # fmt: skip
 
 
 def _vae(found: dict[str, Any]) -> Iterator[Line]:
@@ -91,6 +92,28 @@ def _heads(figures: dict[str, Any]) -> Iterator[Line]:
                 note=f"{counts['false']} in {counts['false'] + counts['quiet']} steps")  # fmt: skip
     note = f"{ends['count']} real ends: {counts['hits']} said, {counts['missed']} missed"
     yield _line("end: F1 a step", ends["f1"], None, note=note)
+
+
+def _trust(figures: dict[str, Any]) -> Iterator[Line]:
+    safe, found = figures["safe_horizon"], figures["trust"]
+    note = f"of {safe['of']}: up to there the gap to persistence is above 0 with 95% confidence"
+    yield _line("safe horizon", safe["steps"], None, "steps", note=note)
+    if found is None:
+        yield _line("trust", None, None, note="unknown: python -m worldsim.cli calibrate")
+        return
+    for name, kind in found["kinds"].items():
+        note = f"{kind['tracking']:.0%} of {kind['steps']} steps track reality"
+        goal = 0.85 if 0.02 < kind["tracking"] < 0.98 else None  # else there is nothing to tell
+        yield _line(f"trust, {name}: AUROC", kind["auroc"], goal, note=note)
+        yield _line(f"trust, {name}: calibration error", kind["ece"], 0.05, most=True)
+
+
+def _policies(figures: dict[str, Any]) -> Iterator[Line]:
+    found, name = figures["policies"], "policies' returns, dream and reality: Pearson"
+    if found is None:
+        yield _line(name, None, 0.78, note="not measured: python -m benchmarks.transfer")
+    else:
+        yield _with_interval(name, found["pearson"], 0.78)
 
 
 def _long(found: dict[str, Any]) -> Iterator[Line]:

@@ -1,0 +1,66 @@
+"""Whether trust can be trusted: what it said along test dreams beside what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from worldsim.metrics import auroc, psnr, reliability
+
+from .clips import Clips
+from .horizon import Dreamt, gap
+
+TRUSTED = 0.5
+STEPS = (1, 2, 4, 8, 16, 32, 60)
+
+
+def judged(clips: Clips, dreamt: Dreamt, bound: float) -> tuple[Tensor, Tensor]:
+    """What was said of every real step of the dreams, (M,), and whether it tracked reality."""
+    valid = clips.valid[:, : dreamt.mse.shape[1]]
+    return dreamt.trust[valid], (dreamt.mse <= bound)[valid]
+
+
+def trust_figures(said: Tensor, true: Tensor) -> dict[str, Any]:
+    """Discrimination and calibration of probabilities `said` (M,) that were `true` (M,) or not."""
+    bins = reliability(said, true)
+    return {
+        "steps": len(said),
+        "tracking": true.float().mean().item(),
+        "auroc": auroc(said, true),
+        "ece": bins.ece,
+        "reliability": {"said": bins.said, "true": bins.true, "count": bins.count},
+        "trusted_wrongly": (~true[said >= TRUSTED]).float().mean().item(),
+        "distrusted_wrongly": true[said < TRUSTED].float().mean().item(),
+    }
+
+
+def summarise(parts: dict[str, tuple[Clips, Dreamt]], bound: float) -> dict[str, Any]:
+    """Figures of every kind of start, of all harmed ones together, and of all together."""
+    found = {name: judged(*part, bound) for name, part in parts.items()}
+    kinds = {name: trust_figures(*pair) for name, pair in found.items()}
+    kinds["all"] = trust_figures(*(torch.cat(x) for x in zip(*found.values(), strict=True)))
+    return {"bound_psnr": float(psnr(torch.tensor(bound))), "kinds": kinds}
+
+
+def safe_horizon(dreamt: Tensor, still: Tensor, episode: Tensor) -> dict[str, Any]:
+    """The last step up to which dreams (N, T) beat the last real frame copied, and by how much.
+
+    At every step up to it the gap's 95% interval over episodes lies above 0.
+    """
+    last, at = 0, {"value": float("nan"), "low": float("nan"), "high": float("nan")}
+    for t in range(dreamt.shape[1]):
+        found = gap(still[:, t], dreamt[:, t], episode)
+        if not found["low"] > 0:
+            break
+        last, at = t + 1, found
+    return {"steps": last, "of": dreamt.shape[1], "gap": at}
+
+
+def by_step(trust: Tensor, tracking: Tensor, steps: Sequence[int]) -> dict[str, list[float]]:
+    """Mean trust and share that tracked at some steps of the dreams, both from (N, T)."""
+    at = torch.tensor(steps) - 1
+    shares = trust[:, at].mean(0), tracking[:, at].float().mean(0)
+    return {"step": list(steps), "trust": shares[0].tolist(), "tracking": shares[1].tolist()}
