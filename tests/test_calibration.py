@@ -1,0 +1,102 @@
+"""Trust is fitted on dreams whose reality is known, and on nothing of the test split."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.measured_data import stripes, stripes_data
+from tests.world_folders import tiny_world
+from worldsim.core import WorldError
+from worldsim.data.episodes import save_episode
+from worldsim.fidelity import calibration, trusted
+from worldsim.fidelity.calibration import CalibrationPlan, Watched, calibrate, clips_of
+from worldsim.fidelity.clips import cut_clips
+from worldsim.metrics import auroc, reliability
+from worldsim.trust import Trust, feature_count
+
+PLAN = CalibrationPlan(starts=2, horizon=8, recoloured=2, frozen=3, rows=8)
+
+
+@pytest.fixture
+def data(tmp_path: Path):
+    found = stripes_data(tmp_path)
+    for split, first in (("train", 0), ("val", 1000)):
+        (tmp_path / split).mkdir()
+        for seed in range(first, first + 4):
+            save_episode(found.path(split, seed), stripes(seed, 22))
+    return found
+
+
+def test_a_world_is_calibrated_from_training_and_validation_alone(data, monkeypatch):
+    for path in data.episodes("test"):
+        path.unlink()
+    monkeypatch.setattr(calibration, "EPOCHS", 3)
+    world, figures = calibrate(tiny_world(), data, PLAN)
+    assert world.calibrated and figures["clips"] == {"recorded": 8, "recoloured": 4, "frozen": 2}
+    assert figures["other_psnr"] < figures["bound_psnr"] < max(99, figures["floor_psnr"])
+    again, _ = calibrate(tiny_world(), data, PLAN)
+    assert world.trust is not None and again.trust is not None
+    for name, value in world.trust.state_dict().items():
+        assert torch.equal(value, again.trust.state_dict()[name]), name
+
+
+def test_too_little_to_fit_on_is_named(data):
+    with pytest.raises(WorldError, match="val episodes of"):
+        calibrate(tiny_world(), data, replace(PLAN, horizon=99))
+
+
+def test_clips_are_harmed_as_they_say(data):
+    clips = clips_of(data, "val", 3, 4, 2, 8)
+    sets = calibration.harmed(clips, 2, 3, 0)
+    still, painted = sets["frozen"], sets["recoloured"]
+    assert (still.context == still.context[:, -1:]).all()
+    assert torch.equal(still.frames, clips[torch.arange(2, 8, 3)].frames)
+    assert not torch.equal(painted.frames, clips[torch.arange(1, 8, 2)].frames)
+    # one palette for what was before and what follows
+    frames = torch.cat([painted.context[0], painted.frames[0].flatten(0, 1)]).flatten(0, -2)
+    source = clips[torch.tensor([1])]
+    real = torch.cat([source.context[0], source.frames[0].flatten(0, 1)]).flatten(0, -2)
+    for colour in real.unique(dim=0)[:5]:
+        assert frames[(real == colour).all(-1)].unique(dim=0).shape[0] == 1
+
+
+def test_the_judge_learns_what_can_be_learned_and_says_how_sure_it_is():
+    """Two thirds of the steps follow a sign exactly, the others are a coin's: so is the trust."""
+    g = torch.Generator().manual_seed(0)
+    world = tiny_world()
+    count = feature_count(world.spec)
+    features = torch.randn(60, 20, count, generator=g)
+    odds = torch.where(features[..., 3] > 0, 0.9, 0.2)
+    mse = torch.where(torch.rand(60, 20, generator=g) < odds, 0.1, 1.0)
+    whole = torch.ones(60, 20, dtype=torch.bool)
+    seen = Watched(features, mse, torch.arange(20), torch.arange(60), whole)
+    trust = Trust(world.spec)
+    calibration.fit_judge(trust, [seen], 0.5)
+    fresh = torch.randn(4000, count, generator=g)
+    said = trust.judge(fresh).sigmoid()
+    odds = torch.where(fresh[:, 3] > 0, 0.9, 0.2)
+    true = torch.rand(4000, generator=g) < odds
+    assert auroc(said, true) > 0.8 and reliability(said, true).ece < 0.06
+
+
+def test_the_safe_horizon_ends_where_copying_is_as_good():
+    episode = torch.arange(12)
+    g = torch.Generator().manual_seed(0)
+    still = 0.02 + 0.002 * torch.rand(12, 6, generator=g)
+    dreamt = still.clone()
+    dreamt[:, :4] /= 2
+    found = trusted.safe_horizon(dreamt, still, episode)
+    assert found["steps"] == 4 and found["gap"]["low"] > 2.5
+    assert trusted.safe_horizon(still * 2, still, episode)["steps"] == 0
+
+
+def test_trust_of_real_steps_only(data):
+    clip = cut_clips(stripes(5001, 20, terminated=True), 0, [16], 3, 8)
+    assert clip is not None
+    from worldsim.fidelity.horizon import Dreamt
+
+    flat = torch.zeros(1, 8)
+    said, true = trusted.judged(clip, Dreamt(flat, flat, flat, flat + 0.7), 0.5)
+    assert len(said) == int(clip.valid.sum()) < 8 and true.all()
