@@ -121,10 +121,9 @@ class Trust(nn.Module):
 
     def features(self, state: WorldState) -> Tensor:
         """What the judge looks at, (B, F): all of it is in the state."""
-        parts, _ = self._project(state.latent.flatten(1))
-        age = state.age.to(parts.dtype)[:, None]
+        age = state.age.to(state.doubt.dtype)[:, None]
         action = embed_action(self.action, state.actions[:, -1])
-        return torch.cat([age.log1p(), age / 50, state.doubt.flatten(1), parts, action], 1)
+        return torch.cat([age.log1p(), age / 50, state.doubt.flatten(1), action], 1)
 
     def judge(self, features: Tensor) -> Tensor:
         """Log-odds (B,) that the dream tracks reality."""
@@ -140,8 +139,7 @@ class Trust(nn.Module):
 
 def feature_count(spec: WorldSpec) -> int:
     """Features the judge looks at."""
-    parts = min(PARTS, torch.Size(spec.latent_shape).numel())
-    return 2 + 3 * len(SIGNS) + parts + action_width(spec.action)
+    return 2 + 3 * len(SIGNS) + action_width(spec.action)
 
 
 def action_width(action: ActionSpec) -> int:

@@ -29,9 +29,10 @@ LOOK_EVERY = 3  # steps between those whose frames are compared
 BANK_EPISODES = 48  # training episodes that the bank of latents is drawn from
 GOLDEN = 0.6180339887498949  # its multiples spread evenly, however many there are
 FOLDS = 5  # of the episodes, each judged by nets that have not seen it
-EPOCHS = 300
-WEIGHT_DECAY = 0.1
-NOISE = 0.1  # on features, in spreads, while fitting
+EPOCHS = 60
+WEIGHT_DECAY = 1.0
+LEAST_SPREAD = 1.0  # of a feature: what varies less is not blown up, or nets fit its noise
+NOISE = 0.5  # on features, in spreads, while fitting
 JUDGE = ("first", "first_bias", "second", "second_bias", "last", "last_bias")
 
 
@@ -165,7 +166,7 @@ def fit_judge(trust: Trust, watched: Sequence[Watched], bound: float, seed: int 
     episode = torch.cat([w.episode[:, None].expand_as(w.valid)[w.valid] for w in watched])
     trust.bound.fill_(bound)
     trust.shift.copy_(x.mean(0))
-    trust.scale.copy_(x.std(0).clamp(min=TINY))
+    trust.scale.copy_(x.std(0).clamp(min=LEAST_SPREAD))
     trust.low.copy_(x.amin(0))
     trust.high.copy_(x.amax(0))
     blind = torch.zeros_like(true)
@@ -222,14 +223,14 @@ class CalibrationPlan:
 
     Attributes:
         episodes: validation episodes, the first ones.
-        starts: clips of each; of these one in `recoloured` and one in `frozen` is harmed besides.
+        starts: clips of each; of these one in `recoloured` and one in `frozen` is harmed, too.
         horizon: steps of each dream. rows: dreams in a batch.
     """
 
     episodes: int = 50
     starts: int = 2
-    recoloured: int = 3
-    frozen: int = 4
+    recoloured: int = 2
+    frozen: int = 3
     horizon: int = 60
     rows: int = 32
 
