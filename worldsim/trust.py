@@ -35,9 +35,26 @@ class Trust(nn.Module):
         bound: () mean squared error of frames (scale 0..1) up to which a dream tracks reality.
         centre (D,), basis (D, P): recorded latents and their principal components, whitened.
         bank: (M, P) recorded latents; moves: (M, P + A) with the action taken there.
-        shift, scale: (F,) that make features of mean 0 and spread 1.
+        shift, scale: (F,) that centre and scale features; low, high: (F,) that they are held to.
         first, first_bias, second, second_bias, last, last_bias: the judge's layers.
     """
+
+    sampling: Tensor
+    bound: Tensor
+    centre: Tensor
+    basis: Tensor
+    bank: Tensor
+    moves: Tensor
+    shift: Tensor
+    scale: Tensor
+    low: Tensor
+    high: Tensor
+    first: Tensor
+    first_bias: Tensor
+    second: Tensor
+    second_bias: Tensor
+    last: Tensor
+    last_bias: Tensor
 
     def __init__(self, spec: WorldSpec) -> None:
         super().__init__()
