@@ -130,12 +130,26 @@ def _look(latents: torch.Tensor) -> torch.Tensor:
     return torch.cat([whole, latents.mean((2, 3))], -1)
 
 
+FAILING = (  # 7% of 384 steps on 2026-11-21: one standing car, one on the grass; not looked into
+    Row(
+        name="H4",
+        promise="in real scenes without reward or end: false reward <= 1%, false end <= 0.1%",
+        unit="steps",
+        ci=200,
+        full=10_000,
+        attempt=quiet,
+    ),
+)
 ROWS = (
-    Row(name="H4", promise="in real scenes without reward or end: false reward <= 1%, false end "
-        "<= 0.1% of dreamt steps", unit="steps", ci=200, full=10_000, attempt=quiet),
-    Row(name="H5", promise="no action: latents within 3 sigma of recorded ones, or untrusted",
-        unit="steps", ci=60, full=10_000, attempt=still),
-)  # fmt: skip
+    Row(
+        name="H5",
+        promise="no action: latents within 3 sigma of recorded ones, or untrusted",
+        unit="steps",
+        ci=60,
+        full=10_000,
+        attempt=still,
+    ),
+)
 
 if __name__ == "__main__":
-    main(ROWS)
+    main((*FAILING, *ROWS))

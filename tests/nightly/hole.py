@@ -225,7 +225,7 @@ def exploited(steps: int, effort: float = 1.0) -> Outcome:
     return Outcome(failures=failures, figures=figures)
 
 
-ROWS = (
+UNPROVEN = (  # becomes ROWS once it has run in full: training takes longer than CI allows
     Row(
         name="H2", promise="a planner that exploits a hole in the data is flagged; penalise halves "
         "the gap between dream and reality", unit="steps", ci=5_000, full=100_000,
@@ -234,4 +234,4 @@ ROWS = (
 )  # fmt: skip
 
 if __name__ == "__main__":
-    main(ROWS)
+    main(UNPROVEN)
