@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from worldsim.train.loop import FitConfig, Losses, Run, fit, learning_rate, train_step
+from worldsim.train.optimizer import Optimizer, hidden_matrices
 
 
 def regression(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
@@ -16,7 +17,21 @@ def regression(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) ->
 
 def model() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(3, 16), nn.SiLU(), nn.Linear(16, 1))
+    blocks = nn.ModuleList([nn.Linear(16, 16)])
+    return nn.Sequential(nn.Linear(3, 16), nn.SiLU(), Blocks(blocks), nn.Linear(16, 1))
+
+
+class Blocks(nn.Module):
+    """Repeated blocks, as a network has them."""
+
+    def __init__(self, blocks: nn.ModuleList) -> None:
+        super().__init__()
+        self.blocks = blocks
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            x = x + block(x)
+        return x
 
 
 def config(**more) -> FitConfig:
@@ -27,14 +42,16 @@ def weights(net: nn.Module) -> list[torch.Tensor]:
     return list(net.state_dict().values())
 
 
-def test_fit_learns(tmp_path: Path):
-    net = fit(model(), regression, config(steps=400, ema=0.95), tmp_path)
+@pytest.mark.parametrize("muon", [False, True])
+def test_fit_learns(tmp_path: Path, muon: bool):
+    net = fit(model(), regression, config(steps=400, ema=0.95, muon=muon), tmp_path)
     x = torch.randn(64, 3)
     assert ((net(x) - x.sum(-1, keepdim=True)) ** 2).mean() < 0.05
 
 
-def test_a_killed_run_ends_in_the_same_bits(tmp_path: Path):
-    whole = fit(model(), regression, config(), tmp_path / "whole")
+@pytest.mark.parametrize("muon", [False, True])
+def test_a_killed_run_ends_in_the_same_bits(tmp_path: Path, muon: bool):
+    whole = fit(model(), regression, config(muon=muon), tmp_path / "whole")
     for stop in (1, 17, 42):
 
         class Killed(BaseException):
@@ -47,8 +64,8 @@ def test_a_killed_run_ends_in_the_same_bits(tmp_path: Path):
 
         folder = tmp_path / str(stop)
         with pytest.raises(Killed):
-            fit(model(), dies, config(save_seconds=0.0), folder)
-        resumed = fit(model(), regression, config(save_seconds=0.0), folder)
+            fit(model(), dies, config(save_seconds=0.0, muon=muon), folder)
+        resumed = fit(model(), regression, config(save_seconds=0.0, muon=muon), folder)
         assert all(map(torch.equal, weights(whole), weights(resumed)))
 
 
@@ -88,6 +105,22 @@ def test_a_loss_that_is_not_finite_touches_nothing(tmp_path: Path):
     with pytest.raises(FloatingPointError, match="step 0"):
         train_step(run, broken)
     assert all(map(torch.equal, before, weights(run.model)))
+
+
+def test_muon_moves_the_matrices_inside_blocks_and_adamw_the_rest():
+    net = model()
+    assert [p.shape for p in hidden_matrices(net)] == [(16, 16)]
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    optimizer = Optimizer(net, 1e-2, (0.9, 0.99), 0.0, muon=True)
+    sum((p**2).sum() + p.sum() for p in net.parameters()).backward()  # type: ignore[union-attr]
+    optimizer.step(1e-2)
+    change = {k: v - before[k] for k, v in net.state_dict().items()}
+    assert all(
+        (abs(c.abs() - 1e-2) < 1e-4).all() for k, c in change.items() if "blocks.0.w" not in k
+    )
+    singular = torch.linalg.svdvals(change["2.blocks.0.weight"]) / (0.2 * 1e-2 * 4)
+    assert 0.3 < singular.min() and singular.max() < 1.3  # orthogonal, as far as 5 iterations go
+    assert all(p.grad is None for p in net.parameters())
 
 
 def test_learning_rate_rises_then_falls():

@@ -23,6 +23,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from .optimizer import Optimizer
+
 Losses = dict[str, Tensor]
 LossFn = Callable[[nn.Module, nn.Module, int, torch.Generator], Losses]
 """`(model, ema, step, generator)` -> named losses; their sum is minimised, `_names` only logged."""
@@ -39,6 +41,7 @@ class FitConfig:
         warmup: steps of warm-up.
         betas: AdamW's.
         weight_decay: AdamW's, on matrices only.
+        muon: move the matrices inside blocks by Muon, see `optimizer.py`.
         clip: largest gradient norm.
         ema: decay of the averaged weights (which are what is kept).
         seed: names every random choice of the run.
@@ -52,6 +55,7 @@ class FitConfig:
     warmup: int = 100
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01
+    muon: bool = False
     clip: float = 1.0
     ema: float = 0.999
     seed: int = 0
@@ -65,11 +69,8 @@ class Run:
     def __init__(self, folder: Path, model: nn.Module, config: FitConfig) -> None:
         self.folder, self.model, self.config, self.step = folder, model, config, 0
         self.ema = copy.deepcopy(model).requires_grad_(False)
-        decay = [p for p in model.parameters() if p.ndim > 1]
-        plain = [p for p in model.parameters() if p.ndim <= 1]
-        groups = [{"params": decay}, {"params": plain, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(
-            groups, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
+        self.optimizer = Optimizer(
+            model, config.lr, config.betas, config.weight_decay, muon=config.muon
         )
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "checkpoint").exists():
@@ -79,8 +80,7 @@ class Run:
         """Write a checkpoint beside the old one, sync it, then swap: what is there is whole."""
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"ema.{k}": v for k, v in self.ema.state_dict().items()}
-        for i, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
+        tensors |= {f"optimizer.{k}": v for k, v in self.optimizer.tensors()}
         meta = {"step": str(self.step), "config": json.dumps(asdict(self.config))}
         handle, name = tempfile.mkstemp(dir=self.folder, suffix=".tmp")
         os.close(handle)
@@ -106,12 +106,7 @@ class Run:
             )
         self.model.load_state_dict(_under(tensors, "model."))
         self.ema.load_state_dict(_under(tensors, "ema."))
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in _under(tensors, "optimizer.").items():
-            index, key = name.split(".")
-            state.setdefault(int(index), {})[key] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self.optimizer.load(_under(tensors, "optimizer."))
         self.step = meta["step"]
 
     def log(self, **figures: float) -> None:
@@ -147,8 +142,6 @@ def step_generator(seed: int, step: int) -> torch.Generator:
 def train_step(run: Run, loss_fn: LossFn) -> dict[str, float]:
     """One optimiser step; a loss that is not finite stops the run before it harms the weights."""
     config, model = run.config, run.model
-    for group in run.optimizer.param_groups:
-        group["lr"] = learning_rate(config, run.step)
     device = next(model.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
         losses = loss_fn(model, run.ema, run.step, step_generator(config.seed, run.step))
@@ -157,8 +150,7 @@ def train_step(run: Run, loss_fn: LossFn) -> dict[str, float]:
         raise FloatingPointError(f"loss is not finite at step {run.step}: {losses}")
     total.backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-    run.optimizer.step()
-    run.optimizer.zero_grad(set_to_none=True)
+    run.optimizer.step(learning_rate(config, run.step))
     run.step += 1
     decay = min(config.ema, (1 + run.step) / (10 + run.step))  # young averages forget faster
     with torch.no_grad():
