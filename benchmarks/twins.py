@@ -84,6 +84,7 @@ class Twin(CarRacing):
         for tile in self.road:
             self.world.DestroyBody(tile)
         self.road, self.road_poly = [], []
+        self.tile_visited_count = 0  # so that no lap is finished on a road without an end
         for piece in pieces:
             kerbs = kerbed(piece.tiles[:, 0])
             for i in range(1, len(piece.tiles)):
@@ -175,10 +176,16 @@ def donor_tracks(seeds: Sequence[int]) -> list[Track]:
 
 
 def drive(env: Twin, actions: NDArray[np.float32], chunk: int) -> Iterator[Any]:
-    """Play the actions; yields every frame's picture (None while nothing is shown)."""
+    """Play the actions; yields every frame's picture (None while nothing is shown).
+
+    After an end within a chunk the last picture is repeated, as recordings do.
+    """
+    picture, over = None, False
     for action in actions:
         for _ in range(chunk):
-            yield env.step(action)[0]
+            if not over:
+                picture, _, over, _, _ = env.step(action)
+            yield picture
 
 
 def at_start(job: Job, start: int) -> Twin:
