@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,6 +55,18 @@ class Recording:
     rewards: Tensor
     cont: Tensor
     windows: Windows
+
+
+def digest(recording: Any) -> str:
+    """SHA-256 of a recording, of frames or of latents: which data a run was trained on."""
+    whole = sha256()
+    for field in fields(recording):
+        value = getattr(recording, field.name)
+        told = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        whole.update(f"{field.name} {told}\n".encode())
+        if isinstance(value, Tensor):
+            whole.update(value.contiguous().numpy().data)
+    return whole.hexdigest()
 
 
 def load_recording(paths: Sequence[Path], chunk: int) -> Recording:

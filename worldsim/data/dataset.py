@@ -6,7 +6,9 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from .episodes import Episode, EpisodeError, atomic_file, load_episode
+from worldsim.atomic import atomic_path
+
+from .episodes import Episode, EpisodeError, load_episode
 
 FORMAT = "worldsim-episodes"
 VERSION = 1
@@ -98,8 +100,8 @@ class DatasetInfo:
         """Write ``dataset.json`` into `folder`, all or nothing."""
         values = {"format": FORMAT, "version": VERSION} | asdict(self)
         values["action"] = self.action.to_json()
-        with atomic_file(Path(folder) / "dataset.json") as file:
-            file.write(json.dumps(values, indent=2).encode() + b"\n")
+        with atomic_path(Path(folder) / "dataset.json") as part:
+            part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path | str) -> "DatasetInfo":

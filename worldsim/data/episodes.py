@@ -6,18 +6,17 @@ and the checksum of every array is verified.
 """
 
 import lzma
-import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from worldsim.atomic import atomic_path
 
 FORMAT = "worldsim-episode"
 VERSION = 1
@@ -85,24 +84,9 @@ def _check(ep: Episode, where: Path | str) -> None:
             raise EpisodeError(where, name, "finite values", "NaN or infinity")
 
 
-@contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A temporary file beside `path` that takes its name only when all is written and synced."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def save_episode(path: Path | str, episode: Episode) -> None:
     """Write `episode` to `path`, all or nothing; equal episodes give equal bytes."""
-    with atomic_file(Path(path)) as file:
+    with atomic_path(Path(path)) as part, part.open("wb") as file:
         np.savez_compressed(
             file,
             format=np.array(FORMAT),

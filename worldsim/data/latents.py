@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from einops import rearrange
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from worldsim.atomic import atomic_path
 from worldsim.models.vae import SpacetimeVAE, to_float
 
 from .clips import Recording, Windows, load_recording
@@ -67,9 +67,8 @@ def latent_cache(
             "cont": recording.cont,
             "lengths": torch.tensor(recording.windows.lengths),
         }
-        part = file.with_suffix(".tmp")
-        save_file(tensors, part, metadata={"mark": mark})
-        os.replace(part, file)
+        with atomic_path(file) as part:
+            save_file(tensors, part, metadata={"mark": mark})
     with safe_open(file, "pt") as stored:
         get = stored.get_tensor
         z, a, r, c = (get(n) for n in ("latents", "actions", "rewards", "cont"))
@@ -77,8 +76,12 @@ def latent_cache(
 
 
 def _mark(file: Path) -> str:
-    with safe_open(file, "pt") as stored:
-        return stored.metadata().get("mark", "")
+    """What a cache was made from; nothing if it is damaged."""
+    try:
+        with safe_open(file, "pt") as stored:
+            return (stored.metadata() or {}).get("mark", "")
+    except SafetensorError:
+        return ""
 
 
 def _fingerprint(vae: SpacetimeVAE, paths: Sequence[Path]) -> str:

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from worldsim.atomic import atomic_path
 from worldsim.core import ActionSpec, WorldSpec
 from worldsim.data.clips import Recording, load_recording
 from worldsim.data.dataset import Dataset
@@ -164,6 +165,5 @@ def load_final(model: M, stage: Path) -> M:
 
 
 def _finish(model: nn.Module, stage: Path) -> None:
-    part = stage / "final.tmp"
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, part)
-    part.replace(stage / "final.safetensors")
+    with atomic_path(stage / "final.safetensors") as part:
+        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, part)
