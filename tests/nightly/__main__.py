@@ -103,8 +103,7 @@ def main() -> None:
     for module, row in bar:
         bar.set_description(row.name)
         before = past.get(row.name, {"passed": False})
-        done = before["passed"] and before["commit"] == commit and before["count"] == row.full
-        if done and not (asked.again or asked.short):
+        if before["passed"] and before["commit"] == commit and not (asked.again or asked.short):
             continue
         line = run(module, row, asked.short)
         if not asked.short:

@@ -31,10 +31,12 @@ class Outcome:
     Attributes:
         failures: what broke the promise, a line each with what it takes to repeat it; none is well.
         figures: what was measured, by name: JSON values, short ones first.
+        tried: how many were tried, where there are fewer than were asked for.
     """
 
     failures: list[str] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
+    tried: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,7 @@ def measure(row: Row, count: int) -> dict[str, Any]:
         "row": row.name,
         "passed": not outcome.failures,
         "promise": row.promise,
-        "count": count,
+        "count": count if outcome.tried is None else outcome.tried,
         "unit": row.unit,
         "figures": outcome.figures,
         "failed": len(outcome.failures),

@@ -107,7 +107,8 @@ class Run:
         tensors |= {f"ema.{k}": v for k, v in self.ema.state_dict().items()}
         for i, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
-        meta = {"step": str(self.step), "settings": json.dumps(self.settings)}
+        # one key: safetensors writes several in any order, and equal runs should be equal files
+        meta = {"run": json.dumps({"step": self.step, "settings": self.settings})}
         with atomic_path(self.checkpoint) as part:
             save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata=meta)
 
@@ -164,8 +165,10 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, "pt") as file:
             meta = file.metadata()
-        settings = meta["settings"] if "settings" in meta else f'{{"fit": {meta["config"]}}}'
-        return {"step": int(meta["step"]), "settings": json.loads(settings)}, load_file(path)
+        if "run" in meta:
+            return json.loads(meta["run"]), load_file(path)
+        settings = {"fit": json.loads(meta["config"])}
+        return {"step": int(meta["step"]), "settings": settings}, load_file(path)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path}: expected a training checkpoint, got {error!r}; remove it to start anew"
