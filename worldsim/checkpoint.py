@@ -36,8 +36,8 @@ import torch
 from numpy.typing import NDArray
 
 from . import worlds
-from .atomic import sync
 from .config import ConfigError, from_json, parse_json, short, to_json
+from .files import sync
 from .manifest import (
     CARD,
     CONFIG,

@@ -105,7 +105,8 @@ def other_tensors(folder: Path, draw: Draw) -> None:
         bad[place] = draw.choice((float("nan"), float("inf"), float("-inf")))
         kinds = {
             "shape": value[None], "longer": torch.cat([value.reshape(-1)] * 2),
-            "F64": value.double(), "I64": value.long(), "bool": value > 0, "bad": bad.reshape(value.shape),
+            "F64": value.double(), "I64": value.long(), "bool": value > 0,
+            "bad": bad.reshape(value.shape),
         }  # fmt: skip
         kind = draw.choice([*kinds, "gone", "more", "renamed"])
         if kind == "more":

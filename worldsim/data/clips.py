@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .episodes import load_episode
+from .dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,12 @@ def digest(recording: Any) -> str:
     return whole.hexdigest()
 
 
-def load_recording(paths: Sequence[Path], chunk: int) -> Recording:
-    """Read episodes into memory (raises `EpisodeError` for a bad file)."""
+def load_recording(data: Dataset, paths: Sequence[Path]) -> Recording:
+    """Read episodes of `data` into memory; raises `EpisodeError` for one that does not fit it."""
+    chunk = data.info.chunk
     frames, actions, rewards, cont, lengths = [], [], [], [], []
     for path in tqdm(paths, desc="reading episodes", leave=False):
-        episode = load_episode(path)
+        episode = data.load(path)
         n = len(episode.actions)
         frames.append(episode.frames.reshape(n, chunk, *episode.frames.shape[1:]))
         actions.append(episode.actions)

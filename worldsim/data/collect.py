@@ -13,7 +13,7 @@ from pathlib import Path
 import cloudpickle
 from tqdm import tqdm
 
-from worldsim.atomic import clear_leftovers
+from worldsim.files import clear_leftovers
 
 from .behaviours import Behaviour, car_racing_mix, from_path, uniform
 from .dataset import SPLITS, Dataset, DatasetError, DatasetInfo

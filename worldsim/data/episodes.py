@@ -16,11 +16,12 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worldsim.atomic import atomic_path
+from worldsim.files import atomic_path, open_plain
 
 FORMAT = "worldsim-episode"
 VERSION = 1
 MAX_BYTES = 4 * 2**30  # of all arrays of one file, unpacked
+PIECE = 2**20  # bytes unpacked at a time, so that an array is never held twice
 REMEDY = "collect the episode again, or write it with worldsim.data.save_episode"
 
 
@@ -128,13 +129,14 @@ def load_episode(path: Path | str, *, max_bytes: int = MAX_BYTES) -> Episode:
     """
     path = Path(path)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_plain(path) as file, zipfile.ZipFile(file) as archive:
             _check_directory(path, archive, max_bytes)
             values = {name: _read_array(path, archive, name) for name in FIELDS}
     except EpisodeError:
         raise
     except UNREADABLE as error:
-        raise EpisodeError(path, "file", "a whole .npz file", repr(error)) from error
+        got = getattr(error, "strerror", None) or repr(error)[:200]
+        raise EpisodeError(path, "file", "a whole .npz file", got) from error
     if (values["format"].item(), values["version"].item()) != (FORMAT, VERSION):
         got = f"{values['format'].item()!r} version {values['version'].item()}"
         raise EpisodeError(path, "format", f"{FORMAT!r} version {VERSION}", got)
@@ -150,7 +152,7 @@ def load_episode(path: Path | str, *, max_bytes: int = MAX_BYTES) -> Episode:
 def _check_directory(path: Path, archive: zipfile.ZipFile, max_bytes: int) -> None:
     found = sorted(archive.namelist())
     if found != sorted(f"{name}.npy" for name in FIELDS):
-        raise EpisodeError(path, "arrays", f"exactly {sorted(FIELDS)}", found[:20])
+        raise EpisodeError(path, "arrays", f"exactly {sorted(FIELDS)}", str(found[:20])[:300])
     total = sum(entry.file_size for entry in archive.infolist())
     if total > max_bytes:
         expected = f"at most {max_bytes} bytes unpacked"
@@ -166,7 +168,12 @@ def _read_array(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray[Any]
         if size != entry.file_size - file.tell():
             got = f"{dtype} {shape} in {entry.file_size - file.tell()} bytes"
             raise EpisodeError(path, name, f"{size} bytes of data", got)
-        data = bytearray(file.read())  # to the end, which verifies the CRC; writable for torch
+        data = bytearray(size)  # writable, for torch
+        view, done = memoryview(data), 0
+        while got := file.readinto(view[done : done + PIECE]):  # type: ignore[attr-defined]
+            done += got
+        if done != size or file.read(1):  # to the end, which verifies the checksum
+            raise EpisodeError(path, name, f"{size} bytes of data", f"{done} bytes")
     return np.frombuffer(data, dtype).reshape(shape)
 
 

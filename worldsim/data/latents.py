@@ -15,10 +15,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from worldsim.atomic import atomic_path
+from worldsim.files import atomic_path
 from worldsim.models.vae import SpacetimeVAE, to_float
 
 from .clips import Recording, Windows, load_recording
+from .dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,12 @@ def encode_recording(vae: SpacetimeVAE, recording: Recording, *, rows: int = 256
 
 
 def latent_cache(
-    vae: SpacetimeVAE, paths: Sequence[Path], chunk: int, file: Path
+    vae: SpacetimeVAE, data: Dataset, paths: Sequence[Path], file: Path
 ) -> LatentRecording:
     """Latents of these episodes, from `file` if it was made by this VAE from these episodes."""
     mark = _fingerprint(vae, paths)
     if not (file.exists() and _mark(file) == mark):
-        recording = load_recording(paths, chunk)
+        recording = load_recording(data, paths)
         tensors = {
             "latents": encode_recording(vae, recording),
             "actions": recording.actions,

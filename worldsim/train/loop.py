@@ -24,9 +24,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from worldsim.atomic import atomic_path, clear_leftovers, sync
 from worldsim.config import short, to_json
 from worldsim.core import WorldError
+from worldsim.files import atomic_path, clear_leftovers, sync
 
 Losses = dict[str, Tensor]
 LossFn = Callable[[nn.Module, nn.Module, int, torch.Generator], Losses]
