@@ -10,9 +10,9 @@ import json
 import os
 import pickle
 import random
-import resource
 import shutil
 import tempfile
+import tracemalloc
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -38,7 +38,7 @@ from worldsim.data import (
 )
 from worldsim.data.clips import load_recording
 
-BUDGET = 64 * 2**20  # bytes that one file may unpack to
+BUDGET = 16 * 2**20  # bytes that one file may unpack to
 N, H, W = 10, 16, 16
 Draw = random.Random
 Arrays = dict[str, Any]
@@ -268,7 +268,7 @@ def mistake(case: int, path: Path, draw: Draw) -> str:
 
 def hostile(count: int) -> Outcome:
     """Read `count` hostile sets."""
-    draw, failures, tried = random.Random(0), [], Counter()
+    draw, failures, tried, most = random.Random(0), [], Counter(), 0
     with tempfile.TemporaryDirectory() as root, Audit() as audit:
         good = dataset(_new(Path(root) / "good"))
         with audit.learning():
@@ -277,15 +277,18 @@ def hostile(count: int) -> Outcome:
             harm, place = HOSTILE[case % len(HOSTILE)], Path(root) / "case"
             folder = shutil.copytree(good, place / "set")
             harm(folder / "train" / NAME, draw)
+            tracemalloc.start()  # tells of NumPy's arrays, too
             with audit.watching(folder):
-                before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
                 wrong = _answer(folder, "")
-                taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-            wrong += [f"{taken // 1024} MiB"] if taken * 1024 > 2 * BUDGET else []
+            taken = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            most = max(most, taken)
+            wrong += [f"{taken / 2**20:.0f} MiB"] if taken > 2 * BUDGET else []
             failures += [f"case {case}, {harm.__name__}: {x}" for x in [*wrong, *audit.found()]]
             tried[harm.__name__] += 1
             shutil.rmtree(place)
-    return Outcome(failures=failures, figures=dict(tried))
+    figures = {"most memory / budget": most / BUDGET, **tried}
+    return Outcome(failures=failures, figures=figures)
 
 
 def honest(count: int) -> Outcome:
@@ -322,7 +325,7 @@ def _answer(folder: Path, field: str) -> list[str]:
 
 ROWS = (
     Row(name="E2", promise="a hostile data set is refused; no code, no way out, memory within 2x",
-        unit="sets", ci=32, full=200, attempt=hostile),
+        unit="sets", ci=24, full=200, attempt=hostile),
     Row(name="E3", promise="an honest mistake gets an error that names file, episode and field",
         unit="mistakes", ci=len(MISTAKES), full=216, attempt=honest),
 )  # fmt: skip

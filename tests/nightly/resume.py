@@ -154,7 +154,7 @@ def resumes(count: int) -> Outcome:
 
 ROWS = (
     Row(name="D2", promise="a killed training ends in the bytes of one that nobody killed (CPU)",
-        unit="kill points", ci=2, full=52, attempt=resumes),
+        unit="kill points", ci=1, full=52, attempt=resumes),
 )  # fmt: skip
 
 if __name__ == "__main__":
