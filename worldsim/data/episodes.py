@@ -137,9 +137,9 @@ def load_episode(path: Path | str, *, max_bytes: int = MAX_BYTES) -> Episode:
     except UNREADABLE as error:
         got = getattr(error, "strerror", None) or repr(error)[:200]
         raise EpisodeError(path, "file", "a whole .npz file", got) from error
-    if (values["format"].item(), values["version"].item()) != (FORMAT, VERSION):
-        got = f"{values['format'].item()!r} version {values['version'].item()}"
-        raise EpisodeError(path, "format", f"{FORMAT!r} version {VERSION}", got)
+    for name, expected in (("format", FORMAT), ("version", VERSION)):
+        if values[name].item() != expected:
+            raise EpisodeError(path, name, repr(expected), repr(values[name].item())[:100])
     scalars = {name: values[name].item() for name in ("terminated", "truncated", "seed")}
     arrays = {name: values[name] for name in ("frames", "actions", "rewards")}
     try:
