@@ -228,7 +228,7 @@ def hostile_starts(folder: Path, draw: Draw) -> None:
         "lies": lambda: good | {name: good[name].replace(b"(4, ", b"(9, ", 1)},
         "huge": lambda: good | {name: good[name].replace(b"(4, ", b"(4000000000, ", 1)},
         "bomb": lambda: good | {name: good[name] + bytes(2**26)},
-        "escape": lambda: good | {draw.choice(("../kept", "/tmp/kept", "frames.npy/../x")): b"x"},
+        "escape": lambda: good | {draw.choice(("../kept", "/etc/kept", "frames.npy/../x")): b"x"},
         "fortran": lambda: good | {name: _npy(np.asfortranarray(array))},
         "many": lambda: good | {f"{i}.npy": b"" for i in range(5_000)},
         "gone": lambda: {name: good[name]},

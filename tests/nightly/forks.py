@@ -9,8 +9,11 @@ import struct
 import sys
 import traceback
 from collections.abc import Callable
+from threading import RLock
 from types import TracebackType
 from typing import Self
+
+from tqdm import tqdm
 
 
 class Child:
@@ -33,6 +36,7 @@ class Child:
         code = 1
         try:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # no bars of the dying
+            tqdm.set_lock(RLock())  # its own is shared with the parent: the dead would keep it
             work(self)
             code = 0
         except BaseException:
