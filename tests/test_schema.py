@@ -16,7 +16,8 @@ import torch
 from worldsim.checkpoint import load
 from worldsim.core import WorldState, row_keys
 
-FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("world-schema-*"))
+HERE = Path(__file__).parent / "fixtures"
+FIXTURES = sorted(path for path in HERE.glob("world-schema-*") if path.is_dir())
 STEPS = 10
 
 
