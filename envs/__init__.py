@@ -6,12 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 from .face import NeedsReset
 from .gym_env import EnvState, WorldSimEnv
+from .scene import REASONS
 from .vector_env import WorldSimVectorEnv
 
 if TYPE_CHECKING:
     from .torchrl_env import WorldSimTorchRL
 
-__all__ = ["EnvState", "NeedsReset", "WorldSimEnv", "WorldSimTorchRL", "WorldSimVectorEnv"]
+__all__ = [
+    "REASONS",
+    "EnvState",
+    "NeedsReset",
+    "WorldSimEnv",
+    "WorldSimTorchRL",
+    "WorldSimVectorEnv",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -25,6 +25,7 @@ from .face import (
     check_options,
 )
 from .keyboard import keys_to_action, neutral_action
+from .scene import NOT_FINITE, REASONS, keep_finite
 from .source import SharedWorld
 
 
@@ -96,6 +97,9 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
     ## Episode End
     Terminated when the world gives going on less than even odds; truncated after `time_limit`
     steps. Steps before a reset or after the end raise `gymnasium.error.ResetNeeded`.
+
+    A dream in which a NaN or an infinity arises is truncated, too: `info["reason"]` is then
+    "not finite", the reward 0, and the observation that of the step before.
 
     ## Information
     `info["steps"]`: steps since the reset. After a step also `info["cont"]`, the probability that
@@ -169,11 +173,17 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
         if episode.over:
             raise NeedsReset("the episode is over: call env.reset() before the next env.step()")
         state, said = self.world.step(episode.state, values[None].to(self.world.device))
-        reward, cont, trust = torch.cat([said.reward, said.cont, said.trust]).tolist()
+        state, said, broken = keep_finite(episode.state, state, said)
+        told = torch.cat([said.reward, said.cont, said.trust, broken.to(said.reward)])
+        reward, cont, trust, not_finite = told.tolist()
         steps = episode.steps + 1
-        terminated, truncated = cont < CONT_THRESHOLD, steps >= self.face.time_limit
+        terminated = cont < CONT_THRESHOLD
+        truncated = bool(not_finite) or steps >= self.face.time_limit
         after = replace(episode, state=state, steps=steps, over=terminated or truncated)
-        info = {"steps": steps, "cont": cont}
+        info: dict[str, Any] = {"steps": steps}
+        if not_finite:
+            return self._enter(after), reward, False, True, info | {"reason": REASONS[NOT_FINITE]}
+        info["cont"] = cont
         if trust == trust:  # NaN: uncalibrated
             info["trust"] = trust
         return self._enter(after), reward, terminated, truncated, info

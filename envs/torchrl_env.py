@@ -17,7 +17,7 @@ from torchrl.envs import EnvBase
 from worldsim.core import ActionSpec, WorldError, WorldModel, WorldState
 
 from .face import CONT_THRESHOLD, SEEDS, Face
-from .scene import Scene, begin, see
+from .scene import Scene, begin, keep_finite, see
 from .source import SharedWorld
 
 STATE = "world"  # Dreamer's losses give "state" another meaning
@@ -42,7 +42,8 @@ class WorldSimTorchRL(EnvBase):
     - `"world"`: the world's state, a nested tensordict of `worldsim.WorldState`.
     - `"action"`: float32 from -1 to 1, or a `Categorical` of int64; `actions="native"` takes the
       world's own range. Actions go to the world as they come: `env.action_spec.project` clips.
-    - `"reward"`, `"terminated"` (going on has less than even odds), `"truncated"` (time limit).
+    - `"reward"`, `"terminated"` (going on has less than even odds), `"truncated"` (time limit, or
+      a NaN or an infinity in the dream: the row then shows what it showed before, with reward 0).
 
     ## Seeds
     `env.set_seed(5)` names all that is drawn: every row begun after it has a key of its own, and
@@ -127,11 +128,13 @@ class WorldSimTorchRL(EnvBase):
         batch, world = tensordict.batch_size, self.face.world
         action = tensordict.get("action")
         action = self.face.native(action.reshape(prod(batch), *action.shape[len(batch) :]))
-        state, said = world.step(self._unpack(tensordict.get(STATE)), action)
+        before = self._unpack(tensordict.get(STATE))
+        state, said, broken = keep_finite(before, *world.step(before, action))
         out = self._told(see(world, state, self.face.pixels), batch)
         out["reward"] = said.reward.reshape(*batch, 1)
         out["terminated"] = (said.cont < CONT_THRESHOLD).reshape(*batch, 1)
-        out["truncated"] = (state.age >= self.face.time_limit).reshape(*batch, 1)
+        over = broken | (state.age >= self.face.time_limit)
+        out["truncated"] = over.reshape(*batch, 1)
         return out
 
     def any_done(self, tensordict: TensorDictBase) -> bool:

@@ -28,7 +28,7 @@ from .face import (
     check_count,
     check_options,
 )
-from .scene import Clip, Scene, begin, next_keys, see
+from .scene import NOT_FINITE, Clip, Scene, begin, keep_finite, next_keys, see
 from .source import SharedWorld
 
 Array = Any
@@ -109,7 +109,8 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
 
     ## Information
     As in `WorldSimEnv`, an array each with its mask (`info["cont"]`, `info["_cont"]`), but that
-    `trust` is always there: NaN where the world is not calibrated.
+    `trust` is always there: NaN where the world is not calibrated. `info["reason"]` holds codes,
+    `worldsim.envs.REASONS[code]` their names; where flags are not read it is always there.
 
     ## Waiting for the device
     With `output="torch"` on an accelerator the environment asks the device nothing within a step,
@@ -196,25 +197,26 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
             raise NeedsReset(f'rows {over} are over: reset them with options={{"reset_mask": ...}}')
         given = self.face.native(given.to(self.device, non_blocking=True))
         state, said = self.world.step(now.scene.state, given)
+        state, said, broken = keep_finite(now.scene.state, state, said)
         after = see(self.world, state, self.face.pixels)
         reward, terminated = said.reward, said.cont < CONT_THRESHOLD
-        truncated = state.age >= self.time_limit
+        truncated = broken | (state.age >= self.time_limit)
         begun = torch.zeros_like(terminated)
         if mode is AutoresetMode.NEXT_STEP:
             begun = now.due.read().to(self.device, non_blocking=True)
             reward = torch.where(begun, 0, reward)
-            terminated, truncated = terminated & ~begun, truncated & ~begun
+            terminated, truncated, broken = (x & ~begun for x in (terminated, truncated, broken))
         ended = terminated | truncated
         if mode is AutoresetMode.SAME_STEP:
             begun = ended
         fresh, ahead = self._next_starts(now, begun)
         info: dict[str, Any] = {}
         if fresh is not None and mode is AutoresetMode.SAME_STEP:
-            info = self._farewell(after, said, ended)
+            info = self._farewell(after, said, ended, broken)
         scene = after if fresh is None else fresh.where(begun, after)
         self._present = Present(scene=scene, due=Flags(ended), ahead=ahead)
         info |= self._told({"steps": scene.state.age}, torch.ones_like(begun))
-        info |= self._told({"cont": said.cont, "trust": said.trust}, ~begun)
+        info |= self._judged(said, broken, ~begun)
         results = (self._out(x) for x in (reward, terminated, truncated))
         return self._observe(scene), *results, info
 
@@ -301,13 +303,22 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
             info[f"_{name}"] = self._out(mask.clone())
         return info
 
-    def _farewell(self, last: Scene, said: Prediction, ended: Tensor) -> dict[str, Array]:
+    def _judged(self, said: Prediction, broken: Tensor, mask: Tensor) -> dict[str, Array]:
+        """What a step says beside the reward, in the rows of `mask`."""
+        info = self._told({"cont": said.cont, "trust": said.trust}, mask & ~broken)
+        if self._looks and not bool(broken.any()):
+            return info
+        return info | self._told({"reason": NOT_FINITE * broken.long()}, mask & broken)
+
+    def _farewell(
+        self, last: Scene, said: Prediction, ended: Tensor, broken: Tensor
+    ) -> dict[str, Array]:
         """The last observation and info of rows that begin anew within the step."""
-        final = {"steps": last.state.age, "cont": said.cont, "trust": said.trust}
+        final = self._told({"steps": last.state.age}, ended)
         return {
             "final_obs": self._observe(last),
             "_final_obs": self._out(ended.clone()),
-            "final_info": self._told(final, ended),
+            "final_info": final | self._judged(said, broken, ended),
             "_final_info": self._out(ended.clone()),
         }
 

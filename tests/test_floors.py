@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 FLOORS = (
-    ("core", "config", "devices", "metrics", "video", "nn", "diffusion"),
+    ("core", "config", "files", "devices", "metrics", "video", "nn", "diffusion"),
     ("models", "rollout", "toy"),
     ("world", "agents"),
     ("presets", "checkpoint", "manifest", "weights", "worlds"),

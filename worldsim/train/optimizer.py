@@ -52,6 +52,11 @@ class Optimizer:
             for group in part.param_groups:
                 group["lr"] = lr
             part.step()
+        self.zero_grad()
+
+    def zero_grad(self) -> None:
+        """Drop all gradients."""
+        for part in self.parts:
             part.zero_grad(set_to_none=True)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
@@ -61,11 +66,11 @@ class Optimizer:
                 yield from ((f"{n}.{i}.{key}", value) for key, value in state.items())
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take up the state that `tensors` gave."""
+        """Take up the state that `tensors` gave (names without a part are AdamW's, of old)."""
         states: list[dict[int, dict[str, Any]]] = [{} for _ in self.parts]
         for name, value in tensors.items():
-            n, i, key = name.split(".")
-            states[int(n)].setdefault(int(i), {})[key] = value
+            *n, i, key = name.split(".")
+            states[int(n[0]) if n else 0].setdefault(int(i), {})[key] = value
         for part, state in zip(self.parts, states, strict=True):
             groups = part.state_dict()["param_groups"]
             part.load_state_dict({"state": state, "param_groups": groups})
