@@ -12,6 +12,7 @@ from typing import Any, Self
 import torch
 
 from worldsim.core import WorldError, WorldModel
+from worldsim.microbatch import MicroBatched
 
 WORLDS_KEPT = 4  # loaded worlds that a process keeps for the next environment
 
@@ -43,7 +44,9 @@ def as_source(world: Any) -> Source:
     )
 
 
-def find_world(source: Source, device: str, steps: int | None) -> WorldModel:
+def find_world(
+    source: Source, device: str, steps: int | None, micro_batch: int | None = None
+) -> WorldModel:
     """The world itself; one read from disk or made by a function is shared within the process."""
     if isinstance(source, SharedWorld):
         world = source.world
@@ -51,11 +54,11 @@ def find_world(source: Source, device: str, steps: int | None) -> WorldModel:
         world = _make(source, device)
     else:
         world = _load(source, device, _identity(source))
-    if steps is None:
-        return world
-    if not hasattr(world, "with_steps"):
-        raise WorldError(f"steps: {world.spec.name} has no sampler to set, leave steps=None")
-    return world.with_steps(steps)  # type: ignore[attr-defined]
+    if steps is not None:
+        if not hasattr(world, "with_steps"):
+            raise WorldError(f"steps: {world.spec.name} has no sampler to set, leave steps=None")
+        world = world.with_steps(steps)  # type: ignore[attr-defined]
+    return world if micro_batch is None else MicroBatched(world, micro_batch)
 
 
 def _identity(folder: str) -> tuple[int, int] | None:

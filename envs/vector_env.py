@@ -20,14 +20,15 @@ from worldsim.core import Prediction, WorldError, WorldModel, row_keys
 
 from .face import (
     CONT_THRESHOLD,
-    SEEDS,
     Face,
     LightSpec,
     NeedsReset,
     check_choice,
     check_count,
     check_options,
+    draw_seed,
 )
+from .saved import Rng, VectorEnvState
 from .scene import Clip, Scene, begin, next_keys, see
 from .source import SharedWorld
 
@@ -136,12 +137,13 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         output: Literal["torch", "numpy"] | None = None,
         check_actions: bool = True,
+        micro_batch: int | None = None,
     ) -> None:
         check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
         check_choice("output", output, (None, "torch", "numpy"))
         check_count("max_episode_steps", max_episode_steps)
         check_count("num_envs", num_envs)
-        self.face = Face(world, device, observation, actions, steps, time_limit)
+        self.face = Face(world, device, observation, actions, steps, time_limit, micro_batch)
         self.num_envs, self.render_mode, self.check_actions = num_envs, render_mode, check_actions
         self.autoreset_mode = as_mode(autoreset_mode)
         self.metadata = {**self.face.metadata(), "autoreset_mode": self.autoreset_mode}
@@ -227,6 +229,40 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         frames = self.world.decode(scene.state) if scene.frames is None else scene.frames
         return tuple(frames[:, -1].cpu().numpy().copy())
 
+    # --- Saving and restoring ---------------------------------------------------------------------
+
+    def get_state(self) -> VectorEnvState:
+        """All that the future depends on, ends that wait for their reset too; see `save_state`."""
+        now = self._running("get_state")
+        return VectorEnvState(
+            world=self.world.spec.name,
+            autoreset_mode=self.autoreset_mode.name,
+            state=now.scene.state,
+            frames=now.scene.frames,
+            due=now.due.read().clone(),
+            rng=Rng.of(self.np_random, self.np_random_seed),  # type: ignore[arg-type]
+        )
+
+    @torch.no_grad()
+    def set_state(self, saved: VectorEnvState) -> None:
+        """Go on from `saved`, taken from an environment like this one: the future repeats.
+
+        Raises `WorldError`, with everything as it was, for a state that does not fit.
+        """
+        if not isinstance(saved, VectorEnvState):
+            raise WorldError(f"saved: expected a VectorEnvState, got {type(saved).__name__}")
+        saved.check(self.world, self.autoreset_mode.name, self.num_envs)
+        state, frames, rng = saved.state.to(self.device), saved.frames, saved.rng.generator()
+        if frames is None or not self.face.pixels:
+            scene = see(self.world, state, self.face.pixels)
+        else:
+            scene = Scene(state, frames.to(self.device))
+        due = saved.due.cpu()
+        if self.autoreset_mode is AutoresetMode.SAME_STEP:
+            due = torch.ones_like(due)  # the starts at hand are made anew
+        self._present = Present(scene=scene, due=Flags(due), ahead=None)
+        self._np_random, self._np_random_seed = rng, saved.rng.seed
+
     # --- Inside -----------------------------------------------------------------------------------
 
     @property
@@ -264,7 +300,7 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
             seed = seeds[row]
             if seed is not None or past is None:
                 source = self.np_random if seed is None else np_random(seed)[0]
-                keys[row] = torch.tensor([int(source.integers(SEEDS)), 0])
+                keys[row] = torch.tensor([draw_seed(source), 0])
         return keys
 
     def _next_starts(self, now: Present, begun: Tensor) -> tuple[Scene | None, Scene | None]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .checkpoint import load, save
     from .core import ActionSpec, Prediction, WorldError, WorldModel, WorldSpec, WorldState
     from .rollout import Rollout, imagine, replay
+    from .snapshot import SnapshotError, SnapshotWarning, load_state, save_state
     from .toy import PointWorld
 
 __version__ = "0.1.0"
@@ -34,6 +35,10 @@ _HOME = {
     "imagine": "rollout",
     "replay": "rollout",
     "PointWorld": "toy",
+    "SnapshotError": "snapshot",
+    "SnapshotWarning": "snapshot",
+    "load_state": "snapshot",
+    "save_state": "snapshot",
 }
 _ROOMS = ("agents", "envs")
 
@@ -42,14 +47,18 @@ __all__ = [
     "PointWorld",
     "Prediction",
     "Rollout",
+    "SnapshotError",
+    "SnapshotWarning",
     "WorldError",
     "WorldModel",
     "WorldSpec",
     "WorldState",
     "imagine",
     "load",
+    "load_state",
     "replay",
     "save",
+    "save_state",
 ]
 
 
