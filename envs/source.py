@@ -17,6 +17,11 @@ from worldsim.microbatch import MicroBatched
 WORLDS_KEPT = 4  # loaded worlds that a process keeps for the next environment
 
 
+# OpenMP's threads do not survive a fork, and a child that waits for them waits for ever (tried:
+# AsyncVectorEnv's workers, forked after a step on two threads). On one thread it needs none.
+os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
+
 @dataclass(frozen=True, eq=False)
 class SharedWorld:
     """A world given as an object; copies of an `EnvSpec` share it instead of copying networks."""

@@ -211,7 +211,7 @@ def _header(kind: str, world: WorldModel) -> Header:
         world=world.spec.name,
         world_hash=world_hash(world),
         worldsim=_version(),
-        torch=torch.__version__,
+        torch=str(torch.__version__),
         device=f"{device.type} {model}",
         dtype=str(_dtype(world)).removeprefix("torch."),
         threads=torch.get_num_threads(),

@@ -199,7 +199,7 @@ def test_some_rows_begin_anew(set_state: bool | None) -> None:
     same(after[kept].select("world"), before[kept].select("world"))
     assert after["world", "age"][:, 0].tolist() == [3, 0, 3]
     named = int(before["world", "key"][0, 0])
-        assert after["world", "key"][1].tolist() == [named, 3]  # three rows began before
+    assert after["world", "key"][1].tolist() == [named, 3]  # three rows began before
     alone = env.reset(TensorDict({"_reset": mask}, (3,)))
     assert alone["observation"].isfinite().all()
 
