@@ -16,6 +16,7 @@ import gymnasium
 if TYPE_CHECKING:
     from .checkpoint import load, save
     from .core import ActionSpec, Prediction, WorldError, WorldModel, WorldSpec, WorldState
+    from .microbatch import MicroBatched
     from .rollout import Rollout, imagine, replay
     from .snapshot import SnapshotError, SnapshotWarning, load_state, save_state
     from .toy import PointWorld
@@ -31,6 +32,7 @@ _HOME = {
     "WorldModel": "core",
     "WorldSpec": "core",
     "WorldState": "core",
+    "MicroBatched": "microbatch",
     "Rollout": "rollout",
     "imagine": "rollout",
     "replay": "rollout",
@@ -44,6 +46,7 @@ _ROOMS = ("agents", "envs")
 
 __all__ = [
     "ActionSpec",
+    "MicroBatched",
     "PointWorld",
     "Prediction",
     "Rollout",

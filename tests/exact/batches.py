@@ -10,6 +10,7 @@ from worldsim.core import WorldModel, WorldState, row_keys
 from worldsim.envs.source import find_world
 from worldsim.microbatch import MicroBatched
 
+Row = dict[str, Any]
 SIZES = (1, 2, 3, 7, 8, 32, 64)
 
 
@@ -54,20 +55,38 @@ def differing_bits(name: str, micro_batch: int | None, steps: int, most: int = 6
     return wrong
 
 
-def drift(name: str, steps: int, most: int = 64) -> dict[str, Any]:
-    """Batches taken as they come: the largest difference of a row to itself alone."""
-    made, keys = as_world(name), row_keys(range(most))
-    whole = walk(made, keys, steps)
-    latents, pixels = [0.0] * steps, [0] * steps
-    for row in range(0, most, 8):
-        alone = walk(made, keys[row : row + 1], steps)
-        for t, ((state, _, seen), (mine, _, saw)) in enumerate(zip(whole, alone, strict=True)):
-            far = (state.latent[row] - mine.latent[0]).abs().max().item()
+def farthest(pairs: list[tuple[Any, Any, slice]]) -> Row:
+    """The largest differences of two walks: (one, other, which rows of the first)."""
+    latents, pixels = [0.0] * len(pairs[0][0]), [0] * len(pairs[0][0])
+    for one, other, rows in pairs:
+        for t, ((state, _, seen), (mine, _, saw)) in enumerate(zip(one, other, strict=True)):
+            far = (state.latent[rows] - mine.latent).abs().max().item()
             latents[t] = max(latents[t], far)
-            pixels[t] = max(pixels[t], int((seen[row].int() - saw[0].int()).abs().max()))
+            pixels[t] = max(pixels[t], int((seen[rows].int() - saw.int()).abs().max()))
     return {
+        "steps": len(latents),
         "latent_one_step": latents[0],
         "latent_last_step": latents[-1],
         "pixel_last_step": pixels[-1],
-        "steps": steps,
     }
+
+
+def drift(name: str, steps: int, most: int = 64) -> Row:
+    """Batches taken as they come: rows among `most` against themselves alone."""
+    made, keys = as_world(name), row_keys(range(most))
+    whole = walk(made, keys, steps)
+    rows = [slice(row, row + 1) for row in range(0, most, 8)]
+    return farthest([(whole, walk(made, keys[row], steps), row) for row in rows])
+
+
+def across_threads(name: str, steps: int, rows: int = 4) -> Row:
+    """One thread against two, at equal batch size."""
+    made, keys, before = as_world(name), row_keys(range(rows)), torch.get_num_threads()
+    walks = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            walks.append(walk(made, keys, steps))
+    finally:
+        torch.set_num_threads(before)
+    return farthest([(*walks, slice(None))])
