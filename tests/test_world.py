@@ -141,9 +141,15 @@ def test_settings_that_contradict_each_other_are_refused(field: str, value: obje
 def test_a_first_chunk_is_decoded_as_the_start_of_a_video():
     """Whatever lies in the empty place before it."""
     world = tiny_world()
+    world.vae.mean.fill_(0.3)  # an empty place is no mean latent
     frames = torch.randint(0, 256, (1, 2, 24, 32, 3), dtype=torch.uint8)
     state = world.encode(frames, actions(world, 1, 1))
     assert torch.equal(world.decode(state), world.decode_video(state.latents[:, -1:]))
+    counts = []
+    for _ in range(3):
+        counts.append(state.filled.item())
+        state, _ = world.step(state, torch.zeros(1, 3))
+    assert counts == [1, 2, 3] and state.filled.item() == world.spec.context
     full = replace(state, latents=state.latents + 1, filled=state.filled + 1)
     assert torch.equal(world.decode(full), world.decode_video(full.latents[:, -2:])[:, -2:])
 
