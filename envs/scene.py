@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from worldsim.core import Prediction, WorldModel, WorldState
+from worldsim.microbatch import MicroBatched
 
 START_ROWS = 32
 """Rows begun together on an accelerator: launches cost more there than rows do."""
@@ -92,7 +93,10 @@ def begin(
     one size, whoever begins beside them: kernels may round differently in a batch of another shape,
     and so a start would depend on how many neighbours happened to end in the same step.
     """
-    size = 1 if world.device.type == "cpu" else min(START_ROWS, len(key))
+    if isinstance(world, MicroBatched):
+        size = world.rows  # it would fill up to this anyway
+    else:
+        size = 1 if world.device.type == "cpu" else min(START_ROWS, len(key))
     asked = rows.nonzero()[:, 0]
     groups = []
     for group in asked.split(size):

@@ -13,9 +13,9 @@ import pytest
 
 FLOORS = (
     ("core", "config", "files", "devices", "metrics", "video", "nn", "diffusion"),
-    ("models", "rollout", "toy"),
+    ("models", "rollout", "toy", "microbatch"),
     ("world", "agents"),
-    ("presets", "checkpoint", "manifest", "weights", "worlds"),
+    ("presets", "checkpoint", "manifest", "weights", "snapshot", "worlds"),
     ("data", "train", "envs", "fidelity", "compute", "account"),
     ("__init__", "cli", "demo", "play", "benchmarks"),
 )

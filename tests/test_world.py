@@ -136,3 +136,28 @@ def test_settings_that_contradict_each_other_are_refused(field: str, value: obje
     config = tiny_world().config
     with pytest.raises(WorldError, match=field):
         replace(config, spec=replace(config.spec, **{field: value}))
+
+
+def test_a_first_chunk_is_decoded_as_the_start_of_a_video():
+    """Whatever lies in the empty place before it."""
+    world = tiny_world()
+    world.vae.mean.fill_(0.3)  # an empty place is no mean latent
+    frames = torch.randint(0, 256, (1, 2, 24, 32, 3), dtype=torch.uint8)
+    state = world.encode(frames, actions(world, 1, 1))
+    assert torch.equal(world.decode(state), world.decode_video(state.latents[:, -1:]))
+    counts = []
+    for _ in range(3):
+        counts.append(state.filled.item())
+        state, _ = world.step(state, torch.zeros(1, 3))
+    assert counts == [1, 2, 3] and state.filled.item() == world.spec.context
+    full = replace(state, latents=state.latents + 1, filled=state.filled + 1)
+    assert torch.equal(world.decode(full), world.decode_video(full.latents[:, -2:])[:, -2:])
+
+
+def test_cont_is_the_probability_of_going_on():
+    world = tiny_world()
+    with torch.no_grad():
+        world.dynamics.heads.cont.weight.zero_()
+        world.dynamics.heads.cont.bias.fill_(3.0)
+    _, said = world.step(world.reset(row_keys([1])), torch.zeros(1, 3))
+    assert said.cont.item() == pytest.approx(torch.tensor(3.0).sigmoid().item())

@@ -16,7 +16,9 @@ import gymnasium
 if TYPE_CHECKING:
     from .checkpoint import load, save
     from .core import ActionSpec, Prediction, WorldError, WorldModel, WorldSpec, WorldState
+    from .microbatch import MicroBatched
     from .rollout import Rollout, imagine, replay
+    from .snapshot import SnapshotError, SnapshotWarning, load_state, save_state
     from .toy import PointWorld
 
 __version__ = "0.1.0"
@@ -30,26 +32,36 @@ _HOME = {
     "WorldModel": "core",
     "WorldSpec": "core",
     "WorldState": "core",
+    "MicroBatched": "microbatch",
     "Rollout": "rollout",
     "imagine": "rollout",
     "replay": "rollout",
     "PointWorld": "toy",
+    "SnapshotError": "snapshot",
+    "SnapshotWarning": "snapshot",
+    "load_state": "snapshot",
+    "save_state": "snapshot",
 }
 _ROOMS = ("agents", "envs")
 
 __all__ = [
     "ActionSpec",
+    "MicroBatched",
     "PointWorld",
     "Prediction",
     "Rollout",
+    "SnapshotError",
+    "SnapshotWarning",
     "WorldError",
     "WorldModel",
     "WorldSpec",
     "WorldState",
     "imagine",
     "load",
+    "load_state",
     "replay",
     "save",
+    "save_state",
 ]
 
 
