@@ -16,12 +16,14 @@ import gymnasium
 if TYPE_CHECKING:
     from .checkpoint import load, save
     from .core import ActionSpec, Prediction, WorldError, WorldModel, WorldSpec, WorldState
+    from .engine import compiled
     from .rollout import Rollout, imagine, replay
     from .toy import PointWorld
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "compiled": "engine",
     "load": "checkpoint",
     "save": "checkpoint",
     "ActionSpec": "core",
@@ -46,6 +48,7 @@ __all__ = [
     "WorldModel",
     "WorldSpec",
     "WorldState",
+    "compiled",
     "imagine",
     "load",
     "replay",

@@ -22,6 +22,7 @@ from .train.distill import Distillation
 from .train.dynamics import DynamicsTraining
 from .train.pipeline import Recipe
 
+
 @dataclass(frozen=True)
 class Cost:
     """FLOPs of a pass forward, and of the pass back that training adds."""

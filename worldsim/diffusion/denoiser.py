@@ -30,7 +30,7 @@ class Output(Protocol):
 
 
 Network = Callable[..., Any]
-"""`network(x, before, level, action, *, time, mask, cache, prefix) -> Output`, as `VideoDiT.forward`."""
+"""`network(x, before, level, action, *, time, mask, cache, prefix) -> Output`: a `VideoDiT`."""
 
 
 def training_mask(targets: int, window: int, device: torch.device | str = "cpu") -> Tensor:
@@ -127,7 +127,7 @@ def fill_cache(network: Network, latents: Tensor, actions: Tensor, filled: Tenso
         torch.cat([torch.zeros_like(past[:, :1]), past[:, :-1]], 1),
         past.new_zeros(past.shape[:2]),
         actions[:, :-1],
-        time=i,
+        time=range(count),
         mask=mask | torch.eye(count, dtype=torch.bool, device=filled.device),
     )
     return out.kv.float()
@@ -164,38 +164,47 @@ class ChunkDenoiser:
         self.actions, self.past, self.filled = actions, cache, filled
         self.window, self.prefix = window, prefix
         held = cache.shape[3] + (0 if prefix is None else prefix.shape[3])
-        self.full: Tensor | None = cache if held == window else None
+        self.joined: Tensor | None = cache[:, :, :, :0] if held == window else None
+        self._full: Tensor | None = None
         self.features: Tensor | None = None
 
     @property
     def following(self) -> tuple[Tensor, Tensor | None]:
         """The next step's cache and prefix: `newest` has joined, the oldest chunk has left."""
-        assert self.full is not None, "denoise at least once"
+        assert self.joined is not None, "denoise at least once"
         if self.prefix is None:
-            return self.full[:, :, :, 1:], None
+            return torch.cat([self.past[:, :, :, 1:], self.joined], 3), None
         rest = self.prefix[:, :, :, 1:]
         return self.full, rest if rest.shape[3] else None
 
+    @property
+    def full(self) -> Tensor:
+        """The cache with `newest`, made when first asked for: one-pass samplers never do."""
+        assert self.joined is not None
+        if self._full is None:
+            self._full = torch.cat([self.past, self.joined], 3)
+        return self._full
+
     def __call__(self, x: Tensor, level: Tensor) -> Tensor:
         """Predict the clean chunk (B, h, w, C) from `x` at `level` (B,)."""
-        return self._first(x, level) if self.full is None else self._later(x, level)
+        return self._first(x, level) if self.joined is None else self._later(x, level)
 
     def join(self) -> Tensor:
         """Keys and values of the whole context, (B, layers, 2, window, S, heads, dim).
 
         A pass of `newest` alone, which sees no action but those that led into the context.
         """
-        if self.full is None:
+        if self.joined is None:
             out = self.network(
                 self.newest[:, None],
                 self.previous[:, None],
                 self.newest.new_zeros(len(self.newest), 1),
                 self.actions[:, :1],
-                time=torch.arange(self.window, device=self.newest.device),
+                time=range(self.window),
                 mask=self._sight(2)[:, :1, : self.window],
                 cache=self.past,
             )
-            self.full = torch.cat([self.past, out.kv.to(self.past.dtype)], 3)
+            self.joined = out.kv.to(self.past.dtype)
         return self.full
 
     def _sight(self, queries: int) -> Tensor:
@@ -215,7 +224,7 @@ class ChunkDenoiser:
             before,
             level,
             self.actions[:, -count:],
-            time=torch.arange(self.window + 1, device=x.device),
+            time=range(self.window + 1),
             mask=self._sight(count),
             cache=cache,
             prefix=self.prefix,
@@ -230,10 +239,8 @@ class ChunkDenoiser:
             torch.stack([torch.zeros_like(level), level], 1),
             self.past,
         )
-        joined = out.kv[:, :, :, :1].to(self.past.dtype)
-        self.full = torch.cat([self.past, joined], 3)
+        self.joined = out.kv[:, :, :, :1].to(self.past.dtype)
         return out.x[:, 1]
 
     def _later(self, x: Tensor, level: Tensor) -> Tensor:
-        assert self.full is not None
         return self._run(x[:, None], self.newest[:, None], level[:, None], self.full).x[:, 0]

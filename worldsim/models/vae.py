@@ -147,7 +147,8 @@ class SpacetimeVAE(nn.Module):
         return self._frames(rearrange(pair, "b h w c -> b c h w"))
 
     def _frames(self, pairs: Tensor) -> Tensor:
-        frames = self.decoder(pairs)
+        dtype = next(self.decoder.parameters()).dtype
+        frames = self.decoder(pairs.to(dtype))
         return rearrange(frames, "b (c k) h w -> b c h w k", c=self.config.chunk).float()
 
     def decode(self, latents: Tensor) -> Tensor:

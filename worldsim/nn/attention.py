@@ -69,11 +69,16 @@ def rotary(position: Tensor, dim: int, base: float = 100.0) -> Tensor:
     return position[..., None].float() * frequency
 
 
-def rotate(x: Tensor, angle: Tensor) -> Tensor:
-    """Turn pairs of channels of x (..., dim) by angle (..., dim / 2): products with another
-    vector turned the same way depend on the difference of their positions alone.
+def turns(angle: Tensor) -> Tensor:
+    """Cosines and sines of angles (..., dim / 2) for `rotate`, (2, ..., dim / 2)."""
+    return torch.stack([angle.cos(), angle.sin()])
+
+
+def rotate(x: Tensor, turn: Tensor) -> Tensor:
+    """Turn pairs of channels of x (..., dim) by `turns(angle)`: products with another vector
+    turned the same way depend on the difference of their positions alone.
     """
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    cos, sin = turn.to(x.dtype)
     a, b = x.chunk(2, -1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
 
@@ -85,3 +90,13 @@ def grid_rotary(height: int, width: int, dim: int, device: torch.device) -> Tens
     y = y[:, None].expand(height, width, -1)
     x = x[None].expand(height, width, -1)
     return torch.cat([y, x], -1).flatten(0, 1)
+
+
+def grid_turns(height: int, width: int, dim: int, device: torch.device) -> Tensor:
+    """`turns` of a grid of patches, (2, height * width, dim / 2)."""
+    return turns(grid_rotary(height, width, dim, device))
+
+
+def time_turns(times: tuple[int, ...], dim: int, device: torch.device) -> Tensor:
+    """`turns` of times, (2, len(times), dim / 2)."""
+    return turns(rotary(torch.tensor(times, device=device), dim))
