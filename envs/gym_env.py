@@ -113,6 +113,8 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
     - `render_mode`: `"rgb_array"` or None.
     - `steps`: denoising steps a chunk, None for the world's own.
     - `time_limit`: steps an episode, None for the world's own.
+    - `compile`: step by programs compiled for this machine, once (see `worldsim.compiled`).
+    - `dtype`: what these compute in, None for what the device multiplies fast.
 
     `play(env, noop=env.unwrapped.noop)` of `gymnasium.utils.play` drives it by keyboard: W A S D
     for a box of up to three entries (steer, gas, brake), digits for discrete actions.
@@ -129,9 +131,11 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
         render_mode: Literal["rgb_array"] | None = None,
         steps: int | None = None,
         time_limit: int | None = None,
+        compile: bool = False,
+        dtype: Literal["float32", "bfloat16"] | None = None,
     ) -> None:
         check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
-        self.face = Face(world, device, observation, actions, steps, time_limit)
+        self.face = Face(world, device, observation, actions, steps, time_limit, compile, dtype)
         self.render_mode = render_mode
         self.action_space = self.face.action.space()
         self.observation_space = self.face.space()

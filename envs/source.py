@@ -43,8 +43,26 @@ def as_source(world: Any) -> Source:
     )
 
 
-def find_world(source: Source, device: str, steps: int | None) -> WorldModel:
+def find_world(
+    source: Source, device: str, steps: int | None, compile: bool = False, dtype: str | None = None
+) -> WorldModel:
     """The world itself; one read from disk or made by a function is shared within the process."""
+    if dtype is not None and not compile:
+        raise WorldError(f"dtype: expected None, as compile is False, got {dtype!r}")
+    world = _sampled(source, device, steps)
+    return _compiled(world, dtype) if compile else world
+
+
+def _compiled(world: WorldModel, dtype: str | None) -> WorldModel:
+    from worldsim.engine import compiled  # here: worlds made by a function need no networks
+    from worldsim.world import DiffusionWorld
+
+    if not isinstance(world, DiffusionWorld):
+        raise WorldError(f"compile: {world.spec.name} has no networks, leave compile=False")
+    return compiled(world, dtype=dtype)  # type: ignore[arg-type]
+
+
+def _sampled(source: Source, device: str, steps: int | None) -> WorldModel:
     if isinstance(source, SharedWorld):
         world = source.world
     elif ":" in source and not Path(source).exists():

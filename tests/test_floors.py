@@ -13,8 +13,8 @@ import pytest
 
 FLOORS = (
     ("core", "config", "devices", "metrics", "video", "nn", "diffusion"),
-    ("models", "rollout", "toy"),
-    ("world", "agents"),
+    ("models", "fan", "rollout", "toy"),
+    ("world", "engine", "agents"),
     ("presets", "checkpoint", "manifest", "weights", "worlds"),
     ("data", "train", "envs", "fidelity", "compute", "account"),
     ("__init__", "cli", "demo", "play", "benchmarks"),
