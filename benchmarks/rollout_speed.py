@@ -54,6 +54,8 @@ def main(
 ) -> None:
     """Measure steps a second, and where they go.
 
+    All are measured on frames of 64 x 64, as peers are, and ours also as the world comes.
+
     Args:
         world: a bundled world's name or a folder.
         data: recorded episodes, whose validation clips say what narrow types cost; may be missing.
@@ -72,14 +74,14 @@ def main(
     if quick:
         batches, passes, rounds, long = batches[:1], passes[:1], 3, 300
     cast = [
-        Ours(model, side, batch, count, fast, pixels)
-        for side in dict.fromkeys((model.spec.frame_shape[0], 64))
+        Ours(model, 64, batch, count, fast, pixels)
         for batch in batches
         for count in passes
         for fast in (False, True)
         for pixels in (True, False)
-        if side == 64 or (pixels and not quick)
     ]
+    own = model.spec.frame_shape[0], batches[-1], model.config.sampling.steps
+    cast += [Ours(model, *own, fast, True) for fast in (False, True)]
     rows = [ours(one) for one in tqdm(cast, desc="making ours ready")]
     rows += [c for c in tqdm(peers(peer, batches), desc="making peers ready")]
     found: dict[str, Any] = {"peaks": roofline(torch.device(device))}

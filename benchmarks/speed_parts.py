@@ -251,7 +251,7 @@ def resident() -> int:
 
 def horizon(world: DiffusionWorld, late: int, early: int = 100) -> dict[str, Any]:
     """A late step against an early one, and what the steps between have left in memory."""
-    fast = compiled(world.with_steps(1))
+    fast = compiled(sized(world, 64).with_steps(1))
     action = fast.spec.action.unknown(1, device=fast.device)
 
     def walk(state: Any, steps: int) -> Any:
