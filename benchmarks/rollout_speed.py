@@ -93,6 +93,9 @@ def main(
     found["drift"] = drift(model)
     found["errors"] = errors(model, data) if data.exists() else None
     found["goals"] = goals(found)
+    found["peers"] = {
+        p.partition("=")[0]: speed_peers.digest(Path(p.partition("=")[2])) for p in peer
+    }
     name = "rollout-speed-quick.json" if quick else "rollout-speed.json"
     path = out or RESULTS / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,9 +121,9 @@ def peers(given: tuple[str, ...], batches: tuple[int, ...]) -> list[Contender]:
                     step = speed_peers.delta_iris(at, batch, best=best)
                     found.append(Contender(name, batch, 1, mode, step))
                     continue
-                for count in (3, 1):
-                    step = speed_peers.diamond(at, batch, count, best=best)
-                    found.append(Contender(name, batch, count, mode, step))
+                steps = speed_peers.diamond(at, batch, (3, 1), best=best)
+                pairs = zip((3, 1), steps, strict=True)
+                found += [Contender(name, batch, count, mode, step) for count, step in pairs]
     return found
 
 

@@ -7,11 +7,13 @@ written here as numbers, since reading the configs needs Hydra. What a peer impo
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from hashlib import sha256
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -49,9 +51,6 @@ def checkout(folder: Path, real: dict[str, Any]) -> Iterator[None]:
         if name.startswith(OWN) or name not in sys.modules:
             sys.modules[name] = Nothing(name)
     vars(sys.modules["utils"]).update(real)
-    envs = ModuleType("envs")
-    envs.__path__ = [str(folder / "src/envs")]
-    sys.modules["envs"] = envs
     sys.path.insert(0, str(folder / "src"))
     try:
         yield
@@ -62,23 +61,34 @@ def checkout(folder: Path, real: dict[str, Any]) -> Iterator[None]:
         sys.modules.update(before)
 
 
-def commit(folder: Path) -> str | None:
-    """The commit of a checkout, None where it is no repository of its own."""
-    if not (folder / ".git").exists():
-        return None
-    run = ["git", "-C", str(folder), "rev-parse", "HEAD"]
-    return subprocess.run(run, capture_output=True, text=True, check=False).stdout.strip() or None
+def _environment(folder: Path) -> ModuleType:
+    """A peer's environment alone: its package imports the real ones too."""
+    spec = spec_from_file_location("peer", folder / "src/envs/world_model_env.py")
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def diamond(folder: Path, batch: int, passes: int = 3, *, best: bool = False) -> Step:
+def digest(folder: Path) -> str:
+    """SHA-256 of a checkout's sources, which say more than the name of a commit."""
+    found = sha256()
+    for file in sorted((folder / "src").rglob("*.py")):
+        found.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes())
+    return found.hexdigest()
+
+
+def diamond(folder: Path, batch: int, passes: tuple[int, ...], *, best: bool) -> list[Step]:
     """DIAMOND (Alonso et al. 2024) at 64 x 64: denoiser, sampler, reward and end model.
+
+    One way to step for each number of denoising passes; 3 is the default.
 
     best: bfloat16, and the denoiser's network compiled with frozen weights, as its trainer compiles
     it. `reset_dead` never runs: the horizon is far away and ends are undone.
     """
     with checkout(folder, {"init_lstm": lambda _: None}):
         diffusion, rew = import_module("models.diffusion"), import_module("models.rew_end_model")
-        env_of = import_module("envs.world_model_env")
+        env_of = _environment(folder)
     inner = diffusion.InnerModelConfig(
         img_channels=3, num_steps_conditioning=4, cond_channels=256, depths=[2] * 4,
         channels=[64] * 4, attn_depths=[0] * 4, num_actions=ACTIONS,
@@ -88,22 +98,27 @@ def diamond(folder: Path, batch: int, passes: int = 3, *, best: bool = False) ->
         rew.RewEndModelConfig(512, 3, 64, 128, [2] * 4, [32] * 4, [0] * 4, ACTIONS)
     ).eval()
     _no_gradients(denoiser, judge)
+    if best:
+        options = {"freezing": True}
+        denoiser.inner_model = torch.compile(denoiser.inner_model, dynamic=False, options=options)
     env = env_of.WorldModelEnv.__new__(env_of.WorldModelEnv)
-    env.sampler = diffusion.DiffusionSampler(denoiser, diffusion.DiffusionSamplerConfig(passes))
     env.rew_end_model, env.horizon, env.return_denoising_trajectory = judge, 10**9, False
     env.obs_buffer = torch.rand(batch, 4, 3, 64, 64) * 2 - 1
     env.act_buffer = torch.zeros(batch, 4, dtype=torch.long)
     env.hx_rew_end, env.cx_rew_end = torch.zeros(2, 1, batch, 512)
     env.ep_len, env.reset_dead = torch.zeros(batch, dtype=torch.long), lambda _: None
-    if best:
-        denoiser.inner_model = torch.compile(
-            denoiser.inner_model, dynamic=False, options={"freezing": True}
-        )
     action = torch.zeros(batch, dtype=torch.long)
-    return _in(torch.bfloat16 if best else None, lambda: env.step(action))
+
+    def step(sampler: Any) -> Any:
+        env.sampler = sampler
+        return env.step(action)
+
+    configs = (diffusion.DiffusionSamplerConfig(count) for count in passes)
+    samplers = [diffusion.DiffusionSampler(denoiser, config) for config in configs]
+    return [_in(torch.bfloat16 if best else None, partial(step, s)) for s in samplers]
 
 
-def delta_iris(folder: Path, batch: int, *, best: bool = False) -> Step:
+def delta_iris(folder: Path, batch: int, *, best: bool) -> Step:
     """Delta-IRIS (Micheli et al. 2024) at 64 x 64, its default (Crafter) sizes; best: bfloat16.
 
     Its context fills up and is begun anew every few steps, which `step` does by itself.
@@ -113,7 +128,7 @@ def delta_iris(folder: Path, batch: int, *, best: bool = False) -> Step:
     with checkout(folder, real):
         tokens, world = import_module("models.tokenizer"), import_module("models.world_model")
         convnet, transformer = (import_module(f"models.{n}") for n in ("convnet", "transformer"))
-        env_of = import_module("envs.world_model_env")
+        env_of = _environment(folder)
 
     def cnn(inputs: int, latent: int, width: int) -> Any:
         return convnet.FrameCnnConfig(inputs, latent, width, [1, 1, 2, 2, 4], [1, 0, 1, 1, 0])
