@@ -213,7 +213,7 @@ def wrappers(steps: int = 400, rounds: int = 5) -> dict[str, float]:
     """
     from worldsim.envs import WorldSimTorchRL
 
-    world = PointWorld()
+    world: Any = PointWorld()
     key = row_keys([0])
     env, many = WorldSimEnv(world), WorldSimVectorEnv(8, world)
     td_env = WorldSimTorchRL(world, batch_size=[8], observation="frame", resets=False)

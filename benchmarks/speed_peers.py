@@ -88,7 +88,28 @@ def diamond(folder: Path, batch: int, passes: tuple[int, ...], *, best: bool) ->
     """
     with checkout(folder, {"init_lstm": lambda _: None}):
         diffusion, rew = import_module("models.diffusion"), import_module("models.rew_end_model")
-        env_of = _environment(folder)
+        denoiser, env = _diamond(diffusion, rew, _environment(folder), batch)
+        if best:
+            options: dict[str, Any] = {"freezing": True}
+            denoiser.inner_model = torch.compile(
+                denoiser.inner_model, dynamic=False, options=options
+            )
+        action = torch.zeros(batch, dtype=torch.long)
+
+        def step(sampler: Any) -> Any:
+            env.sampler = sampler
+            return env.step(action)
+
+        configs = (diffusion.DiffusionSamplerConfig(count) for count in passes)
+        samplers = [diffusion.DiffusionSampler(denoiser, config) for config in configs]
+        steps = [_in(torch.bfloat16 if best else None, partial(step, s)) for s in samplers]
+        for each in steps:
+            each()  # compilers look for modules by their names
+    return steps
+
+
+def _diamond(diffusion: Any, rew: Any, env_of: Any, batch: int) -> tuple[Any, Any]:
+    """Denoiser and environment, past its reset, which needs recorded data."""
     inner = diffusion.InnerModelConfig(
         img_channels=3, num_steps_conditioning=4, cond_channels=256, depths=[2] * 4,
         channels=[64] * 4, attn_depths=[0] * 4, num_actions=ACTIONS,
@@ -98,24 +119,13 @@ def diamond(folder: Path, batch: int, passes: tuple[int, ...], *, best: bool) ->
         rew.RewEndModelConfig(512, 3, 64, 128, [2] * 4, [32] * 4, [0] * 4, ACTIONS)
     ).eval()
     _no_gradients(denoiser, judge)
-    if best:
-        options = {"freezing": True}
-        denoiser.inner_model = torch.compile(denoiser.inner_model, dynamic=False, options=options)
     env = env_of.WorldModelEnv.__new__(env_of.WorldModelEnv)
     env.rew_end_model, env.horizon, env.return_denoising_trajectory = judge, 10**9, False
     env.obs_buffer = torch.rand(batch, 4, 3, 64, 64) * 2 - 1
     env.act_buffer = torch.zeros(batch, 4, dtype=torch.long)
     env.hx_rew_end, env.cx_rew_end = torch.zeros(2, 1, batch, 512)
     env.ep_len, env.reset_dead = torch.zeros(batch, dtype=torch.long), lambda _: None
-    action = torch.zeros(batch, dtype=torch.long)
-
-    def step(sampler: Any) -> Any:
-        env.sampler = sampler
-        return env.step(action)
-
-    configs = (diffusion.DiffusionSamplerConfig(count) for count in passes)
-    samplers = [diffusion.DiffusionSampler(denoiser, config) for config in configs]
-    return [_in(torch.bfloat16 if best else None, partial(step, s)) for s in samplers]
+    return denoiser, env
 
 
 def delta_iris(folder: Path, batch: int, *, best: bool) -> Step:

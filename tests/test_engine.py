@@ -2,6 +2,7 @@
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import pytest
@@ -104,7 +105,7 @@ def test_a_program_belongs_to_its_weights_sizes_and_settings():
     with torch.no_grad():
         other.dynamics.heads.reward.bias[0] += 1
     names = {
-        name(world), name(world, 3), name(compiled(other)), name(world.with_steps(2)),
+        name(world), name(world, 3), name(compiled(other)), name(compiled(tiny_world(steps=2))),
         name(compiled(tiny_world(), dtype="float32")),
         name(compiled(tiny_world(), dtype="bfloat16")),
     }  # fmt: skip
@@ -115,8 +116,9 @@ def test_a_program_belongs_to_its_weights_sizes_and_settings():
 @pytest.mark.usefixtures("uncompiled")
 def test_environments_compile_on_request():
     world = tiny_world()
-    env = gymnasium.make("WorldSim-v0", world=world, compile=True, dtype="float32").unwrapped
-    plain = gymnasium.make("WorldSim-v0", world=world).unwrapped
+    env: Any = gymnasium.make("WorldSim-v0", world=world, compile=True, dtype="float32")
+    plain: Any = gymnasium.make("WorldSim-v0", world=world)
+    env, plain = env.unwrapped, plain.unwrapped
     assert isinstance(env.world, CompiledWorld) and not isinstance(plain.world, CompiledWorld)
     action = env.action_space.sample()
     again = pickle.loads(pickle.dumps(env))
@@ -126,7 +128,7 @@ def test_environments_compile_on_request():
         each.reset(seed=3)
         frames.append(torch.tensor(each.step(action)[0]).int())
     assert all((frames[0] - f).abs().max() <= 1 for f in frames)
-    many = gymnasium.make_vec("WorldSim-v0", 2, world=world, compile=True, dtype="bfloat16")
+    many: Any = gymnasium.make_vec("WorldSim-v0", 2, world=world, compile=True, dtype="bfloat16")
     assert many.unwrapped.world.dtype == "bfloat16"
 
 
