@@ -10,6 +10,8 @@ checkout of the peer, which is no part of this repository.
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +101,17 @@ def main(
     name = "rollout-speed-quick.json" if quick else "rollout-speed.json"
     path = out or RESULTS / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**found, "provenance": provenance()}, indent=1) + "\n")
+    path.write_text(json.dumps({**found, "provenance": provenance(command(peer))}, indent=1) + "\n")
     print(table(found))
     if not quick:
         picture(found, media or MEDIA)
     print(f"wrote {path}")
+
+
+def command(peer: tuple[str, ...]) -> str:
+    """The command line, without the folders that peers lie in here."""
+    words = ["python", *sys.orig_argv[1:]]
+    return shlex.join(w.partition("=")[0] + "=FOLDER" if w in peer else w for w in words)
 
 
 def peers(given: tuple[str, ...], batches: tuple[int, ...]) -> list[Contender]:

@@ -56,9 +56,9 @@ def checkout(folder: Path, real: dict[str, Any]) -> Iterator[None]:
         yield
     finally:
         sys.path[:] = path
-        for name in [m for m in sys.modules if m not in before or m.partition(".")[0] in OWN]:
+        for name in [m for m in sys.modules if m in STUBS or m.partition(".")[0] in OWN]:
             del sys.modules[name]
-        sys.modules.update(before)
+        sys.modules.update({k: v for k, v in before.items() if k not in sys.modules})
 
 
 def _environment(folder: Path) -> ModuleType:
