@@ -47,6 +47,8 @@ class Face:
         actions: str,
         steps: int | None,
         time_limit: int | None,
+        compile: bool = False,
+        dtype: str | None = None,
         micro_batch: int | None = None,
     ) -> None:
         check_choice("observation", observation, OBSERVATIONS)
@@ -55,8 +57,8 @@ class Face:
         check_count("time_limit", time_limit)
         check_count("micro_batch", micro_batch)
         self.source: Source = as_source(world)
-        self._found = str(torch.device(device)), steps, micro_batch
-        self.world = find_world(self.source, *self._found)
+        self._how = (str(torch.device(device)), steps, compile, dtype, micro_batch)
+        self.world = find_world(self.source, *self._how)
         spec = self.world.spec
         self.observation = observation
         self.normalized = actions == "normalized"
@@ -68,7 +70,7 @@ class Face:
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         self.__dict__.update(saved)
-        self.world = find_world(self.source, *self._found)
+        self.world = find_world(self.source, *self._how)
 
     @property
     def pixels(self) -> bool:

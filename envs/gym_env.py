@@ -81,6 +81,8 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
     - `render_mode`: `"rgb_array"` or None.
     - `steps`: denoising steps a chunk, None for the world's own.
     - `time_limit`: steps an episode, None for the world's own.
+    - `compile`: step by programs compiled for this machine, once (see `worldsim.compiled`).
+    - `dtype`: what these compute in, None for what the device multiplies fast.
     - `micro_batch`: rows the world computes together, whatever the number of environments; with
       the same number here, in `make_vec` and in TorchRL, a row is the same to the bit in all of
       them (see `worldsim.microbatch`). None takes the batch as it comes.
@@ -100,10 +102,14 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
         render_mode: Literal["rgb_array"] | None = None,
         steps: int | None = None,
         time_limit: int | None = None,
+        compile: bool = False,
+        dtype: Literal["float32", "bfloat16"] | None = None,
         micro_batch: int | None = None,
     ) -> None:
         check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
-        self.face = Face(world, device, observation, actions, steps, time_limit, micro_batch)
+        self.face = Face(
+            world, device, observation, actions, steps, time_limit, compile, dtype, micro_batch
+        )
         self.render_mode = render_mode
         self.action_space = self.face.action.space()
         self.observation_space = self.face.space()

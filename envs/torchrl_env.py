@@ -81,9 +81,13 @@ class WorldSimTorchRL(EnvBase):
         steps: int | None = None,
         time_limit: int | None = None,
         resets: bool = True,
+        compile: bool = False,
+        dtype: Literal["float32", "bfloat16"] | None = None,
         micro_batch: int | None = None,
     ) -> None:
-        face = Face(world, device, observation, actions, steps, time_limit, micro_batch)
+        face = Face(
+            world, device, observation, actions, steps, time_limit, compile, dtype, micro_batch
+        )
         super().__init__(device=face.world.device, batch_size=torch.Size(batch_size))
         self.face, self.resets = face, resets
         self.seen = "pixels" if face.pixels else "observation"

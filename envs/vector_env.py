@@ -140,13 +140,17 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         output: Literal["torch", "numpy"] | None = None,
         check_actions: bool = True,
+        compile: bool = False,
+        dtype: Literal["float32", "bfloat16"] | None = None,
         micro_batch: int | None = None,
     ) -> None:
         check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
         check_choice("output", output, (None, "torch", "numpy"))
         check_count("max_episode_steps", max_episode_steps)
         check_count("num_envs", num_envs)
-        self.face = Face(world, device, observation, actions, steps, time_limit, micro_batch)
+        self.face = Face(
+            world, device, observation, actions, steps, time_limit, compile, dtype, micro_batch
+        )
         self.num_envs, self.render_mode, self.check_actions = num_envs, render_mode, check_actions
         self.autoreset_mode = as_mode(autoreset_mode)
         self.metadata = {**self.face.metadata(), "autoreset_mode": self.autoreset_mode}

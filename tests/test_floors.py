@@ -13,8 +13,8 @@ import pytest
 
 FLOORS = (
     ("core", "config", "files", "devices", "metrics", "video", "nn", "diffusion"),
-    ("models", "rollout", "toy", "microbatch"),
-    ("world", "agents"),
+    ("models", "fan", "rollout", "toy", "microbatch"),
+    ("world", "engine", "agents"),
     ("presets", "checkpoint", "manifest", "weights", "snapshot", "worlds"),
     ("data", "train", "envs", "fidelity", "compute", "account"),
     ("__init__", "cli", "demo", "play", "benchmarks"),

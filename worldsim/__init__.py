@@ -16,6 +16,7 @@ import gymnasium
 if TYPE_CHECKING:
     from .checkpoint import load, save
     from .core import ActionSpec, Prediction, WorldError, WorldModel, WorldSpec, WorldState
+    from .engine import compiled
     from .microbatch import MicroBatched
     from .rollout import Rollout, imagine, replay
     from .snapshot import SnapshotError, SnapshotWarning, load_state, save_state
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "compiled": "engine",
     "load": "checkpoint",
     "save": "checkpoint",
     "ActionSpec": "core",
@@ -56,6 +58,7 @@ __all__ = [
     "WorldModel",
     "WorldSpec",
     "WorldState",
+    "compiled",
     "imagine",
     "load",
     "load_state",
