@@ -14,6 +14,7 @@ class Fault(NamedTuple):
 CORE, NOISE, WORLD = "tests/test_core.py", "tests/diffusion/test_noise.py", "tests/test_world.py"
 DIT, DENOISER = "worldsim/models/dit.py", "worldsim/diffusion/denoiser.py"
 GYM, VECTOR, TORCHRL = "envs/gym_env.py", "envs/vector_env.py", "envs/torchrl_env.py"
+REQUESTS = "envs/requests.py"
 PROGRAMS = "tests/test_exact.py::test_programs_against_plain_python"
 RANDOM = "tests/envs/test_vector_env.py::test_random_programs"
 MISTAKES = "tests/test_exact.py::test_every_mistake_is_named_and_changes_nothing"
@@ -60,18 +61,21 @@ PARTS = [
     Fault("stale noise at the second pass", "worldsim/diffusion/samplers.py",
           "corrupt(x, fresh(i)", "corrupt(x, fresh(0)", WORLD),
     Fault("the cache does not advance", DENOISER,
-          "return self.full[:, :, :, 1:]", "return self.full[:, :, :, :-1]", WORLD),
+          "torch.cat([self.past[:, :, :, 1:], self.joined], 3)",
+          "torch.cat([self.past, self.joined], 3)[:, :, :, :-1]", WORLD),
     Fault("a filled chunk is not seen", DENOISER,
-          "back <= self.filled[:, None]", "back < self.filled[:, None]", WORLD),
+          "place >= self.window - self.filled[:, None]",
+          "place > self.window - self.filled[:, None]", WORLD),
     Fault("the training window is one too wide", DENOISER,
           "(key > query - window)", "(key >= query - window)", "tests/diffusion/test_denoiser.py"),
     Fault("the second pass is told the last action", DENOISER,
-          "self.actions[:, 1:],", "self.actions[:, :1],", WORLD),
+          "self.actions[:, -count:]", "self.actions[:, :count]", WORLD),
     # --- models
-    Fault("times are off by the cache", DIT, "angle[-frames:]", "angle[:frames]", WORLD),
+    Fault("times are off by the cache", DIT, "turn[:, -frames:]", "turn[:, :frames]", WORLD),
     Fault("attention looks everywhere", DIT,
-          "rotate(k, angle), v, mask[:, None, None])", "rotate(k, angle), v)", WORLD),
-    Fault("all layers read the first one's cache", DIT, "cache[:, len(kvs)]", "cache[:, 0]", WORLD),
+          "attend(q, *near, mask[:, None, None])", "attend(q, *near)", WORLD),
+    Fault("all layers read the first one's cache", DIT,
+          "x[:, len(kvs)] for x", "x[:, 0] for x", WORLD),
     Fault("the VAE sees the future", "worldsim/models/vae.py",
           "before = torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], 1)",
           "before = torch.cat([x[:, 1:], torch.zeros_like(x[:, :1])], 1)",
@@ -96,7 +100,7 @@ PARTS = [
           "latents=state.latents.copy_(torch.cat([state.latents[:, 1:], latent[:, None]], 1))",
           WORLD),
     Fault("an empty place is decoded", "worldsim/world.py",
-          "first = (filled > 1)[:, None, None, None] * raw[:, 0]", "first = raw[:, 0]", WORLD),
+          "(filled > 1)[:, None, None, None] * past", "past", WORLD),
     Fault("going on is ending", "worldsim/world.py",
           "out.cont.sigmoid()", "(-out.cont).sigmoid()", WORLD),
     Fault("every seed starts alike", "worldsim/world.py",
@@ -143,7 +147,8 @@ FACES = [
     Fault("the living are reset", VECTOR,
           "fresh.where(begun, after)", "fresh.where(~begun, after)", PROGRAMS),
     Fault("final_obs is a step old", VECTOR,
-          "self._farewell(after, said, ended)", "self._farewell(now.scene, said, ended)", PROGRAMS),
+          "self._farewell(after, said, ended, broken)",
+          "self._farewell(now.scene, said, ended, broken)", PROGRAMS),
     Fault("ends are forgotten", VECTOR,
           "due=Flags(ended), ahead", "due=Flags(ended & False), ahead", PROGRAMS),
     Fault("a latent survives its reset", VECTOR,
@@ -162,11 +167,11 @@ FACES = [
           "if self.autoreset_mode is AutoresetMode.SAME_STEP else begun", PROGRAMS),
     Fault("ended rows are stepped", VECTOR,
           "mode is AutoresetMode.DISABLED and bool", "mode is None and bool", PROGRAMS),
-    Fault("rows share a seed", VECTOR,
+    Fault("rows share a seed", REQUESTS,
           "[int(seed) + row for row", "[int(seed) for row", PROGRAMS),
     Fault("info told of the wrong rows", VECTOR,
-          '"trust": said.trust}, ~begun)', '"trust": said.trust}, begun)', PROGRAMS),
-    Fault("a mask is not looked at", VECTOR,
+          "self._judged(said, broken, ~begun)", "self._judged(said, broken, begun)", PROGRAMS),
+    Fault("a mask is not looked at", REQUESTS,
           "if rows.dtype != torch.bool or tuple", "if tuple",
           "tests/envs/test_vector_env_refusals.py"),
     # --- what faces share
@@ -200,7 +205,7 @@ FACES = [
           'path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")', "path", SNAPSHOT),
     Fault("a world file's hash is not looked at", "worldsim/manifest.py",
           "if got != entry.sha256:", "if False:", "tests/test_manifest.py"),
-    Fault("links out of a world are followed", "worldsim/manifest.py",
+    Fault("links out of a world are followed", "worldsim/files.py",
           "if path.is_symlink():", "if False:", "tests/test_manifest.py"),
     Fault("weights of NaN are loaded", "worldsim/weights.py",
           "if tensor.is_floating_point() and not bool(tensor.isfinite().all()):", "if False:",
