@@ -1,4 +1,4 @@
-"""A light share of what `python -m tests.nightly.exact` checks in full."""
+"""A light share of what `python -m tests.nightly.exact --full` checks."""
 
 import json
 import subprocess

@@ -1,160 +1,155 @@
-"""The full counts of what is promised exactly: `python -m tests.nightly.exact [A1 A2 ...]`.
+"""A1 to A4, B2, B4: what is promised to the bit, and how the environments speak of it.
 
-Prints a JSON line for every row of the catalogue (goal: 0 mismatches) with the machine, and ends
-with 1 if anything was not as promised. Takes about an hour of one core; `--share 0.1` takes a tenth
-of the cases of A1, A2, A3 and B2.
+docs/exactness.md says what each promise means; `tests/exact/` holds the checks, one file each.
 """
 
-import argparse
+from __future__ import annotations
+
 import json
 import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ["OMP_NUM_THREADS"] = "1"
+import torch
+from tqdm import tqdm
 
-import torch  # noqa: E402
-from tqdm import tqdm  # noqa: E402
+from tests.exact import batches, isolation, mistakes, programs, restore
+from tests.nightly.rows import Outcome, Row, main
 
-from tests.exact import batches, isolation, mistakes, programs, restore  # noqa: E402
-from worldsim.fidelity.provenance import provenance  # noqa: E402
-
-Row = dict[str, Any]
-SHARE = 1.0  # of the cases
-A1_RUNS = (  # face, world, seeds, steps, options; runs of one group must agree seed by seed
-    ("point", "gym", "point", 100, 1000, {"observation": "latent"}),
-    ("point", "vector", "point", 100, 1000, {"observation": "latent"}),
-    ("point", "torchrl", "point", 100, 1000, {"observation": "latent"}),
-    ("point frames", "gym", "point", 100, 100, {"observation": "frame"}),
-    ("point frames", "vector", "point", 100, 100, {"observation": "frame"}),
-    ("tiny, batch 100", "vector", "tiny", 100, 1000, {"observation": "latent"}),
-    ("tiny", "gym", "tiny", 10, 1000, {"observation": "frame", "micro_batch": 1}),
-    ("tiny", "vector", "tiny", 10, 1000, {"observation": "frame", "micro_batch": 1}),
-    ("tiny", "torchrl", "tiny", 10, 1000, {"observation": "frame", "micro_batch": 1}),
-    ("car-racing", "gym", "car-racing", 3, 30, {"observation": "frame", "micro_batch": 2}),
-    ("car-racing", "vector", "car-racing", 3, 30, {"observation": "frame", "micro_batch": 2}),
+LATENT: dict[str, Any] = {"observation": "latent"}
+FRAME: dict[str, Any] = {"observation": "frame"}
+A1_RUNS = (  # group, face, world, share of the seeds, steps, options; a group agrees seed by seed
+    ("point", "gym", "point", 1.0, 1000, LATENT),
+    ("point", "vector", "point", 1.0, 1000, LATENT),
+    ("point", "torchrl", "point", 1.0, 1000, LATENT),
+    ("point frames", "gym", "point", 1.0, 100, FRAME),
+    ("point frames", "vector", "point", 1.0, 100, FRAME),
+    ("tiny, one batch", "vector", "tiny", 1.0, 1000, LATENT),
+    ("tiny", "gym", "tiny", 0.1, 1000, FRAME | {"micro_batch": 1}),
+    ("tiny", "vector", "tiny", 0.1, 1000, FRAME | {"micro_batch": 1}),
+    ("tiny", "torchrl", "tiny", 0.1, 1000, FRAME | {"micro_batch": 1}),
+    ("car-racing", "gym", "car-racing", 0.03, 30, FRAME | {"micro_batch": 2}),
+    ("car-racing", "vector", "car-racing", 0.03, 30, FRAME | {"micro_batch": 2}),
 )
+A1_QUICK = tuple(run for run in A1_RUNS if run[0] == "tiny")
 STRANGERS = 50  # steps after which another seed's life must have been another
+LIVE = (
+    "import json, sys, torch; torch.set_num_threads(1);"
+    "from tests.exact.streams import digests;"
+    "face, name, count, steps, options = json.loads(sys.argv[1]);"
+    "print(json.dumps(digests(face, name, range(count), steps, **options)))"
+)
 
 
-def part(count: int) -> int:
-    return max(1, round(count * SHARE))
-
-
-def fresh(face: str, name: str, first: int, count: int, steps: int, options: Row) -> list[str]:
-    """Digests from a process of their own."""
-    code = (
-        "import json, sys, torch; torch.set_num_threads(1);"
-        "from tests.exact.streams import digests;"
-        "face, name, first, count, steps, options = json.loads(sys.argv[1]);"
-        "print(json.dumps(digests(face, name, range(first, first + count), steps, **options)))"
-    )
-    given = json.dumps([face, name, first, count, steps, options])
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, given], capture_output=True, text=True
-    )
+def lives(face: str, name: str, count: int, steps: int, options: dict[str, Any]) -> list[str]:
+    """Digests of the seeds 0..count-1, from a process of their own."""
+    given = json.dumps([face, name, count, steps, options])
+    command = [sys.executable, "-W", "ignore", "-c", LIVE, given]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def a1() -> Row:
-    """Same seed, two new processes, every face; other seeds differ."""
+def same_seed(seeds: int) -> Outcome:
+    """Two new processes, every face; and other seeds live other lives."""
     groups: dict[str, list[str]] = {}
-    wrong = alike = 0
-    runs = [(*run[:3], part(run[3]), *run[4:]) for run in A1_RUNS]
-    for group, face, name, count, steps, options in tqdm(runs, "A1", disable=None):
-        twice = [fresh(face, name, 0, count, steps, options) for _ in range(2)]
-        wrong += sum(a != b for a, b in zip(*twice, strict=True))
-        first = groups.setdefault(group, twice[0])
-        wrong += sum(a != b for a, b in zip(first, twice[0], strict=True))
-        others = fresh(face, name, 0, 2 * count, STRANGERS, options) if steps == 1000 else twice[0]
-        alike += len(others) - len(set(others))
-    return {"runs": [run[1:] for run in runs], "mismatches": wrong, "other_seeds_alike": alike}
+    failures, compared = [], 0
+    runs = A1_RUNS if seeds >= 100 else A1_QUICK
+    for group, face, name, share, most, options in tqdm(runs, "A1", disable=None):
+        count, steps = max(1, round(seeds * share)), most if seeds >= 100 else min(most, 20)
+        first, again = (lives(face, name, count, steps, options) for _ in range(2))
+        known = groups.setdefault(group, first)
+        for seed, three in enumerate(zip(known, first, again, strict=True)):
+            compared += 1
+            if len(set(three)) > 1:
+                failures.append(f"{group} through {face}, seed {seed}: lives differ")
+        if steps >= STRANGERS:
+            others = lives(face, name, 2 * count, STRANGERS, options)
+            if len(set(others)) < len(others):
+                failures.append(f"{group} through {face}: two of {2 * count} seeds live alike")
+    return Outcome(failures=failures, figures={"lives compared": compared})
 
 
-def a2() -> Row:
-    """Saved at 1,000 moments, restored here and in another process, 200 steps each."""
-    wrong: list[str] = []
-    for name, points in (("point", part(700)), ("tiny", part(300))):
+def restored(points: int) -> Outcome:
+    """Saved at any moment, restored here and in another process."""
+    failures: list[str] = []
+    steps = 200 if points >= 1000 else 20
+    for name, share in (("point", 0.7), ("tiny", 0.3)):
+        count = max(1, round(points * share))
         with tempfile.TemporaryDirectory() as folder:
-            found = restore.run(points, name, Path(folder))
-            for differ in tqdm(found, f"A2 {name}", 2 * points, disable=None):
-                wrong += differ
-    return {
-        "points": part(700) + part(300),
-        "steps": 200,
-        "mismatches": len(wrong),
-        "which": wrong[:10],
-    }
+            found = restore.run(count, name, Path(folder), steps)
+            for differ in tqdm(found, f"A2 {name}", 2 * count, disable=None):
+                failures += [f"{name}: {told}" for told in differ]
+    return Outcome(failures=failures, figures={"steps after each": steps})
 
 
-def a3() -> Row:
+def isolated(cases: int) -> Outcome:
     """Neighbours act, reset, end, turn NaN, change places."""
-    wrong: list[Any] = []
-    for name, count in (("point", part(4000)), ("tiny", part(1000))):
-        for case in tqdm(range(count), f"A3 {name}", disable=None):
+    failures: list[str] = []
+    for name, share in (("point", 0.8), ("tiny", 0.2)):
+        for case in tqdm(range(round(cases * share)), f"A3 {name}", disable=None):
             if differ := isolation.differ(name, case):
-                wrong.append([name, case, differ])
-    return {"cases": part(4000) + part(1000), "mismatches": len(wrong), "which": wrong[:10]}
+                failures.append(f"{name}, case {case}: {differ}")
+    return Outcome(failures=failures)
 
 
-def a4() -> Row:
-    """Micro-batches; and, without them, how far rows drift with the batch."""
-    bits = {
-        f"{name}, micro_batch={rows}, {steps} steps": batches.differing_bits(name, rows, steps, n)
-        for name, rows, steps, n in (("tiny", 8, 10, 64), ("tiny", 3, 10, 64), ("point", 8, 20, 64),
-                                     ("car-racing", 8, 3, 64))
-    }  # fmt: skip
-    far = {name: batches.drift(name, 10, n) for name, n in (("tiny", 64), ("car-racing", 16))}
-    threads = {name: batches.across_threads(name, 10) for name in ("tiny", "car-racing")}
-    told = {"differing_bits": bits, "default_mode": far, "one_thread_against_two": threads}
-    return {**told, "mismatches": sum(bits.values())}
+def micro_batched(rows: int) -> Outcome:
+    """The same bits in batches of 1 to `rows`; and how far rows drift without micro-batches."""
+    steps = 10 if rows >= 64 else 2
+    runs = [("tiny", 8, steps), ("tiny", 3, steps), ("point", 8, 2 * steps)]
+    runs += [("car-racing", 8, 3)] if rows >= 64 else []
+    failures = [
+        f"{name}, micro_batch={size}: {bits} bits differ"
+        for name, size, count in runs
+        if (bits := batches.differing_bits(name, size, count, rows))
+    ]
+    figures: dict[str, Any] = {"worlds and sizes": len(runs)}
+    if rows >= 64:
+        for name, most in (("tiny", 64), ("car-racing", 16)):
+            figures[f"{name} without"] = batches.drift(name, 10, most)
+            figures[f"{name}, 1 thread against 2"] = batches.across_threads(name, 10)
+    return Outcome(failures=failures, figures=figures)
 
 
-def b2() -> Row:
-    """Generated programs against plain Python."""
-    wrong = []
-    for seed in tqdm(range(part(10_000)), "B2", disable=None):
+def spoken(count: int) -> Outcome:
+    """Generated programs of resets, partial resets and steps against plain Python."""
+    failures = []
+    for seed in tqdm(range(count), "B2", disable=None):
         try:
             programs.run(seed)
         except AssertionError as error:
-            wrong.append([seed, str(error)[:200]])
-    return {"programs": part(10_000), "mismatches": len(wrong), "which": wrong[:10]}
+            failures.append(f"program {seed}: {str(error)[:200]}")
+    return Outcome(failures=failures)
 
 
-def b4() -> Row:
-    """Bad inputs: typed errors, state bytes unchanged."""
+def mistaken(count: int) -> Outcome:
+    """Bad inputs: a typed error, and not a byte of the state changed."""
     given = list(mistakes.cases())
-    wrong = [told for case in tqdm(given, "B4", disable=None) if (told := mistakes.wrong(case))]
-    return {"cases": len(given), "mismatches": len(wrong), "which": wrong[:10]}
+    given = given[:: max(1, len(given) // count)]
+    bar = tqdm(given, "B4", disable=None)
+    return Outcome(failures=[t for case in bar if (t := mistakes.wrong(case))], tried=len(given))
 
 
-ROWS: dict[str, Callable[[], Row]] = {"A1": a1, "A2": a2, "A3": a3, "A4": a4, "B2": b2, "B4": b4}
-
-
-def main() -> int:
-    global SHARE
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("rows", nargs="*", help=f"some of {', '.join(ROWS)}; all if none is named")
-    parser.add_argument("--share", type=float, default=SHARE, help="of the cases")
-    asked = parser.parse_args()
-    SHARE = asked.share
-    torch.set_num_threads(1)
-    failed = 0
-    for name in asked.rows or ROWS:
-        start = time.perf_counter()
-        row = {"row": name, **ROWS[name](), "seconds": round(time.perf_counter() - start, 1)}
-        about = provenance(f"python -m tests.nightly.exact {name} --share {SHARE:g}")
-        print(json.dumps({**row, "provenance": about}), flush=True)
-        failed += row["mismatches"] + row.get("other_seeds_alike", 0)
-    return int(failed > 0)
-
+ROWS = (
+    Row(name="A1", promise="same seed, same bytes, in new processes and through every face",
+        unit="seeds, up to 1,000 steps each", ci=1, full=100, attempt=same_seed),
+    Row(name="A2", promise="saved at any moment, the future repeats, here and elsewhere",
+        unit="restore points", ci=4, full=1000, attempt=restored),
+    Row(name="A3", promise="a row does not know its neighbours",
+        unit="cases", ci=10, full=5000, attempt=isolated),
+    Row(name="A4", promise="micro-batched, a row does not know the size of the batch",
+        unit="rows at most", ci=4, full=64, attempt=micro_batched),
+    Row(name="B2", promise="resets, masks and ends are those of plain Python",
+        unit="programs", ci=20, full=10_000, attempt=spoken),
+    Row(name="B4", promise="bad input is a typed error and changes nothing",
+        unit="mistakes", ci=30, full=300, attempt=mistaken),
+)  # fmt: skip
 
 if __name__ == "__main__":
-    sys.exit(main())
+    torch.set_num_threads(1)
+    main(ROWS)
