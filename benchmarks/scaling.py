@@ -77,17 +77,17 @@ def train_all(plan: Plan, places: Places) -> None:
     todo = [run for run in every if not known(run, read(places.results))]
     if not todo:
         return
-    paper = exam(plan, data, places.home, places.out)
+    paper = exam(plan, data, places.home)
     width = None
     for run in todo:
         if run is every[-1]:
-            predict_first(run, plan, places)
+            predict_first(run, places)
         if run.sizes.dit.dim != width:
             torch.compiler.reset()  # past some eight kinds of code training would run uncompiled
             width = run.sizes.dit.dim
         model = trained(run, data, places.home, places.out)
         figures = measure(run, model, paper, data, plan) | {"still": still_error(paper, plan)}
-        cost = training_cost(places.out)["stages"].get(run.name, {"seconds": None})
+        cost = training_cost(places.out).get("stages", {}).get(run.name, {"seconds": None})
         append(places, "run", run.record | figures | {"seconds": cost["seconds"]})
 
 
@@ -103,7 +103,7 @@ def known(run: Run, records: list[Record]) -> bool:
     return False
 
 
-def predict_first(run: Run, plan: Plan, places: Places) -> None:
+def predict_first(run: Run, places: Places) -> None:
     """Write what the run will reach, unless that has been written before."""
     records = read(places.results)
     if of_kind(records, "prediction"):

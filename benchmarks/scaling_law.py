@@ -24,7 +24,7 @@ from worldsim.core import WorldError
 from worldsim.metrics import Interval
 
 Array = NDArray[np.float64]
-DRAWS, GRID = 20_000, 1_000
+DRAWS, GRID = 10_000, 1_000
 PARAMETERS = 3  # a, b, s
 
 

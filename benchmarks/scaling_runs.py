@@ -19,7 +19,7 @@ from tqdm import tqdm
 from worldsim.compute import Networks, training_flops, two_streams
 from worldsim.core import WorldError
 from worldsim.data.dataset import Dataset
-from worldsim.data.latents import LatentRecording, latent_cache
+from worldsim.data.latents import LatentRecording
 from worldsim.diffusion.denoiser import Clip, chunk_error, draw_levels, predict, ramp
 from worldsim.diffusion.samplers import corrupt
 from worldsim.fidelity.clips import Clips, cut_clips, even_starts
@@ -55,7 +55,7 @@ class Plan:
     sizes: Sizes
     widths: tuple[int, ...] = (80, 128, 176, 256)
     budgets: tuple[tuple[int, ...], ...] = ((1, 2, 4), (2, 4, 8), (4, 8, 16), (32,))
-    unit: float = 5e12
+    unit: float = 4e12
     lr: float = 1e-3
     batch: int = 16
     targets: int = 10
@@ -157,14 +157,13 @@ class Exam:
     vae: SpacetimeVAE
 
 
-def exam(plan: Plan, data: Dataset, home: Path, out: Path) -> Exam:
-    """Cut the clips, evenly over every validation episode."""
-    paths = data.episodes("val")
-    if not paths:
+def exam(plan: Plan, data: Dataset, home: Path) -> Exam:
+    """Cut the clips, evenly over every validation episode; `home` gets their latents."""
+    if not data.episodes("val"):
         raise WorldError(f"data: expected validation episodes in {data.folder}/val, got none; "
                          "record them with the collect command")  # fmt: skip
     vae = load_final(SpacetimeVAE(plan.sizes.vae), home / "vae").eval()
-    latents = latent_cache(vae, paths, data.info.chunk, out / "latents-val.safetensors")
+    latents = latents_of(data, "val", plan.sizes, home)
     rows, episode, first = [], [], 0
     for place, length in enumerate(latents.windows.lengths):
         starts = torch.tensor(even_starts(length, 0, plan.targets + 1, plan.clips))
