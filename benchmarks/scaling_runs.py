@@ -55,7 +55,7 @@ class Plan:
     sizes: Sizes
     widths: tuple[int, ...] = (80, 128, 176, 256)
     budgets: tuple[tuple[int, ...], ...] = ((1, 2, 4), (2, 4, 8), (4, 8, 16), (32,))
-    unit: float = 4e12
+    unit: float = 3e12
     lr: float = 1e-3
     batch: int = 16
     targets: int = 10
