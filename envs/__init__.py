@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .face import NeedsReset
-from .gym_env import EnvState, WorldSimEnv
+from .gym_env import WorldSimEnv
+from .saved import EnvState, TorchRLState, VectorEnvState
 from .scene import REASONS
 from .vector_env import WorldSimVectorEnv
 
@@ -16,6 +17,8 @@ __all__ = [
     "REASONS",
     "EnvState",
     "NeedsReset",
+    "TorchRLState",
+    "VectorEnvState",
     "WorldSimEnv",
     "WorldSimTorchRL",
     "WorldSimVectorEnv",

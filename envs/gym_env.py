@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from os import PathLike
 from typing import Any, Literal
 
@@ -13,56 +12,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldsim.core import WorldError, WorldModel, WorldState
+from worldsim.core import WorldError, WorldModel
 
 from .face import (
     CONT_THRESHOLD,
-    SEEDS,
     Face,
     LightSpec,
     NeedsReset,
     check_choice,
     check_options,
+    draw_seed,
 )
 from .keyboard import keys_to_action, neutral_action
+from .saved import EnvState, Episode, Rng
+from .scene import NOT_FINITE, REASONS, UNTRUSTED, keep_finite
 from .source import SharedWorld
-from .trust import UNTRUSTED, Caution, beside, told
-
-
-@dataclass(frozen=True, kw_only=True)
-class Episode:
-    """Where one episode stands.
-
-    Attributes:
-        state: the world's state, one row.
-        seed: drawn when the environment was seeded; names all its episodes' randomness.
-        number: episodes since then.
-        steps: steps since the reset.
-        over: whether only a reset may follow.
-    """
-
-    state: WorldState
-    seed: int
-    number: int
-    steps: int
-    over: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class EnvState:
-    """All that the future of a `WorldSimEnv` depends on, its action sampler apart.
-
-    Attributes:
-        world: the world's name.
-        episode: where the episode stands.
-        rng: the state of `env.np_random`.
-        rng_seed: the seed it began with, -1 if unknown.
-    """
-
-    world: str
-    episode: Episode
-    rng: dict[str, Any]
-    rng_seed: int
+from .trust import Caution, beside, told
 
 
 class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
@@ -98,6 +63,9 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
     Terminated when the world gives going on less than even odds; truncated after `time_limit`
     steps. Steps before a reset or after the end raise `gymnasium.error.ResetNeeded`.
 
+    A dream in which a NaN or an infinity arises is truncated, too: `info["reason"]` is then
+    "not finite", the reward 0, and the observation that of the step before.
+
     ## Trust
     `info["trust"]` is the probability that the dream still tracks reality, "unknown" where nobody
     calibrated the world (docs/trust.md). Below `trust_threshold` an environment made with
@@ -120,6 +88,11 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
     - `render_mode`: `"rgb_array"` or None.
     - `steps`: denoising steps a chunk, None for the world's own.
     - `time_limit`: steps an episode, None for the world's own.
+    - `compile`: step by programs compiled for this machine, once (see `worldsim.compiled`).
+    - `dtype`: what these compute in, None for what the device multiplies fast.
+    - `micro_batch`: rows the world computes together, whatever the number of environments; with
+      the same number here, in `make_vec` and in TorchRL, a row is the same to the bit in all of
+      them (see `worldsim.microbatch`). None takes the batch as it comes.
     - `trust`: `"report"`, `"penalise"` or `"truncate"`, with `trust_threshold` and `trust_penalty`.
 
     `play(env, noop=env.unwrapped.noop)` of `gymnasium.utils.play` drives it by keyboard: W A S D
@@ -137,12 +110,17 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
         render_mode: Literal["rgb_array"] | None = None,
         steps: int | None = None,
         time_limit: int | None = None,
+        compile: bool = False,
+        dtype: Literal["float32", "bfloat16"] | None = None,
+        micro_batch: int | None = None,
         trust: Literal["report", "penalise", "truncate"] = "report",
         trust_threshold: float = 0.5,
         trust_penalty: float = 1.0,
     ) -> None:
         check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
-        self.face = Face(world, device, observation, actions, steps, time_limit)
+        self.face = Face(
+            world, device, observation, actions, steps, time_limit, compile, dtype, micro_batch
+        )
         self.caution = Caution.towards(self.face.world, trust, trust_threshold, trust_penalty)
         self.render_mode = render_mode
         self.action_space = self.face.action.space()
@@ -181,16 +159,20 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
         if episode.over:
             raise NeedsReset("the episode is over: call env.reset() before the next env.step()")
         state, said = self.world.step(episode.state, values[None].to(self.world.device))
+        state, said, broken = keep_finite(episode.state, state, said)
         given, stops = self.caution.reward(said), self.caution.stops(said)
-        heads = torch.stack([given, said.reward, said.cont, said.trust, stops.to(given)])
-        reward, raw, cont, trust, untrusted = heads[:, 0].tolist()
+        reason = NOT_FINITE * broken + UNTRUSTED * stops
+        heads = torch.stack([given, said.reward, said.cont, said.trust, reason.to(given)])
+        reward, raw, cont, trust, code = heads[:, 0].tolist()
         steps = episode.steps + 1
-        terminated, truncated = cont < CONT_THRESHOLD, steps >= self.face.time_limit
-        truncated = truncated or bool(untrusted)
+        terminated = cont < CONT_THRESHOLD
+        truncated = code > 0 or steps >= self.face.time_limit
         after = replace(episode, state=state, steps=steps, over=terminated or truncated)
-        info = {"steps": steps, "cont": cont, "trust": told(trust), **beside(raw, self.caution)}
-        if untrusted:
-            info["reason"] = UNTRUSTED
+        info: dict[str, Any] = {"steps": steps}
+        if code > 0:
+            info["reason"] = REASONS[int(code)]
+        if code != NOT_FINITE:
+            info |= {"cont": cont, "trust": told(trust), **beside(raw, self.caution)}
         return self._enter(after), reward, terminated, truncated, info
 
     def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
@@ -205,12 +187,15 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
     # --- Saving and restoring ---------------------------------------------------------------------
 
     def get_state(self) -> EnvState:
-        """All that the future depends on; `set_state` makes it repeat bit for bit."""
+        """All that the future depends on; `set_state` makes it repeat bit for bit.
+
+        `worldsim.save_state(path, env.get_state(), env.world)` puts it on a disk, and
+        `worldsim.load_state(path, EnvState, env.world)` reads it, in another process say.
+        """
         return EnvState(
             world=self.world.spec.name,
             episode=self._running("get_state"),
-            rng=deepcopy(dict(self.np_random.bit_generator.state)),
-            rng_seed=self.np_random_seed,
+            rng=Rng.of(self.np_random, self.np_random_seed),
         )
 
     @torch.no_grad()
@@ -221,12 +206,11 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
         """
         if not isinstance(saved, EnvState):
             raise WorldError(f"saved: expected an EnvState, got {type(saved).__name__}")
-        self._check_fits(saved)
-        rng = np.random.default_rng()
-        rng.bit_generator.state = deepcopy(saved.rng)
+        saved.check(self.world, None if self._episode is None else self._episode.state)
+        rng = saved.rng.generator()
         state = saved.episode.state.to(self.world.device)
         self._episode, self._frames = replace(saved.episode, state=state), None
-        self._np_random, self._np_random_seed, self._seeded = rng, saved.rng_seed, rng
+        self._np_random, self._np_random_seed, self._seeded = rng, saved.rng.seed, rng
 
     # --- Keyboard ---------------------------------------------------------------------------------
 
@@ -251,7 +235,7 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
         last = self._episode
         if last is None or self.np_random is not self._seeded:
             self._seeded = self.np_random
-            seed, number = int(self.np_random.integers(SEEDS)), 0
+            seed, number = draw_seed(self.np_random), 0
         else:
             seed, number = last.seed, last.number + 1
         key = torch.tensor([[seed, number]], dtype=torch.int64, device=self.world.device)
@@ -274,19 +258,3 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
     @torch.no_grad()
     def _decode(self, episode: Episode) -> NDArray[np.uint8]:
         return self.world.decode(episode.state)[0].cpu().numpy()
-
-    def _check_fits(self, saved: EnvState) -> None:
-        world, state = self.world, saved.episode.state
-        if saved.world != world.spec.name:
-            raise WorldError(f"saved: expected a state of {world.spec.name}, got {saved.world}")
-        if self._episode is not None:
-            model = self._episode.state
-        else:
-            model = world.reset(torch.zeros(1, 2, dtype=torch.int64, device=world.device))
-        for field in fields(model):
-            want, got = getattr(model, field.name), getattr(state, field.name)
-            if (want.shape, want.dtype) != (got.shape, got.dtype):
-                raise WorldError(
-                    f"saved: expected {field.name} {want.dtype} of shape {tuple(want.shape)}, "
-                    f"got {got.dtype} of shape {tuple(got.shape)}"
-                )

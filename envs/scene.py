@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import nan
 
 import torch
 from torch import Tensor
 
-from worldsim.core import WorldModel, WorldState
+from worldsim.core import Prediction, WorldModel, WorldState
+from worldsim.microbatch import MicroBatched
 
 START_ROWS = 32
 """Rows begun together on an accelerator: launches cost more there than rows do."""
 
 REASONS = ("", "not finite", "untrusted")
 """Why an episode was truncated, where it was not the time limit, by the codes of vector envs."""
+
+NOT_FINITE, UNTRUSTED = (REASONS.index(reason) for reason in ("not finite", "untrusted"))
 
 Clip = tuple[Tensor, Tensor]
 """Frames `(B, k * c, H, W, 3)` and actions `(B, k, *action)` to start from."""
@@ -59,6 +63,23 @@ def see(world: WorldModel, state: WorldState, pixels: bool) -> Scene:
     return Scene(state, world.decode(state) if pixels else None)
 
 
+def keep_finite(
+    before: WorldState, after: WorldState, said: Prediction
+) -> tuple[WorldState, Prediction, Tensor]:
+    """A step whose rows are finite, and which of them `(B,)` were not; no host sync.
+
+    A row with a NaN or an infinity is over: it shows what it showed before the step, earns nothing,
+    foresees no end, and its trust is unknown. A sum is finite only where all its terms are.
+    """
+    total = after.latent.flatten(1).sum(1, dtype=torch.float32) + said.reward + said.cont
+    broken = ~total.isfinite()
+    mask = broken.reshape(-1, *[1] * (after.latents.ndim - 1))
+    held = replace(after, latents=torch.where(mask, before.latents, after.latents))
+    told = {"reward": 0, "cont": 1, "trust": nan}
+    kept = {name: getattr(said, name).masked_fill(broken, fill) for name, fill in told.items()}
+    return held, replace(said, **kept), broken
+
+
 def next_keys(key: Tensor) -> Tensor:
     """The keys `(B, 2)` of the episodes that follow those of `key`."""
     return torch.stack([key[:, 0], key[:, 1] + 1], 1)
@@ -74,7 +95,10 @@ def begin(
     one size, whoever begins beside them: kernels may round differently in a batch of another shape,
     and so a start would depend on how many neighbours happened to end in the same step.
     """
-    size = 1 if world.device.type == "cpu" else min(START_ROWS, len(key))
+    if isinstance(world, MicroBatched):
+        size = world.rows  # it would fill up to this anyway
+    else:
+        size = 1 if world.device.type == "cpu" else min(START_ROWS, len(key))
     asked = rows.nonzero()[:, 0]
     groups = []
     for group in asked.split(size):

@@ -18,7 +18,6 @@ from worldsim.core import Prediction, WorldError, WorldModel
 
 MODES = ("report", "penalise", "truncate")
 UNKNOWN = "unknown"
-UNTRUSTED = "untrusted"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,5 +98,19 @@ def test_trust_of_real_steps_only(data):
     from worldsim.fidelity.horizon import Dreamt
 
     flat = torch.zeros(1, 8)
-    said, true = trusted.judged(clip, Dreamt(flat, flat, flat, flat + 0.7), 0.5)
-    assert len(said) == int(clip.valid.sum()) < 8 and true.all()
+    said, mse = trusted.judged(clip, Dreamt(flat, flat, flat, flat + 0.7))
+    assert len(said) == len(mse) == int(clip.valid.sum()) < 8
+
+
+def test_figures_of_trust_with_known_answers():
+    said = torch.tensor([0.95, 0.95, 0.05, 0.05])
+    mse = torch.tensor([0.001, 0.1, 0.1, 0.1])
+    found = trusted.trust_figures(said, mse, 0.01)
+    assert found["tracking"] == 0.25 and found["auroc"] == pytest.approx(5 / 6)
+    assert found["trusted_wrongly"] == 0.5 and found["distrusted_wrongly"] == 0
+    assert found["ece"] == pytest.approx((0.45 + 0.05) / 2, abs=1e-6)
+    bins = found["reliability"]
+    assert bins["psnr"][0] == pytest.approx(10) and bins["psnr"][9] == pytest.approx(
+        12.97, abs=0.01
+    )
+    assert bins["count"] == [2, 0, 0, 0, 0, 0, 0, 0, 0, 2]

@@ -8,24 +8,13 @@ import torch
 
 from tests.contracts import WorldContract
 from tests.world_folders import refused
-from tests.worlds import BUTTONS, CAR, tiny_world
+from tests.worlds import BUTTONS, CAR, tiny_world, with_doubts
 from worldsim.checkpoint import load, save
 from worldsim.core import ActionSpec, WorldError, WorldModel, row_keys
 from worldsim.manifest import TRUST
 from worldsim.metrics import auroc, reliability
-from worldsim.trust import SIGNS, Trust, embed_action, nearest
+from worldsim.trust import SIGNS, embed_action, nearest
 from worldsim.world import DiffusionWorld
-
-
-def with_doubts(world: DiffusionWorld, seed: int = 0) -> DiffusionWorld:
-    """The world with a judge of random weights, so that every sign counts."""
-    trust, g = Trust(world.spec), torch.Generator().manual_seed(seed)
-    for name, buffer in trust.named_buffers():
-        buffer.copy_(0.3 * torch.randn(buffer.shape, generator=g))
-        if name in ("scale", "high", "low"):
-            buffer.fill_({"scale": 1.0, "high": 1e3, "low": -1e3}[name])
-    trust.sampling.copy_(world.config.sampling.numbers)
-    return world.with_trust(trust)
 
 
 class TestDoubts(WorldContract):

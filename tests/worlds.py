@@ -8,6 +8,7 @@ from worldsim.models.dit import DiTConfig
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.heads import HeadsConfig
 from worldsim.models.vae import SpacetimeVAE, VAEConfig
+from worldsim.trust import Trust
 from worldsim.world import DiffusionWorld, Sampling, Starts, WorldConfig
 
 CAR = ActionSpec(kind="continuous", low=(-1.0, 0.0, 0.0), high=(1.0, 1.0, 1.0))
@@ -58,3 +59,19 @@ def tiny_world(
         sampling=Sampling(steps=steps),
     )  # fmt: skip
     return DiffusionWorld(config, vae, dynamics, Starts(clips.to(torch.uint8), actions))
+
+
+def make_tiny(device: torch.device | str = "cpu") -> DiffusionWorld:
+    """`tiny_world` by name, for other processes: "tests.worlds:make_tiny"."""
+    return tiny_world().to(device)
+
+
+def with_doubts(world: DiffusionWorld, seed: int = 0) -> DiffusionWorld:
+    """The world with a judge of random weights, so that every sign counts."""
+    trust, g = Trust(world.spec), torch.Generator().manual_seed(seed)
+    for name, buffer in trust.named_buffers():
+        buffer.copy_(0.3 * torch.randn(buffer.shape, generator=g))
+        if name in ("scale", "high", "low"):
+            buffer.fill_({"scale": 1.0, "high": 1e3, "low": -1e3}[name])
+    trust.sampling.copy_(world.config.sampling.numbers)
+    return world.with_trust(trust)

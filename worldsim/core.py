@@ -75,6 +75,13 @@ class ActionSpec:
         low, high = _ends(self.low, self.high, actions.device)
         return (low + (actions + 1) / 2 * (high - low)).clamp(low, high)
 
+    def to_normalized(self, actions: Tensor) -> Tensor:
+        """`from_normalized` backwards: every entry of a box from -1 to 1; NaN stays NaN."""
+        if self == self.normalized():
+            return actions
+        low, high = _ends(self.low, self.high, actions.device)
+        return 2 * (actions - low) / (high - low) - 1
+
     def unknown(self, *batch: int, device: torch.device | str | None = None) -> Tensor:
         """What stands for "no action known", `(*batch, *shape)`."""
         fill = float("nan") if self.kind == "continuous" else -1

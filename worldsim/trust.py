@@ -95,7 +95,7 @@ class Trust(nn.Module):
 
     def signs(
         self, state: WorldState, action: Tensor, answers: list[Tensor], heads: tuple[Tensor, Tensor]
-    ) -> Tensor:  # noqa: E501
+    ) -> Tensor:
         """Signs (B, S) of the step that leads from `state` to the last of `answers`.
 
         answers: what each denoising pass took for the next latent. heads: logits of reward and end.
@@ -169,8 +169,7 @@ def embed_action(spec: ActionSpec, action: Tensor) -> Tensor:
     if spec.kind == "discrete":
         known = F.one_hot(action.clamp(min=0), spec.n).to(torch.float32)
         return known * (action >= 0)[:, None]
-    low, high = (action.new_tensor(x) for x in (spec.low, spec.high))
-    return ((2 * action - low - high) / (high - low)).nan_to_num(0)
+    return spec.to_normalized(action).nan_to_num(0)
 
 
 def nearest(x: Tensor, bank: Tensor) -> Tensor:

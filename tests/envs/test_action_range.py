@@ -50,6 +50,8 @@ def test_ends_are_exact_and_nothing_leaves_the_range():
     drawn = torch.rand(1000, 3) * 2 - 1
     CAR.check(CAR.from_normalized(drawn), (1000,))
     assert torch.equal(unit.from_normalized(drawn), drawn)
+    torch.testing.assert_close(CAR.to_normalized(CAR.from_normalized(drawn)), drawn)
+    assert torch.equal(unit.to_normalized(drawn), drawn)
 
 
 def test_discrete_actions_have_no_range():

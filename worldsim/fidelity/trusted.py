@@ -17,31 +17,39 @@ TRUSTED = 0.5
 STEPS = (1, 2, 4, 8, 16, 32, 60)
 
 
-def judged(clips: Clips, dreamt: Dreamt, bound: float) -> tuple[Tensor, Tensor]:
-    """What was said of every real step of the dreams, (M,), and whether it tracked reality."""
+def judged(clips: Clips, dreamt: Dreamt) -> tuple[Tensor, Tensor]:
+    """What was said of every real step of the dreams and its error, (M,) each."""
     valid = clips.valid[:, : dreamt.mse.shape[1]]
-    return dreamt.trust[valid], (dreamt.mse <= bound)[valid]
+    return dreamt.trust[valid], dreamt.mse[valid]
 
 
-def trust_figures(said: Tensor, true: Tensor) -> dict[str, Any]:
-    """Discrimination and calibration of probabilities `said` (M,) that were `true` (M,) or not."""
+def trust_figures(said: Tensor, mse: Tensor, bound: float) -> dict[str, Any]:
+    """Discrimination and calibration of probabilities `said` (M,) that `mse` (M,) is in bounds.
+
+    psnr: of the mean error of each bin of what was said, dB; NaN where nothing was.
+    """
+    true = mse <= bound
     bins = reliability(said, true)
+    place = (said * len(bins.count)).long().clamp(0, len(bins.count) - 1)
+    error = torch.bincount(place, mse.double(), len(bins.count)) / torch.tensor(bins.count)
     return {
         "steps": len(said),
         "tracking": true.float().mean().item(),
         "auroc": auroc(said, true),
         "ece": bins.ece,
-        "reliability": {"said": bins.said, "true": bins.true, "count": bins.count},
+        "reliability": {"said": bins.said, "true": bins.true, "count": bins.count,
+                        "psnr": psnr(error).tolist()},
         "trusted_wrongly": (~true[said >= TRUSTED]).float().mean().item(),
         "distrusted_wrongly": true[said < TRUSTED].float().mean().item(),
-    }
+    }  # fmt: skip
 
 
 def summarise(parts: dict[str, tuple[Clips, Dreamt]], bound: float) -> dict[str, Any]:
     """Figures of every kind of start, of all harmed ones together, and of all together."""
-    found = {name: judged(*part, bound) for name, part in parts.items()}
-    kinds = {name: trust_figures(*pair) for name, pair in found.items()}
-    kinds["all"] = trust_figures(*(torch.cat(x) for x in zip(*found.values(), strict=True)))
+    found = {name: judged(*part) for name, part in parts.items()}
+    kinds = {name: trust_figures(*pair, bound) for name, pair in found.items()}
+    said, mse = (torch.cat(x) for x in zip(*found.values(), strict=True))
+    kinds["all"] = trust_figures(said, mse, bound)
     return {"bound_psnr": float(psnr(torch.tensor(bound))), "kinds": kinds}
 
 
