@@ -141,9 +141,11 @@ class WorldSimTorchRL(EnvBase):
         state, said, broken = keep_finite(before, *world.step(before, action))
         out = self._told(see(world, state, self.face.pixels), batch)
         out["reward"] = said.reward.reshape(*batch, 1)
-        out["terminated"] = (said.cont < CONT_THRESHOLD).reshape(*batch, 1)
-        over = broken | (state.age >= self.face.time_limit)
-        out["truncated"] = over.reshape(*batch, 1)
+        terminated = said.cont < CONT_THRESHOLD
+        truncated = broken | (state.age >= self.face.time_limit)
+        ends = {"terminated": terminated, "truncated": truncated, "done": terminated | truncated}
+        for name, flag in ends.items():
+            out[name] = flag.reshape(*batch, 1)
         return out
 
     def any_done(self, tensordict: TensorDictBase) -> bool:
