@@ -19,7 +19,7 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from benchmarks import speed_peers
+from benchmarks import page, speed_peers
 from benchmarks.speed_fidelity import drift, errors
 from benchmarks.speed_parts import (
     Contender,
@@ -38,7 +38,7 @@ from worldsim.core import WorldError
 from worldsim.fidelity.provenance import provenance
 
 RESULTS = Path(__file__).resolve().parent / "results"
-MEDIA = Path(__file__).resolve().parents[1] / "docs/media"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
 def main(
@@ -104,7 +104,9 @@ def main(
     path.write_text(json.dumps({**found, "provenance": provenance(command(peer))}, indent=1) + "\n")
     print(table(found))
     if not quick:
-        picture(found, media or MEDIA)
+        picture(found, media or DOCS / "media")
+        if out is None:
+            page.put(DOCS / "speed.md", table(found))
     print(f"wrote {path}")
 
 

@@ -27,6 +27,7 @@ from worldsim.models.vae import SpacetimeVAE
 from worldsim.presets import small
 from worldsim.train.pipeline import load_final
 
+from . import page
 from . import scaling_pictures as pictures
 from . import scaling_report as report
 from .scaling_report import law_of, measures, of_kind
@@ -138,7 +139,7 @@ def draw(plan: Plan, places: Places) -> None:
     records = read(places.results)
     report.check_whole(records)
     if places.page.exists():
-        report.write(places.page, records)
+        page.put(places.page, report.report(records))
     picture = pictures.law_picture(records)
     video.save_picture(places.media / "scaling.png", picture)
     data, shown = open_dataset(places.data), report.shown(records)

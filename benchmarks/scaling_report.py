@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +11,6 @@ from worldsim.metrics import Interval, psnr
 from .scaling_law import Law, fit_law
 
 Record = dict[str, Any]
-BEGIN, END = "<!-- report -->", "<!-- /report -->"
 
 
 def of_kind(records: list[Record], kind: str) -> list[Record]:
@@ -58,14 +56,6 @@ def report(records: list[Record]) -> str:
     parts = [runs_table(records), equal_compute(records), prediction_table(records),
              terms_table(records), "\n".join(sentences(records))]  # fmt: skip
     return "\n\n".join(parts)
-
-
-def write(page: Path, records: list[Record]) -> None:
-    """Put the report between the page's two marks."""
-    text = page.read_text()
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    page.write_text(f"{before}{BEGIN}\n\n{report(records)}\n\n{END}{after}")
 
 
 def runs_table(records: list[Record]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import log
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +85,7 @@ def table(found: Found) -> str:
 
 
 def picture(found: Found, folder: Path) -> None:
-    """Bars of CPU time an env step, on a logarithmic scale, into FOLDER/speed.png."""
+    """Bars of CPU time an env step into FOLDER/speed.png."""
     blocks = []
     for batch in sorted({r["batch"] for r in found["rows"]}):
         rows = [r for r in found["rows"] if r["batch"] == batch and r["side"] == 64 and r["pixels"]]
@@ -99,12 +98,11 @@ def picture(found: Found, folder: Path) -> None:
 
 def _block(head: str, rows: list[dict[str, Any]]) -> video.Picture:
     times = [r["cpu_ms_per_env_step"] for r in rows]
-    low, high = log(min(times)) - 1.15, log(max(times))
     lines = [video.label(head, NAME + BAR + VALUE + 2 * video.GAP, LINE)]
     for r, time in zip(rows, times, strict=True):
         strip = np.full((LINE, BAR, 3), video.PAPER, np.uint8)
-        strip[3:-3] = video.bar((log(time) - low) / (high - low), BAR, LINE - 6)
-        name = f"{r['name']}, {r['mode']}, {r['passes']} pass"
+        strip[3:-3] = video.bar(time / max(times), BAR, LINE - 6)
+        name = f"{r['name']}, {r['mode']}, {r['passes']} pass{'es' * (r['passes'] > 1)}"
         parts = [video.label(name, NAME, LINE), strip, video.label(f"{time:.2f}", VALUE, LINE)]
         lines.append(video.beside(parts))
     return video.below(lines)

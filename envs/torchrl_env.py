@@ -149,11 +149,13 @@ class WorldSimTorchRL(EnvBase):
         state, said, broken = keep_finite(before, *world.step(before, action))
         out = self._told(see(world, state, self.face.pixels), batch)
         out["reward"] = self.caution.reward(said).reshape(*batch, 1)
-        out["terminated"] = (said.cont < CONT_THRESHOLD).reshape(*batch, 1)
-        over = broken | self.caution.stops(said) | (state.age >= self.face.time_limit)
-        out["truncated"] = over.reshape(*batch, 1)
-        values = {"trust": said.trust.nan_to_num(0), "raw_reward": said.reward}
-        out.update({name: values[name].reshape(*batch, 1) for name in self.judged})
+        terminated = said.cont < CONT_THRESHOLD
+        truncated = broken | self.caution.stops(said) | (state.age >= self.face.time_limit)
+        ends = {"terminated": terminated, "truncated": truncated, "done": terminated | truncated}
+        judged = {"trust": said.trust.nan_to_num(0), "raw_reward": said.reward}
+        told = ends | {name: judged[name] for name in self.judged}
+        for name, value in told.items():
+            out[name] = value.reshape(*batch, 1)
         return out
 
     def any_done(self, tensordict: TensorDictBase) -> bool:

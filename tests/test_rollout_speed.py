@@ -1,5 +1,6 @@
 """The speed benchmark on a small world and on made-up figures; speed itself is never tested."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -98,3 +99,8 @@ def test_a_peer_is_imported_from_its_checkout_and_leaves_no_trace(tmp_path: Path
     assert sys.modules == before and str(tmp_path / "src") not in sys.path
     with pytest.raises(WorldError, match="peer: expected diamond=FOLDER"):
         rollout_speed.peers((f"iris={tmp_path}",), (1,))
+
+
+def test_the_page_shows_the_results(root: Path):
+    found = json.loads((root / "benchmarks/results/rollout-speed.json").read_text())
+    assert speed_report.table(found) in (root / "docs/speed.md").read_text()

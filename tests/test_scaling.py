@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from benchmarks import scaling, scaling_runs
+from benchmarks import page, scaling, scaling_runs
 from benchmarks import scaling_report as report
 from benchmarks.scaling import Places, draw, read, train_all
 from benchmarks.scaling_law import fit_law
@@ -61,9 +61,11 @@ def places(tmp_path: Path, data: Dataset) -> Places:
     (home / "vae").mkdir(parents=True)
     weights = {k: v.contiguous() for k, v in SpacetimeVAE(SIZES.vae).state_dict().items()}
     save_file(weights, home / "vae/final.safetensors")
-    page = tmp_path / "page.md"
-    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    return Places(data.folder, home, tmp_path / "out", tmp_path / "r.jsonl", page, tmp_path / "m")
+    written = tmp_path / "page.md"
+    written.write_text(f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n")
+    return Places(
+        data.folder, home, tmp_path / "out", tmp_path / "r.jsonl", written, tmp_path / "m"
+    )
 
 
 def test_steps_meet_the_budgets_and_flops_are_those_of_the_account(data: Dataset):

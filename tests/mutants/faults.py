@@ -186,7 +186,7 @@ FACES = [
     Fault("TorchRL's episodes repeat", TORCHRL,
           "self._begun += int(rows.sum())", "self._begun += 1", PROGRAMS),
     Fault("TorchRL never terminates", TORCHRL,
-          "(said.cont < CONT_THRESHOLD).reshape", "(said.cont < 0).reshape", PROGRAMS),
+          "terminated = said.cont < CONT_THRESHOLD", "terminated = said.cont < 0", PROGRAMS),
     Fault("TorchRL's seed is another stream", TORCHRL,
           "draw_seed(np_random(seed % SEEDS)[0])", "seed % SEEDS", PROGRAMS),
     # --- on disk
