@@ -29,11 +29,11 @@ from worldsim.account import Use
 from worldsim.account import table as account_table
 from worldsim.checkpoint import load, save
 from worldsim.compute import Networks
-from worldsim.core import ActionSpec
+from worldsim.core import ActionSpec, WorldError
 from worldsim.data.dataset import RESERVED_SEED, open_dataset
 from worldsim.demo import run_demo
 from worldsim.devices import device_named
-from worldsim.fidelity import evaluate
+from worldsim.fidelity import evaluate, renew_trust
 from worldsim.fidelity.calibration import calibrate as fit_trust
 from worldsim.fidelity.lines import table
 from worldsim.fidelity.show import describe
@@ -166,6 +166,7 @@ def evaluate_world(
     run: Path | None = None,
     quick: bool = False,
     twins: Path | None = None,
+    only_trust: bool = False,
     device: str = "cpu",
     threads: int | None = None,
 ) -> None:
@@ -177,13 +178,22 @@ def evaluate_world(
         run: the training run: its teacher is compared with the student, its logs tell the cost.
         quick: a tenth of the work, printed only.
         twins: what `python -m benchmarks.twins` wrote: the noise floor.
+        only_trust: renew only what the world's card says of safe horizon and trust.
         device: where to compute.
         threads: CPU threads; all by default.
     """
     _threads(threads)
     teacher = None if run is None else str(run)
     floor = None if twins is None else json.loads(twins.read_text())
-    card = evaluate(world, data, teacher=teacher, run=run, quick=quick, device=device, twins=floor)
+    if only_trust:
+        loaded = load(world, device)
+        if loaded.card is None:
+            raise WorldError(f"{world}: expected a card to renew; measure all of it first")
+        card = renew_trust(loaded.card, loaded, data, twins=floor)
+    else:
+        card = evaluate(
+            world, data, teacher=teacher, run=run, quick=quick, device=device, twins=floor
+        )
     print(table(card["lines"]))
     if not quick:
         folder = ROOT / world if world in names() else Path(world)

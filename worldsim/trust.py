@@ -23,7 +23,7 @@ SIGNS = ("disagreement", "unseen", "unlikely_move", "strange", "reward_entropy",
 
 PARTS = 24  # principal components by which latents are compared
 BANK = 512  # recorded latents that a new one is compared with
-HIDDEN = 32  # width of the judge
+FEATURES = 2 + 3 * len(SIGNS)  # that the judge looks at: see `Trust.features`
 TINY = 1e-4
 
 
@@ -36,7 +36,7 @@ class Trust(nn.Module):
         centre (D,), basis (D, P): recorded latents and their principal components, whitened.
         bank: (M, P) recorded latents; moves: (M, P + A) with the action taken there.
         shift, scale: (F,) that centre and scale features; low, high: (F,) that they are held to.
-        first, first_bias, second, second_bias, last, last_bias: the judge's layers.
+        weight (F,), bias (): the judge's, a logistic regression.
     """
 
     sampling: Tensor
@@ -49,24 +49,19 @@ class Trust(nn.Module):
     scale: Tensor
     low: Tensor
     high: Tensor
-    first: Tensor
-    first_bias: Tensor
-    second: Tensor
-    second_bias: Tensor
-    last: Tensor
-    last_bias: Tensor
+    weight: Tensor
+    bias: Tensor
 
     def __init__(self, spec: WorldSpec) -> None:
         super().__init__()
         self.action = spec.action
         size = torch.Size(spec.latent_shape).numel()
-        parts, inputs = min(PARTS, size), feature_count(spec)
+        parts, inputs = min(PARTS, size), FEATURES
         shapes: dict[str, tuple[int, ...]] = {
             "sampling": (3,), "bound": (), "centre": (size,), "basis": (size, parts),
             "bank": (BANK, parts), "moves": (BANK, parts + action_width(spec.action)),
             "shift": (inputs,), "scale": (inputs,), "low": (inputs,), "high": (inputs,),
-            "first": (inputs, HIDDEN), "first_bias": (HIDDEN,), "second": (HIDDEN, HIDDEN),
-            "second_bias": (HIDDEN,), "last": (HIDDEN,), "last_bias": (),
+            "weight": (inputs,), "bias": (),
         }  # fmt: skip
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape))
@@ -139,24 +134,21 @@ class Trust(nn.Module):
     def features(self, state: WorldState) -> Tensor:
         """What the judge looks at, (B, F): all of it is in the state."""
         age = state.age.to(state.doubt.dtype)[:, None]
-        action = embed_action(self.action, state.actions[:, -1])
-        return torch.cat([age.log1p(), age / 50, state.doubt.flatten(1), action], 1)
+        return torch.cat([age.log1p(), age / 50, state.doubt.flatten(1)], 1)
+
+    def scaled(self, features: Tensor) -> Tensor:
+        """Features (..., F) held to the range they were fitted on, centred and scaled."""
+        x = torch.minimum(torch.maximum(features, self.low), self.high)
+        return (x - self.shift) / self.scale
 
     def judge(self, features: Tensor) -> Tensor:
-        """Log-odds (B,) that the dream tracks reality."""
-        x = torch.minimum(torch.maximum(features, self.low), self.high)
-        h = F.silu(((x - self.shift) / self.scale) @ self.first + self.first_bias)
-        h = F.silu(h @ self.second + self.second_bias)
-        return (h * self.last).sum(-1) + self.last_bias  # one column would round by its row's place
+        """Log-odds (...) that the dream tracks reality."""
+        # not a product with one column: that would round by a row's place
+        return (self.scaled(features) * self.weight).sum(-1) + self.bias
 
     def forward(self, state: WorldState) -> Tensor:
         """Probability (B,) that the dream still tracks reality."""
         return self.judge(self.features(state)).sigmoid()
-
-
-def feature_count(spec: WorldSpec) -> int:
-    """Features the judge looks at."""
-    return 2 + 3 * len(SIGNS) + action_width(spec.action)
 
 
 def action_width(action: ActionSpec) -> int:

@@ -3,6 +3,6 @@
 `evaluate` gives the fidelity card; `python -m benchmarks.fidelity` prints and writes it.
 """
 
-from .card import evaluate
+from .card import evaluate, renew_trust
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "renew_trust"]

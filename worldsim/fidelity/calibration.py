@@ -28,12 +28,9 @@ from .clips import Clips, cut_clips, even_starts
 LOOK_EVERY = 3  # steps between those whose frames are compared
 BANK_EPISODES = 48  # training episodes that the bank of latents is drawn from
 GOLDEN = 0.6180339887498949  # its multiples spread evenly, however many there are
-FOLDS = 5  # of the episodes, each judged by nets that have not seen it
-EPOCHS = 60
-WEIGHT_DECAY = 1.0
-LEAST_SPREAD = 1.0  # of a feature: what varies less is not blown up, or nets fit its noise
-NOISE = 0.5  # on features, in spreads, while fitting
-JUDGE = ("first", "first_bias", "second", "second_bias", "last", "last_bias")
+FOLDS = 5  # of the episodes, each judged by a regression that has not seen it
+RIDGE = 1e-3  # on weights of features of unit spread
+LEAST_SPREAD = 0.1  # of a feature: what varies less is not blown up, or its noise is fitted
 
 
 @dataclass(frozen=True)
@@ -154,11 +151,11 @@ def bound_of(world: DiffusionWorld, clips: Clips) -> tuple[float, float, float]:
     return float((floor * other.mean()).sqrt()), float(floor), float(other.mean())
 
 
-def fit_judge(trust: Trust, watched: Sequence[Watched], bound: float, seed: int = 0) -> None:
+def fit_judge(trust: Trust, watched: Sequence[Watched], bound: float) -> None:
     """Fit the judge to dreams of which it is known whether they still tracked reality.
 
-    Nets see that an episode's steps resemble each other, so what one says of the episodes it was
-    fitted on is too sure: the last layer is scaled (Platt 1999) to fit what nets that have not seen
+    An episode's steps resemble each other, so what a regression says of the episodes it was fitted
+    on is too sure: its log-odds are scaled (Platt 1999) to fit what regressions that have not seen
     an episode say of it.
     """
     x = torch.cat([w.features[w.valid] for w in watched])
@@ -169,52 +166,32 @@ def fit_judge(trust: Trust, watched: Sequence[Watched], bound: float, seed: int 
     trust.scale.copy_(x.std(0).clamp(min=LEAST_SPREAD))
     trust.low.copy_(x.amin(0))
     trust.high.copy_(x.amax(0))
-    blind = torch.zeros_like(true)
+    x, blind = trust.scaled(x), torch.zeros_like(true)
     for fold in range(FOLDS):
         out = episode % FOLDS == fold
-        _descend(trust, x[~out], true[~out], seed)
-        blind[out] = trust.judge(x[out]).detach()
-    gain, offset = _platt(blind, true)
-    _descend(trust, x, true, seed)
-    trust.last.mul_(gain)
-    trust.last_bias.mul_(gain).add_(offset)
+        weight, bias = regress(x[~out], true[~out], RIDGE)
+        blind[out] = x[out] @ weight + bias
+    gain, offset = regress(blind[:, None], true, 0.0)
+    weight, bias = regress(x, true, RIDGE)
+    trust.weight.copy_(gain * weight)
+    trust.bias.copy_(gain[0] * bias + offset)
 
 
 @torch.enable_grad()
-def _descend(trust: Trust, x: Tensor, true: Tensor, seed: int) -> None:
-    """Train the judge's layers from new random weights."""
-    generator = torch.Generator().manual_seed(seed)
-    layers = [getattr(trust, name) for name in JUDGE]
-    for layer in layers:
-        spread = 1 / max(layer.shape[0], 1) ** 0.5 if layer.ndim else 0.0
-        wide = layer.ndim > 1 or layer is trust.last
-        layer.copy_(spread * torch.randn(layer.shape, generator=generator) * wide)
-        layer.requires_grad_()
-    optimizer = torch.optim.AdamW(layers, lr=3e-3, weight_decay=WEIGHT_DECAY)
-    for _ in range(EPOCHS):
-        noisy = x + NOISE * trust.scale * torch.randn(x.shape, generator=generator)
-        loss = F.binary_cross_entropy_with_logits(trust.judge(noisy), true)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    for layer in layers:
-        layer.requires_grad_(False)
-
-
-def _platt(logit: Tensor, true: Tensor) -> tuple[float, float]:
-    """Gain and offset that make log-odds fit what came true."""
-    line = torch.tensor([1.0, 0.0], requires_grad=True)
-    optimizer = torch.optim.LBFGS([line], max_iter=100, line_search_fn="strong_wolfe")
+def regress(x: Tensor, true: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
+    """Logistic regression of `true` (M,) on `x` (M, F): weight (F,) and bias ()."""
+    weight, bias = torch.zeros(x.shape[1], requires_grad=True), torch.zeros((), requires_grad=True)
+    solver = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
-        optimizer.zero_grad()
-        value = F.binary_cross_entropy_with_logits(line[0] * logit + line[1], true)
+        solver.zero_grad()
+        value = F.binary_cross_entropy_with_logits(x @ weight + bias, true)
+        value = value + ridge / 2 * (weight**2).sum()
         value.backward()
         return value
 
-    with torch.enable_grad():
-        optimizer.step(loss)  # type: ignore[arg-type]
-    return float(line[0]), float(line[1])
+    solver.step(loss)  # type: ignore[arg-type]
+    return weight.detach(), bias.detach()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,9 +205,9 @@ class CalibrationPlan:
     """
 
     episodes: int = 50
-    starts: int = 2
+    starts: int = 3
     recoloured: int = 2
-    frozen: int = 3
+    frozen: int = 2
     horizon: int = 60
     rows: int = 32
 
@@ -253,7 +230,7 @@ def calibrate(
         for some in sets.values():
             watched.append(watch(world, some, plan.rows, bar.update))
     trust.cpu()
-    fit_judge(trust, watched, bound, seed)
+    fit_judge(trust, watched, bound)
     names = dict(zip(sets, watched, strict=True))
     figures = {
         "clips": {name: len(some) for name, some in sets.items()},

@@ -135,6 +135,41 @@ def evaluate(
     return finite(card)
 
 
+def renew_trust(
+    card: dict[str, Any],
+    world: DiffusionWorld,
+    data: Dataset | Path | str,
+    *,
+    command: str | None = None,
+    twins: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A card with safe horizon and trust measured anew, and all else as it was.
+
+    For a world that was calibrated after it was measured: neither its weights nor its dreams are
+    others. Where the new part is from stands beside the card's own provenance. twins: as for
+    `evaluate`.
+    """
+    data = data if isinstance(data, Dataset) else open_dataset(data)
+    plan, found, clock = Plan(**card["plan"]), [], dict[str, float]()
+    paths, context = episodes_for(data, world.spec, plan.episodes), world.spec.context
+    for place, path in enumerate(paths):
+        episode = data.load(path)
+        starts = even_starts(len(episode.actions), context, plan.horizon, plan.starts)
+        found.append(cut_clips(episode, place, starts, context, plan.horizon))
+    clips = Clips.cat([c for c in found if c is not None])
+    with _stage("dreams", len(clips), clock) as advance:
+        dreamt = horizon.dream(world, clips, clips.actions, plan.rows, advance)
+    still = horizon.persistence(clips)
+    figures = {"policies": None} | card["figures"] | {
+        "safe_horizon": trusted.safe_horizon(dreamt.mse, still, clips.episode),
+        "trust": _trust(world, clips, dreamt, plan, clock),
+    }  # fmt: skip
+    if twins is not None:
+        figures["horizon"] = figures["horizon"] | {"twins": twins["psnr"]["twins"]}
+    new = {"figures": figures, "lines": judge(figures), "trust_provenance": provenance(command)}
+    return finite(card | new)
+
+
 def _load_uncarded(name: Path | str, device: torch.device | str) -> DiffusionWorld:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "(?s).*no fidelity card")  # we are about to make it

@@ -87,3 +87,5 @@ def _origin(card: dict[str, Any]) -> Iterator[str]:
         machine = hardware["gpu"] or f"{hardware['cpu']}, {hardware['threads']} threads"
         yield f"measured {source['date']} on {machine}, commit {source['commit']}"
         yield f"command  {source['command']}"
+    if renewed := card.get("trust_provenance"):
+        yield f"trust    {renewed['date']}, commit {renewed['commit']}, {renewed['command']}"

@@ -1,0 +1,213 @@
+"""Whether trust can be trusted: on tracks nobody fitted it to, and on ones unlike all recorded.
+
+    python -m benchmarks.trust
+
+Starts are of five kinds: test tracks as recorded, the same recoloured, the same from a context that
+stands still, and two that the real simulator makes and nothing was ever fitted to: tracks that it
+paints itself (`domain_randomize`) and drives over the grass. Every dream is compared with what
+really followed. The cost is that of a step with trust over one without, in turns.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from tqdm import tqdm
+
+import worldsim
+from worldsim.core import WorldError, row_keys
+from worldsim.data import open_dataset
+from worldsim.data.behaviours import Action, Behaviour, Policy, car_racing_mix
+from worldsim.data.collect import car_racing
+from worldsim.data.dataset import Dataset
+from worldsim.data.record import CollectConfig, record
+from worldsim.fidelity import horizon, trusted
+from worldsim.fidelity.calibration import clips_of, harmed
+from worldsim.fidelity.clips import Clips, cut_clips, data_hash
+from worldsim.fidelity.lines import finite, write_card
+from worldsim.fidelity.provenance import provenance
+from worldsim.metrics import auroc
+from worldsim.world import DiffusionWorld
+
+RESULTS = Path(__file__).resolve().parent / "results"
+HORIZON = 60
+SEEDS = {"repainted": 40_000, "off road": 41_000}  # of tracks in nobody's data
+AUROC_GOAL, ECE_GOAL, COST_GOAL = 0.85, 0.05, 1.10
+WARM = 3  # steps before the clock runs
+
+
+def off_road(env: Any, rng: np.random.Generator) -> Policy:
+    """Turns off the road at once and wanders over the grass."""
+    steer, gas, left = (
+        float(rng.choice([-1, 1]) * rng.uniform(0.15, 0.5)),
+        rng.uniform(0.2, 0.5),
+        25,
+    )
+
+    def policy(obs: Any) -> Action:
+        nonlocal steer, left
+        left -= 1
+        if left < 0:
+            left, steer = int(rng.integers(10, 40)), float(rng.uniform(-0.4, 0.4))
+        return np.array([steer, gas, 0], np.float32)
+
+    return policy
+
+
+def foreign(kind: str, episodes: int, context: int) -> Clips:
+    """Clips of the real simulator that are unlike everything recorded."""
+    config: CollectConfig = replace(car_racing(Path(".")), max_frames=320)
+    behaviours, starts = car_racing_mix(), (8, 45)
+    if kind == "repainted":
+        config = replace(config, env_kwargs={**config.env_kwargs, "domain_randomize": True})
+    else:
+        behaviours, starts = (Behaviour(name=kind, make=off_road),), (60, 95)
+    found = []
+    for i in tqdm(range(episodes), desc=kind, leave=False):
+        episode = record(config, behaviours, SEEDS[kind] + i)
+        firsts = [s for s in starts if s + HORIZON <= len(episode.actions)]
+        found.append(cut_clips(episode, i, firsts, context, HORIZON))
+    return Clips.cat([clips for clips in found if clips is not None])
+
+
+def starts(world: DiffusionWorld, data: Dataset, episodes: int) -> dict[str, Clips]:
+    """Clips of every kind, of `episodes` tracks each."""
+    context = world.spec.context
+    recorded = clips_of(data, "test", context, episodes, 2, HORIZON)
+    made = {name: foreign(name, episodes, context) for name in SEEDS}
+    return harmed(recorded, 1, 1, seed=2) | made
+
+
+def dream(world: DiffusionWorld, sets: dict[str, Clips], rows: int) -> dict[str, horizon.Dreamt]:
+    """What the world says along each clip, and how far it is off."""
+    told = {}
+    with tqdm(total=sum(len(clips) for clips in sets.values()), desc="dreams") as bar:
+        for name, clips in sets.items():
+            told[name] = horizon.dream(world, clips, clips.actions, rows, bar.update)
+    return told
+
+
+def figures_of(
+    sets: dict[str, Clips], told: dict[str, horizon.Dreamt], bound: float, after: int
+) -> dict[str, Any]:
+    """`trusted.summarise` of the steps beyond the first `after`, and what age alone would say."""
+    parts = {
+        name: (_from(sets[name], after), horizon.Dreamt(*(x[:, after:] for x in vars(d).values())))
+        for name, d in told.items()
+    }
+    found = trusted.summarise(parts, bound)
+    ages, trues = [], []
+    for name, (clips, dreamt) in parts.items():
+        age = torch.arange(after, HORIZON).expand_as(dreamt.mse)[clips.valid]
+        ages.append(-age)
+        trues.append((dreamt.mse <= bound)[clips.valid])
+        found["kinds"][name]["auroc_of_age"] = auroc(ages[-1], trues[-1])
+    found["kinds"]["all"]["auroc_of_age"] = auroc(torch.cat(ages), torch.cat(trues))
+    return found
+
+
+def _from(clips: Clips, step: int) -> Clips:
+    """The same clips without their first `step` steps."""
+    cut = ("frames", "actions", "rewards", "ends", "valid")
+    return replace(clips, **{name: getattr(clips, name)[:, step:] for name in cut})
+
+
+@torch.no_grad()
+def cost(make: Callable[[DiffusionWorld], DiffusionWorld], world: DiffusionWorld, rows: int,
+         rounds: int) -> dict[str, float]:  # fmt: skip
+    """Milliseconds of a step with trust and without, in turns; ratio: the median of the rounds'."""
+    worlds = [make(world), make(world.with_trust(None))]
+    states = [w.reset(row_keys(range(rows))) for w in worlds]
+    action = world.spec.action.unknown(rows)
+    taken: list[list[float]] = [[], []]
+    for turn in tqdm(range(rounds + WARM), desc=f"cost, {rows} rows", leave=False):
+        order = (0, 1) if turn % 2 else (1, 0)
+        for i in order:
+            begin = time.perf_counter()
+            worlds[i].step(states[i], action)
+            if turn >= WARM:
+                taken[i].append(1000 * (time.perf_counter() - begin))
+    ratio = median(a / b for a, b in zip(*taken, strict=True))
+    return {"with": median(taken[0]), "without": median(taken[1]), "ratio": ratio}
+
+
+def costs(world: DiffusionWorld, rounds: int) -> dict[str, dict[str, float]]:
+    """`cost` of the networks as they are and of compiled ones, of 1 row and of 16."""
+    ways = {"networks": lambda w: w, "compiled": worldsim.compiled}
+    return {
+        f"{name}, {rows} rows": cost(make, world, rows, rounds)
+        for name, make in ways.items()
+        for rows in (1, 16)
+    }
+
+
+def shown(results: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    lines = [
+        "| starts | steps | tracked reality | AUROC | of age alone | ECE |",
+        "|---|---|---|---|---|---|",
+    ]
+    for part in ("every step", "beyond the safe horizon"):
+        for name, kind in results[part]["kinds"].items():
+            cells = [f"{name}, {part}", f"{kind['steps']:,}", f"{kind['tracking']:.0%}"]
+            cells += [f"{kind[key]:.3f}" for key in ("auroc", "auroc_of_age", "ece")]
+            lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "| step | with trust, ms | without, ms | ratio |", "|---|---|---|---|"]
+    for name, found in results["cost"].items():
+        lines.append(
+            f"| {name} | {found['with']:.2f} | {found['without']:.2f} | {found['ratio']:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def main(
+    world: str = "car-racing",
+    data: Path = Path("data/car-racing"),
+    episodes: int = 50,
+    rounds: int = 200,
+    rows: int = 50,
+    out: Path = RESULTS / "trust-car-racing.json",
+) -> None:
+    """Judge a calibrated world's trust on starts that nothing was fitted to.
+
+    Args:
+        world: a bundled world's name or a folder.
+        data: the recorded episodes of `car-racing`; its test split is read.
+        episodes: tracks of each kind, two clips each.
+        rounds: of the clock.
+        rows: dreams in a batch.
+        out: the JSON file.
+    """
+    loaded, dataset = worldsim.load(world), open_dataset(data)
+    if loaded.trust is None or not loaded.calibrated:
+        raise WorldError(f"{world}: expected a calibrated world: python -m worldsim.cli calibrate")
+    sets, bound = starts(loaded, dataset, episodes), float(loaded.trust.bound)
+    told = dream(loaded, sets, rows)
+    recorded = sets["recorded"]
+    safe = trusted.safe_horizon(
+        told["recorded"].mse, horizon.persistence(recorded), recorded.episode
+    )
+    results = {
+        "format": "worldsim-trust",
+        "clips": {name: len(clips) for name, clips in sets.items()},
+        "safe_horizon": safe,
+        "every step": figures_of(sets, told, bound, 0),
+        "beyond the safe horizon": figures_of(sets, told, bound, safe["steps"]),
+        "cost": costs(loaded, rounds),
+        "data": {"sha256": data_hash(dataset.episodes("test")[:episodes])},
+        "provenance": provenance(),
+    }
+    write_card(finite(results), out)
+    print(shown(results))
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__)
