@@ -8,6 +8,7 @@ import torch
 
 from tests.measured_data import stripes, stripes_data
 from tests.world_folders import tiny_world
+from worldsim.checkpoint import load, save
 from worldsim.core import WorldError
 from worldsim.data.episodes import save_episode
 from worldsim.fidelity import calibration, trusted
@@ -29,16 +30,19 @@ def data(tmp_path: Path):
     return found
 
 
-def test_a_world_is_calibrated_from_training_and_validation_alone(data):
+@pytest.mark.filterwarnings("ignore:.*no fidelity card")
+def test_a_world_is_calibrated_from_training_and_validation_alone(data, tmp_path):
     for path in data.episodes("test"):
         path.unlink()
     world, figures = calibrate(tiny_world(), data, PLAN)
     assert world.calibrated and figures["clips"] == {"recorded": 8, "recoloured": 4, "frozen": 2}
     assert figures["other_psnr"] < figures["bound_psnr"] < max(99, figures["floor_psnr"])
     again, _ = calibrate(tiny_world(), data, PLAN)
-    assert world.trust is not None and again.trust is not None
+    saved = load(save(world, tmp_path / "world"))
+    assert world.trust is not None and again.trust is not None and saved.trust is not None
     for name, value in world.trust.state_dict().items():
         assert torch.equal(value, again.trust.state_dict()[name]), name
+        assert torch.equal(value, saved.trust.state_dict()[name]), f"{name} is rounded"
 
 
 def test_too_little_to_fit_on_is_named(data):

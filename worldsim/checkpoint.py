@@ -224,7 +224,7 @@ def _pack(
     for name, network in by_file(world.vae, world.dynamics).items():
         files[name] = pack(network, dtype)
     if world.trust is not None:
-        files[TRUST] = pack(world.trust, torch.float32)
+        files[TRUST] = pack(world.trust, dtype)
     starts = io.BytesIO()
     arrays = {"frames": world.starts.frames, "actions": world.starts.actions}
     np.savez_compressed(starts, **{k: v.cpu().numpy() for k, v in arrays.items()})  # type: ignore[arg-type]
