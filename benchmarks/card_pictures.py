@@ -18,7 +18,7 @@ from worldsim import video
 from worldsim.core import WorldError
 from worldsim.fidelity.show import HORIZONS, curves
 
-LINE, NAME, BAR, VALUE = 16, 170, 120, 90  # pixels
+LINE, NAME, BAR, VALUE = 16, 170, 120, 130  # pixels
 FLOOR, TOP = 10.0, 48.0  # dB at which bars begin and end
 
 
