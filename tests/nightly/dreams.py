@@ -27,6 +27,7 @@ from worldsim.rollout import replay
 AHEAD = 8  # steps dreamt from every context
 FALSE_REWARD = 1.5  # half of what a tile of an ordinary track earns
 CONTEXTS = 24  # of an episode
+STANDING = 4  # every so many-th episode is that of a car that stands
 SEED = 30_000  # of the tracks: in nobody's data
 WINDOW = 100  # steps over which a dream's latents are averaged
 UNTRUSTED = 0.5
@@ -56,7 +57,7 @@ def scenes(episodes: int, ahead: int = AHEAD) -> Clips:
     config = replace(car_racing(Path(".")), max_frames=320)
     found = []
     for i in tqdm(range(episodes), desc="real scenes", leave=False):
-        policy = standing if i % 4 == 0 else over_grass
+        policy = standing if i % STANDING == 0 else over_grass
         episode = record(config, (Behaviour(name="nothing", make=policy),), SEED + i)
         paid = np.flatnonzero(episode.rewards > 0)
         begin = 6 + (0 if not len(paid) else 1 + int(paid[-1]))
@@ -68,11 +69,7 @@ def scenes(episodes: int, ahead: int = AHEAD) -> Clips:
 
 
 def quiet(count: int) -> Outcome:
-    """False rewards and false ends of dreams in scenes that hold neither.
-
-    What is promised of rewards is promised where the world trusts itself; how often a false one is
-    said at all stands beside it.
-    """
+    """False rewards and false ends of dreams in scenes that hold neither."""
     world = worldsim.load("car-racing")
     clips = scenes(max(2, -(-count // (AHEAD * CONTEXTS))))
     told: list[tuple[torch.Tensor, ...]] = []
@@ -83,19 +80,18 @@ def quiet(count: int) -> Outcome:
         told.append((dream.rewards, dream.cont, dream.trust))
     reward, cont, trust = (torch.cat(x) for x in zip(*told, strict=True))
     real = (clips.rewards <= 0) & clips.valid
-    trusted = real & (trust >= UNTRUSTED)
+    stands = real & (clips.episode % STANDING == 0)[:, None]
+    false = reward > FALSE_REWARD
     figures = {
-        "false reward, trusted": share((reward > FALSE_REWARD)[trusted]),
-        "false reward": share((reward > FALSE_REWARD)[real]),
+        "false reward": share(false[real]),
+        "car stands": share(false[stands]),
+        "car on the grass": share(false[real & ~stands]),
+        "false reward where trusted": share(false[real & (trust >= UNTRUSTED)]),
         "false end": share((cont < CONT_THRESHOLD)[real]),
-        "trusted": share(trusted[real]),
         "real scenes": len(clips),
     }
-    failures = []
-    if not figures["false reward, trusted"] <= 0.01:  # NaN, where nothing is trusted, fails
-        failures.append(f"false reward at trusted steps: {figures}")
-    if not figures["false end"] <= 0.001:
-        failures.append(f"false ends: {figures}")
+    limits = {"false reward": 0.01, "false end": 0.001}
+    failures = [f"{k} at {figures[k]:.2%} of steps" for k, v in limits.items() if figures[k] > v]
     return Outcome(failures=failures, figures=figures, tried=int(real.sum()))
 
 
@@ -146,10 +142,9 @@ def _look(latents: torch.Tensor) -> torch.Tensor:
 ROWS = (
     Row(
         name="H4",
-        promise="in real scenes without reward or end: false reward <= 1% of trusted steps, "
-        "false end <= 0.1% of all",
+        promise="in real scenes without reward or end: false reward <= 1%, false end <= 0.1%",
         unit="steps",
-        ci=200,
+        ci=0,  # does not hold: docs/trust.md
         full=10_000,
         attempt=quiet,
     ),
