@@ -16,7 +16,7 @@ STAMP := $(VENV)/.worldsim-setup
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test check nightly format demo world collect vae dynamics student eval wheel clean
+.PHONY: help setup test check nightly format demo world collect vae dynamics student trust eval wheel clean
 
 help:
 	@echo 'make demo     set up; drive the bundled world; write demo.mp4, real beside dream'
@@ -24,7 +24,7 @@ help:
 	@echo 'make check    set up; ruff, pyright, pytest'
 	@echo 'make nightly  set up; every promise of docs/reliability.md in full: hours'
 	@echo 'make format   let ruff mend style and layout'
-	@echo 'make world    the whole pipeline: collect, train, distill, eval'
+	@echo 'make world    the whole pipeline: collect, train, distill, calibrate, eval'
 	@echo 'make wheel    build the wheel into dist/'
 	@echo 'make clean    remove builds and caches (not data, runs or $(VENV))'
 
@@ -70,7 +70,7 @@ demo: setup
 	$(PY) -m worldsim.cli demo
 
 # Every stage goes on where it was killed, so `make world` may be typed again at any time.
-world: collect vae dynamics student eval
+world: collect vae dynamics student trust eval
 
 collect: setup
 	$(PY) -m worldsim.cli collect car-racing --folder $(DATA)
@@ -80,6 +80,8 @@ dynamics: setup
 	$(PY) -m worldsim.cli train dynamics --data $(DATA) --run $(RUN)
 student: setup
 	$(PY) -m worldsim.cli distill --data $(DATA) --run $(RUN) --out $(WORLD) --overwrite
+trust: setup
+	$(PY) -m worldsim.cli calibrate --data $(DATA) --world $(WORLD)
 eval: setup
 	$(PY) -m worldsim.cli eval --data $(DATA) --run $(RUN) --world $(WORLD)
 
