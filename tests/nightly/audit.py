@@ -80,7 +80,7 @@ class Audit:
 
 
 def _running(path: str) -> bool:
-    """Whether this is source of a module that runs: a warning or a traceback quotes a line of it."""
+    """Whether this is source that runs: a warning or a traceback quotes a line of it."""
     return any(getattr(module, "__file__", None) == path for module in list(sys.modules.values()))
 
 
