@@ -82,10 +82,10 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
 
     Row i lives the life of a `WorldSimEnv` that was reset with its seed; see there for actions,
     observations, rewards, starts and arguments. Rows do not know each other: whatever the others
-    do, the bytes of a row stay the same on the same machine at the same N. At another N (a sole
-    environment's, say) they stay the same under `micro_batch=8` (or any number, in both) and where
-    the world's arithmetic does not depend on the size of the batch; elsewhere they differ in their
-    last bits (car-racing on a CPU, 4 rows: latents by 4e-5 after 30 steps, pixels by at most 1 of
+    do, the bytes of a row stay the same on the same machine at the same N. At another N they stay
+    the same under `micro_batch=8` (any number; 1 in both, beside a sole environment) and where the
+    world's arithmetic does not depend on the size of the batch; elsewhere they differ in their last
+    bits (car-racing on a CPU, 4 rows: latents by 4e-5 after 30 steps, pixels by at most 1 of
     255). On the CPU starts are the same at any N.
 
     ## Output

@@ -3,8 +3,9 @@
 A kernel may add up in another order in a batch of another shape, so a row's last bits depend on how
 many rows share its step (PyTorch promises no more: "Numerical accuracy", notes on batched
 computations). Here rows go through the world in groups of one fixed size, the last group filled up
-with copies, and what is left is a row's place within its group, which the world's own contract says
-does not matter (tests/contracts.py).
+with copies. What is left is a row's place within its group. In groups of one there is one place; in
+larger ones a matrix product may treat its last rows in another way: measured on car-racing, places
+are equal in groups of 4 and 8 and differ in the last bits in groups of 2 and 3 (docs/exactness.md).
 """
 
 from __future__ import annotations

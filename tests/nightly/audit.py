@@ -69,7 +69,7 @@ class Audit:
         if event == "open":
             path = str(args[0])
             outside = isinstance(args[0], str | bytes) and not path.startswith(self._place)
-            if self._mode == "watch" and outside:
+            if self._mode == "watch" and outside and not _running(path):
                 self._seen.append(f"opened {path}")
         elif event.startswith(FORBIDDEN):
             told = f"{event} {_code(args)}"
@@ -77,6 +77,11 @@ class Audit:
                 self._known.add(told)
             elif told not in self._known:
                 self._seen.append(told[:200])
+
+
+def _running(path: str) -> bool:
+    """Whether this is source that runs: a warning or a traceback quotes a line of it."""
+    return any(getattr(module, "__file__", None) == path for module in list(sys.modules.values()))
 
 
 def _code(args: tuple[Any, ...]) -> str:

@@ -31,8 +31,8 @@ A1_RUNS = (  # group, face, world, share of the seeds, steps, options; a group a
     ("tiny", "gym", "tiny", 0.1, 1000, FRAME | {"micro_batch": 1}),
     ("tiny", "vector", "tiny", 0.1, 1000, FRAME | {"micro_batch": 1}),
     ("tiny", "torchrl", "tiny", 0.1, 1000, FRAME | {"micro_batch": 1}),
-    ("car-racing", "gym", "car-racing", 0.03, 30, FRAME | {"micro_batch": 2}),
-    ("car-racing", "vector", "car-racing", 0.03, 30, FRAME | {"micro_batch": 2}),
+    ("car-racing", "gym", "car-racing", 0.03, 30, FRAME | {"micro_batch": 1}),
+    ("car-racing", "vector", "car-racing", 0.03, 30, FRAME | {"micro_batch": 1}),
 )
 A1_QUICK = tuple(run for run in A1_RUNS if run[0] == "tiny")
 STRANGERS = 50  # steps after which another seed's life must have been another
