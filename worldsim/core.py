@@ -77,8 +77,8 @@ class ActionSpec:
 
     def to_normalized(self, actions: Tensor) -> Tensor:
         """`from_normalized` backwards: every entry of a box from -1 to 1; NaN stays NaN."""
-        low, high = _ends(self.low, self.high, actions.device)
-        return 2 * (actions - low) / (high - low) - 1
+        ends = zip(self.low, self.high, actions.unbind(-1), strict=True)  # no constants to compile
+        return torch.stack([2 * (x - low) / (high - low) - 1 for low, high, x in ends], -1)
 
     def unknown(self, *batch: int, device: torch.device | str | None = None) -> Tensor:
         """What stands for "no action known", `(*batch, *shape)`."""
