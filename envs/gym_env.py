@@ -160,17 +160,17 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
             raise NeedsReset("the episode is over: call env.reset() before the next env.step()")
         state, said = self.world.step(episode.state, values[None].to(self.world.device))
         state, said, broken = keep_finite(episode.state, state, said)
-        given, stops = self.caution.reward(said), self.caution.stops(said)
-        reason = NOT_FINITE * broken + UNTRUSTED * stops
-        heads = torch.stack([given, said.reward, said.cont, said.trust, reason.to(given)])
-        reward, raw, cont, trust, code = heads[:, 0].tolist()
+        given = self.caution.reward(said)
+        heads = torch.cat([given, said.reward, said.cont, said.trust, broken.to(given)])
+        reward, raw, cont, trust, not_finite = heads.tolist()
+        code = NOT_FINITE if not_finite else UNTRUSTED * self.caution.distrusts(trust)
         steps = episode.steps + 1
         terminated = cont < CONT_THRESHOLD
         truncated = code > 0 or steps >= self.face.time_limit
         after = replace(episode, state=state, steps=steps, over=terminated or truncated)
         info: dict[str, Any] = {"steps": steps}
         if code > 0:
-            info["reason"] = REASONS[int(code)]
+            info["reason"] = REASONS[code]
         if code != NOT_FINITE:
             info |= {"cont": cont, "trust": told(trust), **beside(raw, self.caution)}
         return self._enter(after), reward, terminated, truncated, info

@@ -147,15 +147,17 @@ class WorldSimTorchRL(EnvBase):
         action = self.face.native(action.reshape(prod(batch), *action.shape[len(batch) :]))
         before = self._unpack(tensordict.get(STATE))
         state, said, broken = keep_finite(before, *world.step(before, action))
-        out = self._told(see(world, state, self.face.pixels), batch)
+        judged = {"trust": said.trust.nan_to_num(0), "raw_reward": said.reward}
+        judged = {name: judged[name].reshape(*batch, 1) for name in self.judged}
+        out = self._told(see(world, state, self.face.pixels), batch, judged)
         out["reward"] = self.caution.reward(said).reshape(*batch, 1)
         terminated = said.cont < CONT_THRESHOLD
-        truncated = broken | self.caution.stops(said) | (state.age >= self.face.time_limit)
+        truncated = broken | (state.age >= self.face.time_limit)
+        if self.caution.mode == "truncate":
+            truncated = truncated | self.caution.stops(said)
         ends = {"terminated": terminated, "truncated": truncated, "done": terminated | truncated}
-        judged = {"trust": said.trust.nan_to_num(0), "raw_reward": said.reward}
-        told = ends | {name: judged[name] for name in self.judged}
-        for name, value in told.items():
-            out[name] = value.reshape(*batch, 1)
+        for name, flag in ends.items():
+            out[name] = flag.reshape(*batch, 1)
         return out
 
     def any_done(self, tensordict: TensorDictBase) -> bool:
@@ -207,15 +209,19 @@ class WorldSimTorchRL(EnvBase):
             parts[field.name] = x.reshape(rows, *tail)
         return WorldState(**parts)
 
-    def _told(self, scene: Scene, batch: Sequence[int]) -> TensorDict:
+    def _told(
+        self, scene: Scene, batch: Sequence[int], judged: dict[str, Tensor] | None = None
+    ) -> TensorDict:
+        """What a scene shows; `judged` is what a step said of it, real frames are what they are."""
         seen = scene.observe(self.face.observation)
         held = {
             self.seen: seen.reshape(*batch, *seen.shape[1:]),
             STATE: self._pack(scene.state, batch),
         }
-        for name in self.judged:  # of real frames; a step puts its own in their place
-            held[name] = torch.full((*batch, 1), float(name == "trust"), device=self.device)
-        return TensorDict(held, batch, device=self.device)
+        if judged is None:
+            real = {"trust": 1.0, "raw_reward": 0.0}
+            judged = {k: torch.full((*batch, 1), real[k], device=self.device) for k in self.judged}
+        return TensorDict(held | judged, batch, device=self.device)
 
     def _check_state(self, tensordict: TensorDictBase) -> TensorDictBase:
         """The world's state within `tensordict`, or `WorldError`."""

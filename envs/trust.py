@@ -68,6 +68,10 @@ class Caution:
             return torch.zeros_like(said.trust, dtype=torch.bool)
         return said.trust < self.threshold  # NaN is not
 
+    def distrusts(self, trust: float) -> bool:
+        """The same for one row, whose trust is on the host."""
+        return self.mode == "truncate" and trust < self.threshold
+
 
 def told(trust: float) -> float | str:
     """Trust as `info` tells it: nobody knows is not the same as all is well."""
