@@ -1,0 +1,172 @@
+"""Actor and critic: what to do and what it is worth, seen from a state's latents or from pixels.
+
+Both look at the two newest chunks and at nothing else (no past actions: a clone that sees its last
+action learns to repeat it; de Haan et al. 2019, 1905.11979), so what drives in a dream can drive in
+the real environment, from the frames that a camera gives.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from einops import rearrange
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from worldsim.core import ActionSpec, WorldError, WorldModel, WorldSpec, WorldState
+
+SEEN = 2  # chunks an agent looks at
+ENCODED = 4  # chunks that are encoded for it: the encoder looks back over the ones before
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentConfig:
+    """Sizes of an agent.
+
+    Attributes:
+        sees: "latents", or the "pixels" that they decode to.
+        width: channels of the convolutions.
+        hidden: units of the last layer.
+        spread: standard deviation of actions (of -1 to 1) at first.
+    """
+
+    sees: Literal["latents", "pixels"] = "latents"
+    width: int = 64
+    hidden: int = 256
+    spread: float = 0.2
+
+
+def torso(spec: WorldSpec, config: AgentConfig) -> nn.Sequential:
+    """(B, channels, h, w) -> (B, hidden)."""
+    height, width, channels = spec.latent_shape
+    layers: list[nn.Module] = []
+    if config.sees == "pixels":  # down to the grid of the latents, and 3 channels a frame
+        channels, wide = 3 * spec.chunk, config.width // 2
+        layers += [nn.Conv2d(SEEN * channels, wide, 8, 4, 2), nn.SiLU()]
+        layers += [nn.Conv2d(wide, config.width, 4, 2, 1), nn.SiLU()]
+        channels = config.width
+    else:
+        channels *= SEEN
+    layers += [nn.Conv2d(channels, config.width, 3, 1, 1), nn.SiLU()]
+    layers += [nn.Conv2d(config.width, config.width, 3, 2, 1), nn.SiLU(), nn.Flatten()]
+    cells = -(-height // 2) * -(-width // 2)
+    return nn.Sequential(*layers, nn.Linear(config.width * cells, config.hidden), nn.SiLU())
+
+
+class ActorCritic(nn.Module):
+    """Two networks that share nothing, as their losses pull apart on small ones.
+
+    Continuous actions are Gaussian around `tanh(...)`, from -1 to 1 (`ActionSpec.normalized`), and
+    clipped where they are carried out; discrete ones have logits.
+    """
+
+    def __init__(self, spec: WorldSpec, config: AgentConfig) -> None:
+        super().__init__()
+        if config.sees == "latents" and len(spec.latent_shape) != 3:
+            raise WorldError(f"latent_shape: expected (h, w, C), got {spec.latent_shape}")
+        self.spec, self.config = spec, config
+        outputs = spec.action.n or len(spec.action.low)
+        self.actor = nn.Sequential(torso(spec, config), nn.Linear(config.hidden, outputs))
+        self.critic = nn.Sequential(torso(spec, config), nn.Linear(config.hidden, 1))
+        last = self.actor[-1]
+        nn.init.orthogonal_(last.weight, 0.01)  # type: ignore[arg-type]
+        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        self.log_spread = nn.Parameter(torch.full((outputs,), np.log(config.spread)))
+
+    def loc(self, seen: Tensor) -> Tensor:
+        """Mean actions from -1 to 1 (continuous) or logits, `(B, A)`."""
+        out = self.actor(seen)
+        return out if self.spec.action.kind == "discrete" else out.tanh()
+
+    def scale(self, loc: Tensor) -> Tensor:
+        """Standard deviations `(B, A)`, from 0.02 to 0.5."""
+        return self.log_spread.clamp(-4.0, -0.7).exp().expand_as(loc)
+
+    def value(self, seen: Tensor) -> Tensor:
+        """What is still to come, `(B, 1)`."""
+        return self.critic(seen)
+
+    def see(self, world: WorldModel, state: WorldState) -> Tensor:
+        """What the agent sees of a state, `(B, channels, h, w)` float32."""
+        if self.config.sees == "latents":
+            return latents_seen(state.latents[:, -SEEN:])
+        shorter = WorldState(**{**vars(state), "latents": state.latents.roll(1, 1)})
+        before, now = world.decode(shorter), world.decode(state)
+        return pixels_seen(torch.cat([before, now], 1))
+
+    def act(self, seen: Tensor) -> Tensor:
+        """The best action, in the world's own range, `(B, *action)`."""
+        return to_world(self.spec.action, self.loc(seen))
+
+
+def to_world(spec: ActionSpec, loc: Tensor) -> Tensor:
+    """Actions from -1 to 1 (clipped), or logits, as the world takes them."""
+    if spec.kind == "discrete":
+        return loc.argmax(-1)
+    return spec.from_normalized(loc.clamp(-1, 1))
+
+
+def latents_seen(latents: Tensor) -> Tensor:
+    """The two newest latents `(B, 2, h, w, C)` -> `(B, 2C, h, w)`."""
+    return rearrange(latents.float(), "b k h w c -> b (k c) h w")
+
+
+def pixels_seen(frames: Tensor) -> Tensor:
+    """The frames of two chunks `(B, 2c, H, W, 3)` uint8 -> `(B, 6c, H, W)` from -1 to 1."""
+    return rearrange(frames.float() / 127.5 - 1, "b t h w c -> b (t c) h w")
+
+
+@dataclass(frozen=True)
+class DreamPolicy:
+    """An agent as `worldsim.imagine` takes it: state -> actions `(B, *action)`."""
+
+    world: WorldModel
+    agent: ActorCritic
+
+    @torch.no_grad()
+    def __call__(self, state: WorldState) -> Tensor:
+        """The best actions."""
+        return self.agent.act(self.agent.see(self.world, state))
+
+
+class RealPolicy:
+    """An agent that drives the real environment: the newest chunk's frames -> an action.
+
+    Remembers the chunks it saw, and the actions it took, for as long as the world's encoder looks
+    back; `forget()` before another episode. `think` is any policy over states, a planner too.
+
+    Args:
+        world: whose encoder turns frames into states.
+        think: state -> actions; `DreamPolicy`, `PlanningPolicy`.
+        chunks: how many chunks are encoded; fewer cost less.
+    """
+
+    def __init__(
+        self, world: WorldModel, think: Callable[[WorldState], Tensor], chunks: int = ENCODED
+    ) -> None:
+        self.world, self.think = world, think
+        self.frames: deque[NDArray[np.uint8]] = deque(maxlen=min(chunks, world.spec.context))
+        self.actions: deque[Tensor] = deque(maxlen=min(chunks, world.spec.context))
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin another episode."""
+        self.frames.clear()
+        self.actions.clear()
+        self.actions.append(self.world.spec.action.unknown())
+        if hasattr(self.think, "forget"):
+            self.think.forget()  # type: ignore[attr-defined]
+
+    def __call__(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
+        """frames: the chunk's, (c, H, W, 3) uint8 -> the action to take, `(*action,)`."""
+        self.frames.append(frames)
+        clip = torch.as_tensor(np.concatenate(list(self.frames)))[None]
+        state = self.world.encode(clip, torch.stack(list(self.actions))[None])
+        action = self.think(state)[0].cpu()
+        self.actions.append(action)
+        return action.numpy()
