@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from worldsim.core import ActionSpec, WorldError, WorldModel, WorldSpec, WorldState
 
 SEEN = 2  # chunks an agent looks at
-ENCODED = 4  # chunks that are encoded for it: the encoder looks back over the ones before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,23 +134,19 @@ class DreamPolicy:
 
 
 class RealPolicy:
-    """An agent that drives the real environment: the newest chunk's frames -> an action.
+    """Any policy over states, driving the real environment: newest frames -> an action.
 
-    Remembers the chunks it saw, and the actions it took, for as long as the world's encoder looks
-    back; `forget()` before another episode. `think` is any policy over states, a planner too.
+    Encodes a rolling context of frames and taken actions; `forget()` before another episode.
 
     Args:
         world: whose encoder turns frames into states.
-        think: state -> actions; `DreamPolicy`, `PlanningPolicy`.
-        chunks: how many chunks are encoded; fewer cost less.
+        think: state -> actions; `PlanningPolicy`, `DreamPolicy`.
     """
 
-    def __init__(
-        self, world: WorldModel, think: Callable[[WorldState], Tensor], chunks: int = ENCODED
-    ) -> None:
+    def __init__(self, world: WorldModel, think: Callable[[WorldState], Tensor]) -> None:
         self.world, self.think = world, think
-        self.frames: deque[NDArray[np.uint8]] = deque(maxlen=min(chunks, world.spec.context))
-        self.actions: deque[Tensor] = deque(maxlen=min(chunks, world.spec.context))
+        self.frames: deque[NDArray[np.uint8]] = deque(maxlen=world.spec.context)
+        self.actions: deque[Tensor] = deque(maxlen=world.spec.context)
         self.forget()
 
     def forget(self) -> None:
@@ -163,10 +158,48 @@ class RealPolicy:
             self.think.forget()  # type: ignore[attr-defined]
 
     def __call__(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
-        """frames: the chunk's, (c, H, W, 3) uint8 -> the action to take, `(*action,)`."""
+        """frames: the newest chunk's, (c, H, W, 3) uint8 -> the action to take, `(*action,)`."""
         self.frames.append(frames)
         clip = torch.as_tensor(np.concatenate(list(self.frames)))[None]
         state = self.world.encode(clip, torch.stack(list(self.actions))[None])
         action = self.think(state)[0].cpu()
         self.actions.append(action)
         return action.numpy()
+
+
+class AgentPolicy:
+    """An agent that drives the real environment by what it sees: newest frames -> an action.
+
+    Remembers one chunk and its latent; `forget()` before another episode.
+
+    Args:
+        agent: who drives.
+        encode: frames (1, k * c, H, W, 3) uint8 -> latents (1, k, h, w, C); for latents only.
+    """
+
+    def __init__(
+        self, agent: ActorCritic, encode: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        if agent.config.sees == "latents" and encode is None:
+            raise WorldError("encode: expected the world's encoder, as the agent sees latents")
+        self.agent, self.encode = agent, encode
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin another episode."""
+        self.frame: Tensor | None = None
+        self.latent: Tensor | None = None
+
+    @torch.no_grad()
+    def __call__(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
+        """frames: the newest chunk's, (c, H, W, 3) uint8 -> the action to take, `(*action,)`."""
+        now = torch.as_tensor(frames)[None]
+        clip = torch.cat([now if self.frame is None else self.frame, now], 1)
+        self.frame = now
+        if self.encode is None:
+            return self.agent.act(pixels_seen(clip))[0].numpy()
+        latents = self.encode(clip)  # the encoder looks one chunk back: only the newest is exact
+        newest = latents[:, -1:]
+        before = latents[:, :1] if self.latent is None else self.latent
+        self.latent = newest
+        return self.agent.act(latents_seen(torch.cat([before, newest], 1)))[0].numpy()

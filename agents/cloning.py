@@ -51,9 +51,12 @@ def moments(data: Recorded, best: float = 1.0) -> Tensor:
 
 
 def cloning_loss(
-    data: Recorded, rows: Tensor, batch: int
+    data: Recorded, rows: Tensor, ahead: Tensor, batch: int
 ) -> Callable[[nn.Module, nn.Module, int, torch.Generator], dict[str, Tensor]]:
-    """A loss for `worldsim.train.fit`: the error of the mean action (or its log-likelihood)."""
+    """A loss for the training loop: errors of the mean action (or its odds) and of the value.
+
+    rows: of `moments`. ahead: (N,) of `returns_to_go`, which the critic learns from.
+    """
 
     def losses(net: nn.Module, _: nn.Module, step: int, g: torch.Generator) -> dict[str, Tensor]:
         assert isinstance(net, ActorCritic)
@@ -61,10 +64,28 @@ def cloning_loss(
         window = data.seen[now[:, None] + torch.arange(1 - SEEN, 1)]
         pixels = net.config.sees == "pixels"
         seen = pixels_seen(window.flatten(1, 2)) if pixels else latents_seen(window)
-        wanted, loc = data.actions[now + 1], net.loc(seen)
+        wanted, loc = data.actions[now + 1], net.loc(seen).float()
         if net.spec.action.kind == "discrete":
-            return {"action": nn.functional.cross_entropy(loc, wanted)}
-        wanted = to_normalized(net.spec.action, wanted)
-        return {"action": nn.functional.mse_loss(loc.float(), wanted)}
+            error = nn.functional.cross_entropy(loc, wanted)
+        else:
+            error = nn.functional.mse_loss(loc, to_normalized(net.spec.action, wanted))
+        value = nn.functional.smooth_l1_loss(net.value(seen)[:, 0].float(), ahead[now])
+        return {"action": error, "value": 0.1 * value}
 
     return losses
+
+
+def returns_to_go(data: Recorded, gamma: float, scale: float) -> Tensor:
+    """Discounted, scaled rewards after each chunk, (N,): a first guess for the critic.
+
+    What would have come after the end of a recording is taken to be like its mean.
+    """
+    found = []
+    for rewards in data.rewards.split(data.lengths):
+        ahead = rewards.mean() / (1 - gamma)
+        back = []
+        for reward in rewards.flip(0):
+            back.append(ahead)
+            ahead = reward + gamma * ahead
+        found.append(torch.stack(back).flip(0))
+    return scale * torch.cat(found)

@@ -1,10 +1,11 @@
-"""The command line: collect | train | distill | eval | demo | info | compute.
+"""The command line: collect | train | distill | eval | agent | demo | info | compute.
 
     python -m worldsim.cli collect car-racing --folder data/car-racing
     python -m worldsim.cli train vae --data data/car-racing --run runs/car-racing
     python -m worldsim.cli train dynamics --data data/car-racing --run runs/car-racing
     python -m worldsim.cli distill --data data/car-racing --run runs/car-racing --out worlds/mine
     python -m worldsim.cli eval --world worlds/mine --data data/car-racing
+    python -m worldsim.cli agent --world worlds/mine --data data/car-racing
     python -m worldsim.cli demo --world worlds/mine
     python -m worldsim.cli compute --preset small --device h200
 
@@ -34,6 +35,7 @@ from worldsim.devices import device_named
 from worldsim.fidelity import evaluate
 from worldsim.fidelity.lines import table
 from worldsim.presets import SIZES
+from worldsim.train.agent import AgentRecipe, train_agent
 from worldsim.train.pipeline import Recipe, assemble, fit_forced, fit_student, fit_teacher, fit_vae
 from worldsim.worlds import ROOT, names
 
@@ -157,6 +159,30 @@ def evaluate_world(
         folder = ROOT / world if world in names() else Path(world)
         save(load(world), folder, card=card, overwrite=True)
         print(f"put the card into {folder}")
+
+
+@app.command
+def agent(
+    world: str = "car-racing",
+    data: Path = Path("data/car-racing"),
+    run: Path = Path("runs/agents/seed-0"),
+    recipe: tyro.conf.OmitArgPrefixes[AgentRecipe] = AgentRecipe(),  # noqa: B008
+    passes: int = 1,
+    threads: int | None = None,
+) -> None:
+    """Train an agent: clone the recorded drivers, then improve in the world's dream.
+
+    Args:
+        world: a bundled world's name or a folder.
+        data: a folder of episodes; its training split is cloned and dreamt on from.
+        run: the agent's folder; RUN/clone/agent and RUN/dream/agent drive.
+        recipe: how to train.
+        passes: of the denoiser in a dream's step; fewer are faster.
+        threads: CPU threads; all by default.
+    """
+    _threads(threads)
+    train_agent(load(world).with_steps(passes), open_dataset(data), recipe, run)
+    print(f"saved {run}; score it: python -m benchmarks.transfer --world {world} --agents {run}")
 
 
 @app.command
