@@ -1,4 +1,4 @@
-# make demo | test | check | world | setup | clean
+# make demo | test | check | nightly | world | setup | clean
 #
 # A bare machine needs Python 3.11+ and make; everything else goes into $(VENV).
 # Another interpreter:   make test PYTHON=python3.12
@@ -16,12 +16,13 @@ STAMP := $(VENV)/.worldsim-setup
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test check format demo world collect vae dynamics student eval wheel clean
+.PHONY: help setup test check nightly format demo world collect vae dynamics student eval wheel clean
 
 help:
 	@echo 'make demo     set up; drive the bundled world; write demo.mp4, real beside dream'
 	@echo 'make test     set up; pass the tests'
 	@echo 'make check    set up; ruff, pyright, pytest'
+	@echo 'make nightly  set up; every promise of docs/reliability.md in full: hours'
 	@echo 'make format   let ruff mend style and layout'
 	@echo 'make world    the whole pipeline: collect, train, distill, eval'
 	@echo 'make wheel    build the wheel into dist/'
@@ -54,6 +55,10 @@ check: setup
 	$(PY) -m ruff format --check
 	$(PY) -m pyright
 	$(PY) -m pytest -q
+
+# Cut short, it goes on: rows that passed at this commit are not tried again.
+nightly: setup
+	$(PY) -m tests.nightly
 
 format: setup
 	$(PY) -m ruff check --fix

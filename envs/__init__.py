@@ -5,13 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .face import NeedsReset
-from .gym_env import EnvState, WorldSimEnv
+from .gym_env import WorldSimEnv
+from .saved import EnvState, TorchRLState, VectorEnvState
+from .scene import REASONS
 from .vector_env import WorldSimVectorEnv
 
 if TYPE_CHECKING:
     from .torchrl_env import WorldSimTorchRL
 
-__all__ = ["EnvState", "NeedsReset", "WorldSimEnv", "WorldSimTorchRL", "WorldSimVectorEnv"]
+__all__ = [
+    "REASONS",
+    "EnvState",
+    "NeedsReset",
+    "TorchRLState",
+    "VectorEnvState",
+    "WorldSimEnv",
+    "WorldSimTorchRL",
+    "WorldSimVectorEnv",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -47,14 +47,18 @@ class Face:
         actions: str,
         steps: int | None,
         time_limit: int | None,
+        compile: bool = False,
+        dtype: str | None = None,
+        micro_batch: int | None = None,
     ) -> None:
         check_choice("observation", observation, OBSERVATIONS)
         check_choice("actions", actions, ("normalized", "native"))
         check_count("steps", steps)
         check_count("time_limit", time_limit)
+        check_count("micro_batch", micro_batch)
         self.source: Source = as_source(world)
-        self._device, self._steps = str(torch.device(device)), steps
-        self.world = find_world(self.source, self._device, steps)
+        self._how = (str(torch.device(device)), steps, compile, dtype, micro_batch)
+        self.world = find_world(self.source, *self._how)
         spec = self.world.spec
         self.observation = observation
         self.normalized = actions == "normalized"
@@ -66,7 +70,7 @@ class Face:
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         self.__dict__.update(saved)
-        self.world = find_world(self.source, self._device, self._steps)
+        self.world = find_world(self.source, *self._how)
 
     @property
     def pixels(self) -> bool:
@@ -129,6 +133,11 @@ class Face:
             return frames, known
         count = 1 if rows is None else rows
         return repeat(frames, "... -> b ...", b=count), repeat(known, "... -> b ...", b=count)
+
+
+def draw_seed(generator: np.random.Generator) -> int:
+    """What names the randomness of all episodes of a seed, the same through every face."""
+    return int(generator.integers(SEEDS))
 
 
 class LightSpec:

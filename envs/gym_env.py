@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from os import PathLike
 from typing import Any, Literal
 
@@ -13,55 +12,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldsim.core import WorldError, WorldModel, WorldState
+from worldsim.core import WorldError, WorldModel
 
 from .face import (
     CONT_THRESHOLD,
-    SEEDS,
     Face,
     LightSpec,
     NeedsReset,
     check_choice,
     check_options,
+    draw_seed,
 )
 from .keyboard import keys_to_action, neutral_action
+from .saved import EnvState, Episode, Rng
+from .scene import NOT_FINITE, REASONS, keep_finite
 from .source import SharedWorld
-
-
-@dataclass(frozen=True, kw_only=True)
-class Episode:
-    """Where one episode stands.
-
-    Attributes:
-        state: the world's state, one row.
-        seed: drawn when the environment was seeded; names all its episodes' randomness.
-        number: episodes since then.
-        steps: steps since the reset.
-        over: whether only a reset may follow.
-    """
-
-    state: WorldState
-    seed: int
-    number: int
-    steps: int
-    over: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class EnvState:
-    """All that the future of a `WorldSimEnv` depends on, its action sampler apart.
-
-    Attributes:
-        world: the world's name.
-        episode: where the episode stands.
-        rng: the state of `env.np_random`.
-        rng_seed: the seed it began with, -1 if unknown.
-    """
-
-    world: str
-    episode: Episode
-    rng: dict[str, Any]
-    rng_seed: int
 
 
 class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
@@ -97,6 +62,9 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
     Terminated when the world gives going on less than even odds; truncated after `time_limit`
     steps. Steps before a reset or after the end raise `gymnasium.error.ResetNeeded`.
 
+    A dream in which a NaN or an infinity arises is truncated, too: `info["reason"]` is then
+    "not finite", the reward 0, and the observation that of the step before.
+
     ## Information
     `info["steps"]`: steps since the reset. After a step also `info["cont"]`, the probability that
     the episode goes on, and, if the world is calibrated, `info["trust"]`, the probability that the
@@ -113,6 +81,11 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
     - `render_mode`: `"rgb_array"` or None.
     - `steps`: denoising steps a chunk, None for the world's own.
     - `time_limit`: steps an episode, None for the world's own.
+    - `compile`: step by programs compiled for this machine, once (see `worldsim.compiled`).
+    - `dtype`: what these compute in, None for what the device multiplies fast.
+    - `micro_batch`: rows the world computes together, whatever the number of environments; with
+      the same number here, in `make_vec` and in TorchRL, a row is the same to the bit in all of
+      them (see `worldsim.microbatch`). None takes the batch as it comes.
 
     `play(env, noop=env.unwrapped.noop)` of `gymnasium.utils.play` drives it by keyboard: W A S D
     for a box of up to three entries (steer, gas, brake), digits for discrete actions.
@@ -129,9 +102,14 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
         render_mode: Literal["rgb_array"] | None = None,
         steps: int | None = None,
         time_limit: int | None = None,
+        compile: bool = False,
+        dtype: Literal["float32", "bfloat16"] | None = None,
+        micro_batch: int | None = None,
     ) -> None:
         check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
-        self.face = Face(world, device, observation, actions, steps, time_limit)
+        self.face = Face(
+            world, device, observation, actions, steps, time_limit, compile, dtype, micro_batch
+        )
         self.render_mode = render_mode
         self.action_space = self.face.action.space()
         self.observation_space = self.face.space()
@@ -169,11 +147,17 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
         if episode.over:
             raise NeedsReset("the episode is over: call env.reset() before the next env.step()")
         state, said = self.world.step(episode.state, values[None].to(self.world.device))
-        reward, cont, trust = torch.cat([said.reward, said.cont, said.trust]).tolist()
+        state, said, broken = keep_finite(episode.state, state, said)
+        told = torch.cat([said.reward, said.cont, said.trust, broken.to(said.reward)])
+        reward, cont, trust, not_finite = told.tolist()
         steps = episode.steps + 1
-        terminated, truncated = cont < CONT_THRESHOLD, steps >= self.face.time_limit
+        terminated = cont < CONT_THRESHOLD
+        truncated = bool(not_finite) or steps >= self.face.time_limit
         after = replace(episode, state=state, steps=steps, over=terminated or truncated)
-        info = {"steps": steps, "cont": cont}
+        info: dict[str, Any] = {"steps": steps}
+        if not_finite:
+            return self._enter(after), reward, False, True, info | {"reason": REASONS[NOT_FINITE]}
+        info["cont"] = cont
         if trust == trust:  # NaN: uncalibrated
             info["trust"] = trust
         return self._enter(after), reward, terminated, truncated, info
@@ -190,12 +174,15 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
     # --- Saving and restoring ---------------------------------------------------------------------
 
     def get_state(self) -> EnvState:
-        """All that the future depends on; `set_state` makes it repeat bit for bit."""
+        """All that the future depends on; `set_state` makes it repeat bit for bit.
+
+        `worldsim.save_state(path, env.get_state(), env.world)` puts it on a disk, and
+        `worldsim.load_state(path, EnvState, env.world)` reads it, in another process say.
+        """
         return EnvState(
             world=self.world.spec.name,
             episode=self._running("get_state"),
-            rng=deepcopy(dict(self.np_random.bit_generator.state)),
-            rng_seed=self.np_random_seed,
+            rng=Rng.of(self.np_random, self.np_random_seed),
         )
 
     @torch.no_grad()
@@ -206,12 +193,11 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
         """
         if not isinstance(saved, EnvState):
             raise WorldError(f"saved: expected an EnvState, got {type(saved).__name__}")
-        self._check_fits(saved)
-        rng = np.random.default_rng()
-        rng.bit_generator.state = deepcopy(saved.rng)
+        saved.check(self.world, None if self._episode is None else self._episode.state)
+        rng = saved.rng.generator()
         state = saved.episode.state.to(self.world.device)
         self._episode, self._frames = replace(saved.episode, state=state), None
-        self._np_random, self._np_random_seed, self._seeded = rng, saved.rng_seed, rng
+        self._np_random, self._np_random_seed, self._seeded = rng, saved.rng.seed, rng
 
     # --- Keyboard ---------------------------------------------------------------------------------
 
@@ -236,7 +222,7 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
         last = self._episode
         if last is None or self.np_random is not self._seeded:
             self._seeded = self.np_random
-            seed, number = int(self.np_random.integers(SEEDS)), 0
+            seed, number = draw_seed(self.np_random), 0
         else:
             seed, number = last.seed, last.number + 1
         key = torch.tensor([[seed, number]], dtype=torch.int64, device=self.world.device)
@@ -259,19 +245,3 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
     @torch.no_grad()
     def _decode(self, episode: Episode) -> NDArray[np.uint8]:
         return self.world.decode(episode.state)[0].cpu().numpy()
-
-    def _check_fits(self, saved: EnvState) -> None:
-        world, state = self.world, saved.episode.state
-        if saved.world != world.spec.name:
-            raise WorldError(f"saved: expected a state of {world.spec.name}, got {saved.world}")
-        if self._episode is not None:
-            model = self._episode.state
-        else:
-            model = world.reset(torch.zeros(1, 2, dtype=torch.int64, device=world.device))
-        for field in fields(model):
-            want, got = getattr(model, field.name), getattr(state, field.name)
-            if (want.shape, want.dtype) != (got.shape, got.dtype):
-                raise WorldError(
-                    f"saved: expected {field.name} {want.dtype} of shape {tuple(want.shape)}, "
-                    f"got {got.dtype} of shape {tuple(got.shape)}"
-                )

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from worldsim.core import WorldModel, WorldState
+from worldsim.core import Prediction, WorldModel, WorldState
+from worldsim.microbatch import MicroBatched
 
 START_ROWS = 32
 """Rows begun together on an accelerator: launches cost more there than rows do."""
+
+REASONS = ("", "not finite")
+"""Why an episode was truncated, where it was not the time limit, by the codes of vector envs."""
+
+NOT_FINITE = REASONS.index("not finite")
 
 Clip = tuple[Tensor, Tensor]
 """Frames `(B, k * c, H, W, 3)` and actions `(B, k, *action)` to start from."""
@@ -56,6 +62,22 @@ def see(world: WorldModel, state: WorldState, pixels: bool) -> Scene:
     return Scene(state, world.decode(state) if pixels else None)
 
 
+def keep_finite(
+    before: WorldState, after: WorldState, said: Prediction
+) -> tuple[WorldState, Prediction, Tensor]:
+    """A step whose rows are finite, and which of them `(B,)` were not; no host sync.
+
+    A row with a NaN or an infinity is over: it shows what it showed before the step, earns nothing
+    and foresees no end. A sum is finite only where all its terms are.
+    """
+    total = after.latent.flatten(1).sum(1, dtype=torch.float32) + said.reward + said.cont
+    broken = ~total.isfinite()
+    mask = broken.reshape(-1, *[1] * (after.latents.ndim - 1))
+    held = replace(after, latents=torch.where(mask, before.latents, after.latents))
+    reward, cont = said.reward.masked_fill(broken, 0), said.cont.masked_fill(broken, 1)
+    return held, replace(said, reward=reward, cont=cont), broken
+
+
 def next_keys(key: Tensor) -> Tensor:
     """The keys `(B, 2)` of the episodes that follow those of `key`."""
     return torch.stack([key[:, 0], key[:, 1] + 1], 1)
@@ -71,7 +93,10 @@ def begin(
     one size, whoever begins beside them: kernels may round differently in a batch of another shape,
     and so a start would depend on how many neighbours happened to end in the same step.
     """
-    size = 1 if world.device.type == "cpu" else min(START_ROWS, len(key))
+    if isinstance(world, MicroBatched):
+        size = world.rows  # it would fill up to this anyway
+    else:
+        size = 1 if world.device.type == "cpu" else min(START_ROWS, len(key))
     asked = rows.nonzero()[:, 0]
     groups = []
     for group in asked.split(size):

@@ -12,8 +12,14 @@ from typing import Any, Self
 import torch
 
 from worldsim.core import WorldError, WorldModel
+from worldsim.microbatch import MicroBatched
 
 WORLDS_KEPT = 4  # loaded worlds that a process keeps for the next environment
+
+
+# OpenMP's threads do not survive a fork, and a child that waits for them waits for ever (tried:
+# AsyncVectorEnv's workers, forked after a step on two threads). On one thread it needs none.
+os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,19 +49,43 @@ def as_source(world: Any) -> Source:
     )
 
 
-def find_world(source: Source, device: str, steps: int | None) -> WorldModel:
+def find_world(
+    source: Source,
+    device: str,
+    steps: int | None,
+    compile: bool = False,
+    dtype: str | None = None,
+    micro_batch: int | None = None,
+) -> WorldModel:
     """The world itself; one read from disk or made by a function is shared within the process."""
+    if dtype is not None and not compile:
+        raise WorldError(f"dtype: expected None, as compile is False, got {dtype!r}")
+    world = _sampled(source, device, steps)
+    world = _compiled(world, dtype) if compile else world
+    return world if micro_batch is None else MicroBatched(world, micro_batch)
+
+
+def _compiled(world: WorldModel, dtype: str | None) -> WorldModel:
+    from worldsim.engine import compiled  # here: worlds made by a function need no networks
+    from worldsim.world import DiffusionWorld
+
+    if not isinstance(world, DiffusionWorld):
+        raise WorldError(f"compile: {world.spec.name} has no networks, leave compile=False")
+    return compiled(world, dtype=dtype)  # type: ignore[arg-type]
+
+
+def _sampled(source: Source, device: str, steps: int | None) -> WorldModel:
     if isinstance(source, SharedWorld):
         world = source.world
     elif ":" in source and not Path(source).exists():
         world = _make(source, device)
     else:
         world = _load(source, device, _identity(source))
-    if steps is None:
-        return world
-    if not hasattr(world, "with_steps"):
-        raise WorldError(f"steps: {world.spec.name} has no sampler to set, leave steps=None")
-    return world.with_steps(steps)  # type: ignore[attr-defined]
+    if steps is not None:
+        if not hasattr(world, "with_steps"):
+            raise WorldError(f"steps: {world.spec.name} has no sampler to set, leave steps=None")
+        world = world.with_steps(steps)  # type: ignore[attr-defined]
+    return world
 
 
 def _identity(folder: str) -> tuple[int, int] | None:

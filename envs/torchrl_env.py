@@ -9,6 +9,7 @@ from os import PathLike
 from typing import Any, Literal
 
 import torch
+from gymnasium.utils.seeding import np_random
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.data import Bounded, Categorical, Composite, TensorSpec, Unbounded
@@ -16,8 +17,9 @@ from torchrl.envs import EnvBase
 
 from worldsim.core import ActionSpec, WorldError, WorldModel, WorldState
 
-from .face import CONT_THRESHOLD, SEEDS, Face
-from .scene import Scene, begin, see
+from .face import CONT_THRESHOLD, SEEDS, Face, draw_seed
+from .saved import TorchRLState
+from .scene import Scene, begin, keep_finite, see
 from .source import SharedWorld
 
 STATE = "world"  # Dreamer's losses give "state" another meaning
@@ -42,11 +44,13 @@ class WorldSimTorchRL(EnvBase):
     - `"world"`: the world's state, a nested tensordict of `worldsim.WorldState`.
     - `"action"`: float32 from -1 to 1, or a `Categorical` of int64; `actions="native"` takes the
       world's own range. Actions go to the world as they come: `env.action_spec.project` clips.
-    - `"reward"`, `"terminated"` (going on has less than even odds), `"truncated"` (time limit).
+    - `"reward"`, `"terminated"` (going on has less than even odds), `"truncated"` (time limit, or
+      a NaN or an infinity in the dream: the row then shows what it showed before, with reward 0).
 
     ## Seeds
     `env.set_seed(5)` names all that is drawn: every row begun after it has a key of its own, and
-    noise hangs on that key and the row's age. A plan made from a state therefore meets the very
+    noise hangs on that key and the row's age. The n-th row begun lives what the n-th episode of
+    `WorldSimEnv` lives after `reset(seed=5)`. A plan made from a state therefore meets the very
     noise that the world will draw; to plan without such foresight give the planner's copy another
     key (`td["world", "key"]`).
 
@@ -77,8 +81,13 @@ class WorldSimTorchRL(EnvBase):
         steps: int | None = None,
         time_limit: int | None = None,
         resets: bool = True,
+        compile: bool = False,
+        dtype: Literal["float32", "bfloat16"] | None = None,
+        micro_batch: int | None = None,
     ) -> None:
-        face = Face(world, device, observation, actions, steps, time_limit)
+        face = Face(
+            world, device, observation, actions, steps, time_limit, compile, dtype, micro_batch
+        )
         super().__init__(device=face.world.device, batch_size=torch.Size(batch_size))
         self.face, self.resets = face, resets
         self.seen = "pixels" if face.pixels else "observation"
@@ -102,8 +111,9 @@ class WorldSimTorchRL(EnvBase):
 
     def _set_seed(self, seed: int | None) -> None:
         if seed is None:
-            seed = int(torch.randint(2**62, ()))
-        self._seed, self._begun = seed % SEEDS, 0
+            self._seed, self._begun = int(torch.randint(2**62, ())), 0
+        else:
+            self._seed, self._begun = draw_seed(np_random(seed % SEEDS)[0]), 0
 
     def _reset(
         self, tensordict: TensorDictBase | None = None, set_state: bool = False, **_: Any
@@ -127,16 +137,43 @@ class WorldSimTorchRL(EnvBase):
         batch, world = tensordict.batch_size, self.face.world
         action = tensordict.get("action")
         action = self.face.native(action.reshape(prod(batch), *action.shape[len(batch) :]))
-        state, said = world.step(self._unpack(tensordict.get(STATE)), action)
+        before = self._unpack(tensordict.get(STATE))
+        state, said, broken = keep_finite(before, *world.step(before, action))
         out = self._told(see(world, state, self.face.pixels), batch)
         out["reward"] = said.reward.reshape(*batch, 1)
         out["terminated"] = (said.cont < CONT_THRESHOLD).reshape(*batch, 1)
-        out["truncated"] = (state.age >= self.face.time_limit).reshape(*batch, 1)
+        over = broken | (state.age >= self.face.time_limit)
+        out["truncated"] = over.reshape(*batch, 1)
         return out
 
     def any_done(self, tensordict: TensorDictBase) -> bool:
         """Whether a row is to begin anew; never where `resets` is False."""
         return self.resets and super().any_done(tensordict)
+
+    # --- Saving and restoring ---------------------------------------------------------------------
+
+    def get_state(self, tensordict: TensorDictBase) -> TorchRLState:
+        """All that the future of `tensordict` and of rows yet to begin depends on."""
+        return TorchRLState(
+            world=self.face.world.spec.name,
+            batch=tuple(tensordict.batch_size),
+            state=self._unpack(self._check_state(tensordict)),
+            seed=self._seed,
+            begun=self._begun,
+        )
+
+    @torch.no_grad()
+    def set_state(self, saved: TorchRLState) -> TensorDictBase:
+        """The tensordict to go on from; raises `WorldError`, with everything as it was."""
+        if not isinstance(saved, TorchRLState):
+            raise WorldError(f"saved: expected a TorchRLState, got {type(saved).__name__}")
+        world = self.face.world
+        saved.check(world)
+        held = self._pack(saved.state.to(world.device), saved.batch)
+        asked = TensorDict({STATE: held}, saved.batch, device=self.device)
+        restored = self.reset(asked, set_state=True)
+        self._seed, self._begun = saved.seed, saved.begun
+        return restored
 
     # --- States as tensordicts --------------------------------------------------------------------
 

@@ -20,15 +20,17 @@ from worldsim.core import Prediction, WorldError, WorldModel, row_keys
 
 from .face import (
     CONT_THRESHOLD,
-    SEEDS,
     Face,
     LightSpec,
     NeedsReset,
     check_choice,
     check_count,
     check_options,
+    draw_seed,
 )
-from .scene import Clip, Scene, begin, next_keys, see
+from .requests import as_mode, check_mask, check_seeds, is_seed
+from .saved import Rng, VectorEnvState
+from .scene import NOT_FINITE, Clip, Scene, begin, keep_finite, next_keys, see
 from .source import SharedWorld
 
 Array = Any
@@ -80,9 +82,10 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
     Row i lives the life of a `WorldSimEnv` that was reset with its seed; see there for actions,
     observations, rewards, starts and arguments. Rows do not know each other: whatever the others
     do, the bytes of a row stay the same on the same machine at the same N. At another N (a sole
-    environment's, say) they stay the same where the world's arithmetic does not depend on the size
-    of the batch; elsewhere they differ in their last bits (car-racing on a CPU, 4 rows: latents by
-    4e-5 after 30 steps, pixels by at most 1 of 255). On the CPU starts are the same at any N.
+    environment's, say) they stay the same under `micro_batch=8` (or any number, in both) and where
+    the world's arithmetic does not depend on the size of the batch; elsewhere they differ in their
+    last bits (car-racing on a CPU, 4 rows: latents by 4e-5 after 30 steps, pixels by at most 1 of
+    255). On the CPU starts are the same at any N.
 
     ## Output
     `output="torch"` gives tensors on the device, `output="numpy"` arrays; both are the caller's to
@@ -109,7 +112,8 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
 
     ## Information
     As in `WorldSimEnv`, an array each with its mask (`info["cont"]`, `info["_cont"]`), but that
-    `trust` is always there: NaN where the world is not calibrated.
+    `trust` is always there: NaN where the world is not calibrated. `info["reason"]` holds codes,
+    `worldsim.envs.REASONS[code]` their names; where flags are not read it is always there.
 
     ## Waiting for the device
     With `output="torch"` on an accelerator the environment asks the device nothing within a step,
@@ -136,12 +140,17 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         output: Literal["torch", "numpy"] | None = None,
         check_actions: bool = True,
+        compile: bool = False,
+        dtype: Literal["float32", "bfloat16"] | None = None,
+        micro_batch: int | None = None,
     ) -> None:
         check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
         check_choice("output", output, (None, "torch", "numpy"))
         check_count("max_episode_steps", max_episode_steps)
         check_count("num_envs", num_envs)
-        self.face = Face(world, device, observation, actions, steps, time_limit)
+        self.face = Face(
+            world, device, observation, actions, steps, time_limit, compile, dtype, micro_batch
+        )
         self.num_envs, self.render_mode, self.check_actions = num_envs, render_mode, check_actions
         self.autoreset_mode = as_mode(autoreset_mode)
         self.metadata = {**self.face.metadata(), "autoreset_mode": self.autoreset_mode}
@@ -173,12 +182,14 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
     ) -> tuple[Array, dict[str, Any]]:
         """Begin episodes; see "Seeds" and "Starting State". On an error all stays as it was."""
         options = check_options(options, ("reset_mask", "frames", "actions"))
-        rows = self._check_mask(options.get("reset_mask"))
+        rows = check_mask(
+            options.get("reset_mask"), self.num_envs, running=self._present is not None
+        )
         clip = self.face.clip(options, self.num_envs)
-        seeds = self._check_seeds(seed)
+        seeds = check_seeds(seed, self.num_envs)
         before = self._np_random, self._np_random_seed
         try:
-            super().reset(seed=seeds[0] if _is_seed(seed) else None)
+            super().reset(seed=seeds[0] if is_seed(seed) else None)
             self._present = self._begin(rows, seeds, clip)
         except BaseException:
             self._np_random, self._np_random_seed = before
@@ -196,25 +207,26 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
             raise NeedsReset(f'rows {over} are over: reset them with options={{"reset_mask": ...}}')
         given = self.face.native(given.to(self.device, non_blocking=True))
         state, said = self.world.step(now.scene.state, given)
+        state, said, broken = keep_finite(now.scene.state, state, said)
         after = see(self.world, state, self.face.pixels)
         reward, terminated = said.reward, said.cont < CONT_THRESHOLD
-        truncated = state.age >= self.time_limit
+        truncated = broken | (state.age >= self.time_limit)
         begun = torch.zeros_like(terminated)
         if mode is AutoresetMode.NEXT_STEP:
             begun = now.due.read().to(self.device, non_blocking=True)
             reward = torch.where(begun, 0, reward)
-            terminated, truncated = terminated & ~begun, truncated & ~begun
+            terminated, truncated, broken = (x & ~begun for x in (terminated, truncated, broken))
         ended = terminated | truncated
         if mode is AutoresetMode.SAME_STEP:
             begun = ended
         fresh, ahead = self._next_starts(now, begun)
         info: dict[str, Any] = {}
         if fresh is not None and mode is AutoresetMode.SAME_STEP:
-            info = self._farewell(after, said, ended)
+            info = self._farewell(after, said, ended, broken)
         scene = after if fresh is None else fresh.where(begun, after)
         self._present = Present(scene=scene, due=Flags(ended), ahead=ahead)
         info |= self._told({"steps": scene.state.age}, torch.ones_like(begun))
-        info |= self._told({"cont": said.cont, "trust": said.trust}, ~begun)
+        info |= self._judged(said, broken, ~begun)
         results = (self._out(x) for x in (reward, terminated, truncated))
         return self._observe(scene), *results, info
 
@@ -226,6 +238,40 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         scene = self._running("render").scene
         frames = self.world.decode(scene.state) if scene.frames is None else scene.frames
         return tuple(frames[:, -1].cpu().numpy().copy())
+
+    # --- Saving and restoring ---------------------------------------------------------------------
+
+    def get_state(self) -> VectorEnvState:
+        """All that the future depends on, ends that wait for their reset too; see `save_state`."""
+        now = self._running("get_state")
+        return VectorEnvState(
+            world=self.world.spec.name,
+            autoreset_mode=self.autoreset_mode.name,
+            state=now.scene.state,
+            frames=now.scene.frames,
+            due=now.due.read().clone(),
+            rng=Rng.of(self.np_random, self.np_random_seed),  # type: ignore[arg-type]
+        )
+
+    @torch.no_grad()
+    def set_state(self, saved: VectorEnvState) -> None:
+        """Go on from `saved`, taken from an environment like this one: the future repeats.
+
+        Raises `WorldError`, with everything as it was, for a state that does not fit.
+        """
+        if not isinstance(saved, VectorEnvState):
+            raise WorldError(f"saved: expected a VectorEnvState, got {type(saved).__name__}")
+        saved.check(self.world, self.autoreset_mode.name, self.num_envs)
+        state, frames, rng = saved.state.to(self.device), saved.frames, saved.rng.generator()
+        if frames is None or not self.face.pixels:
+            scene = see(self.world, state, self.face.pixels)
+        else:
+            scene = Scene(state, frames.to(self.device))
+        due = saved.due.cpu()
+        if self.autoreset_mode is AutoresetMode.SAME_STEP:
+            due = torch.ones_like(due)  # the starts at hand are made anew
+        self._present = Present(scene=scene, due=Flags(due), ahead=None)
+        self._np_random, self._np_random_seed = rng, saved.rng.seed
 
     # --- Inside -----------------------------------------------------------------------------------
 
@@ -264,7 +310,7 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
             seed = seeds[row]
             if seed is not None or past is None:
                 source = self.np_random if seed is None else np_random(seed)[0]
-                keys[row] = torch.tensor([int(source.integers(SEEDS)), 0])
+                keys[row] = torch.tensor([draw_seed(source), 0])
         return keys
 
     def _next_starts(self, now: Present, begun: Tensor) -> tuple[Scene | None, Scene | None]:
@@ -301,63 +347,21 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
             info[f"_{name}"] = self._out(mask.clone())
         return info
 
-    def _farewell(self, last: Scene, said: Prediction, ended: Tensor) -> dict[str, Array]:
+    def _judged(self, said: Prediction, broken: Tensor, mask: Tensor) -> dict[str, Array]:
+        """What a step says beside the reward, in the rows of `mask`."""
+        info = self._told({"cont": said.cont, "trust": said.trust}, mask & ~broken)
+        if self._looks and not bool(broken.any()):
+            return info
+        return info | self._told({"reason": NOT_FINITE * broken.long()}, mask & broken)
+
+    def _farewell(
+        self, last: Scene, said: Prediction, ended: Tensor, broken: Tensor
+    ) -> dict[str, Array]:
         """The last observation and info of rows that begin anew within the step."""
-        final = {"steps": last.state.age, "cont": said.cont, "trust": said.trust}
+        final = self._told({"steps": last.state.age}, ended)
         return {
             "final_obs": self._observe(last),
             "_final_obs": self._out(ended.clone()),
-            "final_info": self._told(final, ended),
+            "final_info": final | self._judged(said, broken, ended),
             "_final_info": self._out(ended.clone()),
         }
-
-    # --- What is refused --------------------------------------------------------------------------
-
-    def _check_mask(self, mask: Any) -> Tensor:
-        """Rows to reset, (N,) bool on the host."""
-        if mask is None:
-            return torch.ones(self.num_envs, dtype=torch.bool)
-        try:
-            rows = mask.cpu() if isinstance(mask, Tensor) else torch.tensor(np.asarray(mask))
-        except (TypeError, ValueError) as error:
-            got = type(mask).__name__
-            raise WorldError(f"reset_mask: expected an array of bool, got {got}") from error
-        if rows.dtype != torch.bool or tuple(rows.shape) != (self.num_envs,):
-            expected, got = f"bool of shape ({self.num_envs},)", tuple(rows.shape)
-            raise WorldError(f"reset_mask: expected {expected}, got {rows.dtype} of shape {got}")
-        if not bool(rows.any()):
-            raise WorldError("reset_mask: expected at least one row to reset, got none")
-        if self._present is None and not bool(rows.all()):
-            raise NeedsReset("call env.reset() for all rows before resetting some of them")
-        return rows.clone()
-
-    def _check_seeds(self, seed: Any) -> list[int | None]:
-        """One seed a row, None for its next episode."""
-        if seed is None:
-            return [None] * self.num_envs
-        if _is_seed(seed):
-            return [int(seed) + row for row in range(self.num_envs)]
-        listed = list(seed) if isinstance(seed, Sequence | np.ndarray) else []
-        if len(listed) != self.num_envs or not all(s is None or _is_seed(s) for s in listed):
-            raise WorldError(
-                f"seed: expected None, a whole number from 0 up or {self.num_envs} of these, "
-                f"got {seed!r}"
-            )
-        return [None if s is None else int(s) for s in listed]
-
-
-def _is_seed(seed: Any) -> bool:
-    whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
-    return whole and int(seed) >= 0
-
-
-def as_mode(mode: AutoresetMode | str) -> AutoresetMode:
-    """An `AutoresetMode` from itself or its name: "SAME_STEP", "same_step", "SameStep"."""
-    if isinstance(mode, AutoresetMode):
-        return mode
-    plain = str(mode).replace("_", "").lower()
-    for known in AutoresetMode:
-        if plain == known.value.lower():
-            return known
-    names = [known.name for known in AutoresetMode]
-    raise WorldError(f"autoreset_mode: expected one of {names}, got {mode!r}")

@@ -292,6 +292,7 @@ class WorldContract:
         }
         if chunk > 1:
             wrong["part of a chunk"] = (good[:, :-1], actions)
+            wrong["a chunk and a part"] = (torch.cat([good, good[:, :-1]], 1), actions)
         for name, (frames, acted) in wrong.items():
             with pytest.raises(WorldError, match=r"(frames|actions): expected .* got "):
                 world.encode(frames.to(world.device), acted.to(world.device))

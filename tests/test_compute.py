@@ -111,11 +111,14 @@ def test_every_part_of_a_block_going_back(name: str):
     with torch.device("meta"):
         block = Block(dit, time=True)
         x = torch.zeros(1, 4, tokens, dit.dim, requires_grad=True)
-        angle, mask = torch.zeros(tokens, dit.head_dim // 2), torch.ones(1, 4, 4, dtype=torch.bool)
+        turn, mask = (
+            torch.zeros(2, tokens, dit.head_dim // 2),
+            torch.ones(1, 4, 4, dtype=torch.bool),
+        )
         assert block.time is not None
         calls = {
-            "space": (lambda: block.space(x, angle), dit.depth),
-            "time": (lambda: block.time(x, angle[:4], mask, None)[0], dit.time_layers),  # type: ignore[misc]
+            "space": (lambda: block.space(x, turn), dit.depth),
+            "time": (lambda: block.time(x, turn[:, :4], mask, None)[0], dit.time_layers),  # type: ignore[misc]
             "mlp": (lambda: block.mlp(x), dit.depth),
         }
         for part, (call, layers) in calls.items():

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import pytest
 
 FLOORS = (
-    ("core", "config", "devices", "metrics", "video", "nn", "diffusion"),
-    ("models", "rollout", "toy"),
-    ("world", "agents"),
-    ("presets", "checkpoint", "manifest", "weights", "worlds"),
+    ("core", "config", "files", "devices", "metrics", "video", "nn", "diffusion"),
+    ("models", "fan", "rollout", "toy", "microbatch"),
+    ("world", "engine", "agents"),
+    ("presets", "checkpoint", "manifest", "weights", "snapshot", "worlds"),
     ("data", "train", "envs", "fidelity", "compute", "account"),
     ("__init__", "cli", "demo", "play", "benchmarks"),
 )

@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.contracts import WorldContract
+from tests.contracts import WorldContract, assert_close, assert_same
 from tests.worlds import BUTTONS, tiny_world
-from worldsim.core import WorldError, WorldModel, row_keys
+from worldsim.core import WorldError, WorldModel, WorldState, row_keys
 from worldsim.diffusion.denoiser import Clip, predict
 from worldsim.diffusion.noise import normal_rows
+from worldsim.fan import FannedState
 from worldsim.world import LATENT_BOUND, DiffusionWorld, Sampling
 
 
@@ -136,3 +137,64 @@ def test_settings_that_contradict_each_other_are_refused(field: str, value: obje
     config = tiny_world().config
     with pytest.raises(WorldError, match=field):
         replace(config, spec=replace(config.spec, **{field: value}))
+
+
+def test_a_first_chunk_is_decoded_as_the_start_of_a_video():
+    """Whatever lies in the empty place before it."""
+    world = tiny_world()
+    world.vae.mean.fill_(0.3)  # an empty place is no mean latent
+    frames = torch.randint(0, 256, (1, 2, 24, 32, 3), dtype=torch.uint8)
+    state = world.encode(frames, actions(world, 1, 1))
+    assert torch.equal(world.decode(state), world.decode_video(state.latents[:, -1:]))
+    counts = []
+    for _ in range(3):
+        counts.append(state.filled.item())
+        state, _ = world.step(state, torch.zeros(1, 3))
+    assert counts == [1, 2, 3] and state.filled.item() == world.spec.context
+    full = replace(state, latents=state.latents + 1, filled=state.filled + 1)
+    assert torch.equal(world.decode(full), world.decode_video(full.latents[:, -2:])[:, -2:])
+
+
+def test_cont_is_the_probability_of_going_on():
+    world = tiny_world()
+    with torch.no_grad():
+        world.dynamics.heads.cont.weight.zero_()
+        world.dynamics.heads.cont.bias.fill_(3.0)
+    _, said = world.step(world.reset(row_keys([1])), torch.zeros(1, 3))
+    assert said.cont.item() == pytest.approx(torch.tensor(3.0).sigmoid().item())
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("filled", [1, 3])
+def test_a_fanned_state_dreams_as_its_copies_do(steps: int, filled: int):
+    """Past the steps in which anything is shared, and from a context that is not full too."""
+    world, times = tiny_world(steps=steps), 4
+    frames = torch.randint(0, 256, (2, 2 * filled, 24, 32, 3), dtype=torch.uint8)
+    state = world.encode(frames, actions(world, 2, filled), row_keys([7, 8]))
+    before = state.map(torch.clone)
+    fanned, copied = world.fan_out(state, times), state.repeat(times)
+    assert len(fanned) == len(copied) == 8 and len(fanned.prefix) == 2
+    assert_same(before, state)
+    for t, action in enumerate(actions(world, 8, 5).unbind(1)):
+        shared = fanned.prefix.shape[3] if isinstance(fanned, FannedState) else 0
+        assert shared == max(0, world.spec.context - t) and type(fanned[:1]) is WorldState
+        fanned, said = world.step(fanned, action)
+        copied, told = world.step(copied, action)
+        assert_close(said, told, 1e-4)
+        rows = fanned.plain() if isinstance(fanned, FannedState) else fanned
+        assert rows.cache.shape == copied.cache.shape
+        assert_close(rows, copied, 1e-4)
+    assert type(fanned) is WorldState
+
+
+def test_a_fanned_state_holds_its_past_once():
+    world = tiny_world()
+    state = world.reset(row_keys([1]))
+    fanned = world.fan_out(state, 50)
+    chunk = state.cache.nbytes // (world.spec.context - 1)
+    assert fanned.cache.nbytes == 0 and fanned.prefix.nbytes == world.spec.context * chunk
+    after, _ = world.step(fanned, actions(world, 50, 1)[:, 0])
+    assert isinstance(after, FannedState) and after.cache.nbytes == 0
+    assert_same(world.fan_out(fanned[:1], 2)[:1], fanned[:1])
+    with pytest.raises(WorldError, match="times"):
+        world.fan_out(state, 0)

@@ -58,3 +58,8 @@ def tiny_world(
         sampling=Sampling(steps=steps),
     )  # fmt: skip
     return DiffusionWorld(config, vae, dynamics, Starts(clips.to(torch.uint8), actions))
+
+
+def make_tiny(device: torch.device | str = "cpu") -> DiffusionWorld:
+    """`tiny_world` by name, for other processes: "tests.worlds:make_tiny"."""
+    return tiny_world().to(device)

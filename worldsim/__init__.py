@@ -16,12 +16,16 @@ import gymnasium
 if TYPE_CHECKING:
     from .checkpoint import load, save
     from .core import ActionSpec, Prediction, WorldError, WorldModel, WorldSpec, WorldState
+    from .engine import compiled
+    from .microbatch import MicroBatched
     from .rollout import Rollout, imagine, replay
+    from .snapshot import SnapshotError, SnapshotWarning, load_state, save_state
     from .toy import PointWorld
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "compiled": "engine",
     "load": "checkpoint",
     "save": "checkpoint",
     "ActionSpec": "core",
@@ -30,26 +34,37 @@ _HOME = {
     "WorldModel": "core",
     "WorldSpec": "core",
     "WorldState": "core",
+    "MicroBatched": "microbatch",
     "Rollout": "rollout",
     "imagine": "rollout",
     "replay": "rollout",
     "PointWorld": "toy",
+    "SnapshotError": "snapshot",
+    "SnapshotWarning": "snapshot",
+    "load_state": "snapshot",
+    "save_state": "snapshot",
 }
 _ROOMS = ("agents", "envs")
 
 __all__ = [
     "ActionSpec",
+    "MicroBatched",
     "PointWorld",
     "Prediction",
     "Rollout",
+    "SnapshotError",
+    "SnapshotWarning",
     "WorldError",
     "WorldModel",
     "WorldSpec",
     "WorldState",
+    "compiled",
     "imagine",
     "load",
+    "load_state",
     "replay",
     "save",
+    "save_state",
 ]
 
 

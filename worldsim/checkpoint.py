@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 
 from . import worlds
 from .config import ConfigError, from_json, parse_json, short, to_json
+from .files import sync
 from .manifest import (
     CARD,
     CONFIG,
@@ -108,7 +109,7 @@ def save(
         temporary.mkdir()
         for name, data in files.items():
             _write(temporary / name, data)
-        _sync(temporary)
+        sync(temporary)
         _read_back(temporary, folder)
         _swap(temporary, folder, overwrite)
     except BaseException:
@@ -183,15 +184,6 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _sync(folder: Path) -> None:
-    """Make the folder's names survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _read_back(temporary: Path, folder: Path) -> None:
     """What would not load must not take the place of what does."""
     try:
@@ -214,7 +206,7 @@ def _swap(temporary: Path, folder: Path, overwrite: bool) -> None:
         if moved:
             os.rename(aside, folder)
         raise
-    _sync(folder.parent)
+    sync(folder.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 

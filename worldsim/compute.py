@@ -22,9 +22,6 @@ from .train.distill import Distillation
 from .train.dynamics import DynamicsTraining
 from .train.pipeline import Recipe
 
-DECODED = 2
-"""Chunks that `DiffusionWorld.decode` runs through the decoder to show the newest one."""
-
 
 @dataclass(frozen=True)
 class Cost:
@@ -176,7 +173,7 @@ class Networks:
         window = self.sizes.context
         first = self.denoiser(2 if cached else window + 1, window + 1)
         later = self.denoiser(1, window + 1) if cached else first
-        shown = self.decoder(DECODED) if pixels else {}
+        shown = self.decoder(1) if pixels else {}
         return together(first, repeated(later, passes - 1), self.heads(1), shown)
 
     @cached_property

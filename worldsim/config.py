@@ -50,7 +50,9 @@ def from_json(cls: type[T], data: Any, path: str = "config") -> T:
     hints = get_type_hints(cls)
     types = {f.name: hints[f.name] for f in fields(cls)}  # type: ignore[arg-type]
     _check_keys(data, list(types), path)
-    values = {name: _value(kind, data[name], f"{path}.{name}") for name, kind in types.items()}
+    values = {
+        name: value_from_json(kind, data[name], f"{path}.{name}") for name, kind in types.items()
+    }
     try:
         return cls(**values)
     except (ArithmeticError, AssertionError, TypeError, ValueError) as error:
@@ -98,14 +100,14 @@ def _check_keys(data: Any, known: list[str], path: str) -> None:
         raise ConfigError(f"{path}: missing keys {missing}, expected {known}, got {got}")
 
 
-def _value(kind: Any, data: Any, path: str) -> Any:
-    """`data` as a value of the annotation `kind`."""
+def value_from_json(kind: Any, data: Any, path: str) -> Any:
+    """`data` as a value of the annotation `kind`; raises ConfigError."""
     origin, args = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
         return from_json(kind, data, path)  # type: ignore[arg-type]
     if origin in (Union, UnionType):  # only "... or None": more would make the JSON ambiguous
         (other,) = (arg for arg in args if arg is not NoneType)
-        return None if data is None else _value(other, data, path)
+        return None if data is None else value_from_json(other, data, path)
     if origin is tuple:
         return _tuple(args, data, path)
     if kind is float:
@@ -139,6 +141,6 @@ def _tuple(args: tuple[Any, ...], data: Any, path: str) -> tuple[Any, ...]:
         raise ConfigError(f"{path}: expected {expected}, got {short(data)}")
     kinds = [args[0]] * len(data) if count is None else list(args)
     return tuple(
-        _value(kind, item, f"{path}[{i}]")
+        value_from_json(kind, item, f"{path}[{i}]")
         for i, (kind, item) in enumerate(zip(kinds, data, strict=True))
     )

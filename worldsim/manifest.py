@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import IO
 
 from .config import ConfigError, from_json, parse_json, short, to_json
 from .core import WorldError
+from .files import open_plain
 
 FORMAT, SCHEMA = "worldsim-world", 1
 MIB, GIB = 2**20, 2**30
@@ -87,27 +87,18 @@ class Manifest:
 
 
 def open_file(path: Path) -> IO[bytes]:
-    """A regular file; never a link (it may lead out of the folder) or a pipe (it may block).
-
-    Raises WorldFolderError, also for a file over its limit.
-    """
-    flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    if path.is_symlink():
-        remedy = "copy the folder with its links followed (cp -rL)"
-        raise WorldFolderError(path, "file", "a regular file", "a symbolic link", remedy)
+    """A regular file of a world; raises WorldFolderError, also for one over its limit."""
     try:
-        file = open(path, "rb", opener=lambda p, f: os.open(p, f | flags))
+        file = open_plain(path)
     except OSError as error:
         got = error.strerror or str(error)
         raise WorldFolderError(path, "file", "a regular file", got) from error
-    info = os.fstat(file.fileno())
-    if stat.S_ISREG(info.st_mode) and info.st_size <= LIMITS[path.name]:
+    size = os.fstat(file.fileno()).st_size
+    if size <= LIMITS[path.name]:
         return file
     file.close()
     expected = f"a regular file of at most {LIMITS[path.name]} bytes"
-    raise WorldFolderError(
-        path, "file", expected, f"{stat.filemode(info.st_mode)}, {info.st_size} bytes"
-    )
+    raise WorldFolderError(path, "file", expected, f"{size} bytes")
 
 
 def read_manifest(folder: Path) -> Manifest:

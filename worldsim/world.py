@@ -12,6 +12,7 @@ from .core import Prediction, WorldError, WorldSpec, WorldState, row_keys
 from .diffusion.denoiser import ChunkDenoiser, fill_cache
 from .diffusion.noise import hash_rows, normal_rows
 from .diffusion.samplers import consistency, euler, heun, linear_levels
+from .fan import FannedState
 from .models.dit import DiTConfig
 from .models.dynamics import Dynamics
 from .models.heads import HeadsConfig
@@ -195,30 +196,63 @@ class DiffusionWorld:
         expected = (len(state), *self.spec.action.shape)
         if tuple(action.shape) != expected:
             raise WorldError(f"action: expected shape {expected}, got {tuple(action.shape)}")
-        action = action.to(state.actions.dtype)
-        denoise = ChunkDenoiser(
-            self.dynamics.dit,
-            newest=state.latents[:, -1],
-            previous=state.latents[:, -2],
-            actions=torch.stack([state.actions[:, -1], action], 1),
-            cache=state.cache,
-            filled=state.filled,
-        )
         key = state.key
         if generator is not None:
             key = torch.randint(2**31, key.shape, generator=generator, device=generator.device)
             key = key.to(state.key.device)
+        return self.advance(state, action.to(state.actions.dtype), key)
+
+    def advance(
+        self, state: WorldState, action: Tensor, key: Tensor
+    ) -> tuple[WorldState, Prediction]:
+        """`step` from checked actions and the keys (B, 2) of its noise: tensors in, tensors out."""
+        fanned = isinstance(state, FannedState)
+        denoise = self._denoiser(state, action, state.prefix if fanned else None)
         latent = self.config.sampling.sample(denoise, key, state.age)
         latent = latent.clamp(-LATENT_BOUND, LATENT_BOUND)
+        cache, prefix = denoise.following
         following = WorldState(
             latents=torch.cat([state.latents[:, 1:], latent[:, None]], 1),
             actions=torch.cat([state.actions[:, 1:], action[:, None]], 1),
             filled=(state.filled + 1).clamp(max=self.spec.context),
             age=state.age + 1,
             key=state.key,
-            cache=denoise.cache,
+            cache=cache,
         )
+        if prefix is not None:
+            following = FannedState(**vars(following), prefix=prefix)
         return following, self._read_heads(denoise.features)
+
+    def _denoiser(
+        self, state: WorldState, action: Tensor, prefix: Tensor | None = None
+    ) -> ChunkDenoiser:
+        return ChunkDenoiser(
+            self.dynamics.dit,
+            newest=state.latents[:, -1],
+            previous=state.latents[:, -2],
+            actions=torch.stack([state.actions[:, -1], action], 1),
+            cache=state.cache,
+            filled=state.filled,
+            window=self.spec.context,
+            prefix=prefix,
+        )
+
+    @torch.no_grad()
+    def fan_out(self, state: WorldState, times: int) -> FannedState:
+        """Each row `times` times, as `state.repeat(times)`, sharing the past instead of copying it.
+
+        Runs the newest chunk's pass once a row instead of once a candidate, so the first step of a
+        plan costs half as much, and holds the context's keys and values once a row. What follows
+        equals `repeat`'s up to rounding. Raises `WorldError` for `times` below 1.
+        """
+        if times < 1:
+            raise WorldError(f"times: expected at least 1, got {times}")
+        if isinstance(state, FannedState):
+            state = state.plain()
+        unknown = self.spec.action.unknown(len(state), device=self.device)
+        prefix = self._denoiser(state, unknown).join()
+        rows = replace(state, cache=prefix[:, :, :, :0]).repeat(times)
+        return FannedState(**vars(rows), prefix=prefix)
 
     def _read_heads(self, features: Tensor | None) -> Prediction:
         assert features is not None
@@ -229,14 +263,13 @@ class DiffusionWorld:
     @torch.no_grad()
     def decode(self, state: WorldState) -> Tensor:
         """The newest chunk's frames, (B, c, H, W, 3) uint8."""
-        return to_bytes(self._decode(state.latents[:, -2:], state.filled))
+        return self.draw(state.latents[:, -1], state.latents[:, -2], state.filled)
 
-    def _decode(self, latents: Tensor, filled: Tensor) -> Tensor:
-        raw = latents * self.vae.std + self.vae.mean
-        if latents.shape[1] == 2:  # the decoder's memory of "no chunk before" is zeros, not a mean
-            first = (filled > 1)[:, None, None, None] * raw[:, 0]
-            raw = torch.stack([first, raw[:, 1]], 1)
-        return self.vae.decode_raw(raw)[:, -self.spec.chunk :]
+    def draw(self, latent: Tensor, before: Tensor, filled: Tensor) -> Tensor:
+        """`decode` of a latent and the one before it, each (B, h, w, C)."""
+        raw, past = (x * self.vae.std + self.vae.mean for x in (latent, before))
+        # the decoder's memory of "no chunk before" is zeros, not a mean
+        return to_bytes(self.vae.decode_next(raw, (filled > 1)[:, None, None, None] * past))
 
     @torch.no_grad()
     def decode_video(self, latents: Tensor) -> Tensor:

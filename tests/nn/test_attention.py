@@ -1,7 +1,7 @@
 import torch
 import torch.nn.functional as F
 
-from worldsim.nn.attention import attend, grid_rotary, rotary, rotate
+from worldsim.nn.attention import attend, attend_shared, grid_rotary, rotary, rotate, turns
 
 
 def test_attend_equals_torch():
@@ -12,11 +12,21 @@ def test_attend_equals_torch():
     assert torch.allclose(attend(q, k, v, mask), expected, atol=1e-5)
 
 
+def test_keys_that_are_shared_say_what_their_copies_say():
+    q = torch.randn(6, 3, 4, 2, 8)
+    near = torch.randn(6, 3, 2, 5, 8), torch.randn(6, 3, 2, 5, 8)
+    far = torch.randn(2, 3, 2, 7, 8), torch.randn(2, 3, 2, 7, 8)
+    mask = torch.rand(6, 1, 1, 2, 12) > 0.4
+    mask[..., -1] = True
+    k, v = (torch.cat([f.repeat_interleave(3, 0), n], -2) for f, n in zip(far, near, strict=True))
+    assert torch.allclose(attend_shared(q, near, far, mask), attend(q, k, v, mask), atol=1e-5)
+
+
 def test_products_of_rotated_vectors_depend_on_distance_alone():
     q, k = torch.randn(1, 16), torch.randn(1, 16)
 
     def product(a: int, b: int) -> float:
-        turn = [rotate(x, rotary(torch.tensor([p]), 16)) for x, p in ((q, a), (k, b))]
+        turn = [rotate(x, turns(rotary(torch.tensor([p]), 16))) for x, p in ((q, a), (k, b))]
         return float((turn[0] * turn[1]).sum())
 
     assert abs(product(3, 1) - product(103, 101)) < 1e-4

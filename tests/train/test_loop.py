@@ -1,12 +1,25 @@
 """The loop's promises: resume bit for bit, whole checkpoints, no step on a broken loss."""
 
+import json
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from worldsim.train.loop import FitConfig, Losses, Run, fit, learning_rate, train_step
+from worldsim.config import to_json
+from worldsim.train.loop import (
+    CheckpointError,
+    FitConfig,
+    Losses,
+    Run,
+    fit,
+    learning_rate,
+    train_step,
+)
+from worldsim.train.optimizer import Optimizer, hidden_matrices
 
 
 def regression(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
@@ -16,7 +29,21 @@ def regression(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) ->
 
 def model() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(3, 16), nn.SiLU(), nn.Linear(16, 1))
+    blocks = nn.ModuleList([nn.Linear(16, 16)])
+    return nn.Sequential(nn.Linear(3, 16), nn.SiLU(), Blocks(blocks), nn.Linear(16, 1))
+
+
+class Blocks(nn.Module):
+    """Repeated blocks, as a network has them."""
+
+    def __init__(self, blocks: nn.ModuleList) -> None:
+        super().__init__()
+        self.blocks = blocks
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            x = x + block(x)
+        return x
 
 
 def config(**more) -> FitConfig:
@@ -27,14 +54,16 @@ def weights(net: nn.Module) -> list[torch.Tensor]:
     return list(net.state_dict().values())
 
 
-def test_fit_learns(tmp_path: Path):
-    net = fit(model(), regression, config(steps=400, ema=0.95), tmp_path)
+@pytest.mark.parametrize("muon", [False, True])
+def test_fit_learns(tmp_path: Path, muon: bool):
+    net = fit(model(), regression, config(steps=400, ema=0.95, muon=muon), tmp_path)
     x = torch.randn(64, 3)
     assert ((net(x) - x.sum(-1, keepdim=True)) ** 2).mean() < 0.05
 
 
-def test_a_killed_run_ends_in_the_same_bits(tmp_path: Path):
-    whole = fit(model(), regression, config(), tmp_path / "whole")
+@pytest.mark.parametrize("muon", [False, True])
+def test_a_killed_run_ends_in_the_same_bits(tmp_path: Path, muon: bool):
+    whole = fit(model(), regression, config(muon=muon), tmp_path / "whole")
     for stop in (1, 17, 42):
 
         class Killed(BaseException):
@@ -47,8 +76,8 @@ def test_a_killed_run_ends_in_the_same_bits(tmp_path: Path):
 
         folder = tmp_path / str(stop)
         with pytest.raises(Killed):
-            fit(model(), dies, config(save_seconds=0.0), folder)
-        resumed = fit(model(), regression, config(save_seconds=0.0), folder)
+            fit(model(), dies, config(save_seconds=0.0, muon=muon), folder)
+        resumed = fit(model(), regression, config(save_seconds=0.0, muon=muon), folder)
         assert all(map(torch.equal, weights(whole), weights(resumed)))
 
 
@@ -74,8 +103,73 @@ def test_another_config_does_not_resume(tmp_path: Path):
     run = Run(tmp_path, model(), config())
     train_step(run, regression)
     run.save()
-    with pytest.raises(ValueError, match="same flags to resume"):
+    with pytest.raises(CheckpointError, match="fit.lr was 0.01, is 0.02; use the same flags"):
         Run(tmp_path, model(), config(lr=2e-2))
+    Run(tmp_path, model(), config(save_seconds=1.0))
+
+
+def settings(**more) -> dict:
+    return {"resample": 0.5, "compile": True, "data": "abc", **more}
+
+
+def test_other_losses_or_data_do_not_resume(tmp_path: Path):
+    run = Run(tmp_path, model(), config(), settings())
+    train_step(run, regression)
+    run.save()
+    for other, words in (
+        (settings(resample=0.0), "resample was 0.5, is 0.0"),
+        (settings(data="abd"), "data was 'abc', is 'abd'"),
+        (settings(anchor=1.0), "anchor was None, is 1.0"),
+        (None, "resample was 0.5, is None"),
+    ):
+        net = model()
+        with pytest.raises(CheckpointError, match=words):
+            Run(tmp_path, net, config(), other)
+        assert all(map(torch.equal, weights(net), weights(model())))
+    assert Run(tmp_path, model(), config(), settings(compile=False)).step == 1
+
+
+def test_a_checkpoint_of_an_older_worldsim_resumes_with_a_warning(tmp_path: Path):
+    run = Run(tmp_path, model(), config(), settings())
+    train_step(run, regression)
+    run.save()
+    path = tmp_path / "checkpoint"
+    save_file(
+        load_file(path), path, metadata={"step": "1", "config": json.dumps(to_json(config()))}
+    )
+    with pytest.warns(UserWarning, match="does not say what data and losses"):
+        assert Run(tmp_path, model(), config(), settings()).step == 1
+    with pytest.raises(CheckpointError, match="fit.lr"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        Run(tmp_path, model(), config(lr=2e-2), settings())
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path: Path):
+    run = Run(tmp_path, model(), config())
+    run.save()
+    wide = nn.Sequential(nn.Linear(3, 17), nn.SiLU(), nn.Linear(17, 1))
+    before = [w.clone() for w in weights(wide)]
+    with pytest.raises(CheckpointError, match="tensors of this model"):
+        Run(tmp_path, wide, config())
+    assert all(map(torch.equal, before, weights(wide)))
+    for data in (b"", (tmp_path / "checkpoint").read_bytes()[:-1]):
+        (tmp_path / "checkpoint").write_bytes(data)
+        with pytest.raises(CheckpointError, match="remove it to start anew"):
+            Run(tmp_path, model(), config())
+
+
+def test_a_resumed_log_has_every_step_once(tmp_path: Path):
+    run = Run(tmp_path, model(), config())
+    for step in range(1, 5):
+        train_step(run, regression)
+        run.log(loss=0.1 * step)
+        if step == 2:
+            run.save()
+    with open(tmp_path / "log.jsonl", "a") as file:
+        file.write('{"step": 5, "lo')  # the kill came within a line
+    assert Run(tmp_path, model(), config()).step == 2
+    lines = [json.loads(x) for x in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2]
 
 
 def test_a_loss_that_is_not_finite_touches_nothing(tmp_path: Path):
@@ -88,6 +182,22 @@ def test_a_loss_that_is_not_finite_touches_nothing(tmp_path: Path):
     with pytest.raises(FloatingPointError, match="step 0"):
         train_step(run, broken)
     assert all(map(torch.equal, before, weights(run.model)))
+
+
+def test_muon_moves_the_matrices_inside_blocks_and_adamw_the_rest():
+    net = model()
+    assert [p.shape for p in hidden_matrices(net)] == [(16, 16)]
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    optimizer = Optimizer(net, 1e-2, (0.9, 0.99), 0.0, muon=True)
+    sum((p**2).sum() + p.sum() for p in net.parameters()).backward()  # type: ignore[union-attr]
+    optimizer.step(1e-2)
+    change = {k: v - before[k] for k, v in net.state_dict().items()}
+    assert all(
+        (abs(c.abs() - 1e-2) < 1e-4).all() for k, c in change.items() if "blocks.0.w" not in k
+    )
+    singular = torch.linalg.svdvals(change["2.blocks.0.weight"]) / (0.2 * 1e-2 * 4)
+    assert 0.3 < singular.min() and singular.max() < 1.3  # orthogonal, as far as 5 iterations go
+    assert all(p.grad is None for p in net.parameters())
 
 
 def test_learning_rate_rises_then_falls():

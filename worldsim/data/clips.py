@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .episodes import load_episode
+from .dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,24 @@ class Recording:
     windows: Windows
 
 
-def load_recording(paths: Sequence[Path], chunk: int) -> Recording:
-    """Read episodes into memory (raises `EpisodeError` for a bad file)."""
+def digest(recording: Any) -> str:
+    """SHA-256 of a recording, of frames or of latents: which data a run was trained on."""
+    whole = sha256()
+    for field in fields(recording):
+        value = getattr(recording, field.name)
+        told = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        whole.update(f"{field.name} {told}\n".encode())
+        if isinstance(value, Tensor):
+            whole.update(value.contiguous().numpy().data)
+    return whole.hexdigest()
+
+
+def load_recording(data: Dataset, paths: Sequence[Path]) -> Recording:
+    """Read episodes of `data` into memory; raises `EpisodeError` for one that does not fit it."""
+    chunk = data.info.chunk
     frames, actions, rewards, cont, lengths = [], [], [], [], []
     for path in tqdm(paths, desc="reading episodes", leave=False):
-        episode = load_episode(path)
+        episode = data.load(path)
         n = len(episode.actions)
         frames.append(episode.frames.reshape(n, chunk, *episode.frames.shape[1:]))
         actions.append(episode.actions)

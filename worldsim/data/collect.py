@@ -13,6 +13,8 @@ from pathlib import Path
 import cloudpickle
 from tqdm import tqdm
 
+from worldsim.files import clear_leftovers
+
 from .behaviours import Behaviour, car_racing_mix, from_path, uniform
 from .dataset import SPLITS, Dataset, DatasetError, DatasetInfo
 from .episodes import EpisodeError, save_episode
@@ -102,8 +104,7 @@ def _run_job(
             return len(dataset.load(path).frames), False
         except EpisodeError:
             path.unlink()  # broken: record it again
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):  # of a recording that was killed
-        leftover.unlink()
+    clear_leftovers(path)  # of a recording that was killed
     try:
         episode = record(config, behaviours, job[1])
     except Exception as error:

@@ -2,14 +2,19 @@
 
 import json
 import math
+import re
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from .episodes import Episode, EpisodeError, atomic_file, load_episode
+from worldsim.files import atomic_path, open_plain
+
+from .episodes import MAX_BYTES as MAX_EPISODE
+from .episodes import Episode, EpisodeError, load_episode
 
 FORMAT = "worldsim-episodes"
 VERSION = 1
+MAX_BYTES = 2**20  # of dataset.json
 SPLITS = {"train": (0, 1000), "val": (1000, 1050), "test": (5000, 5050)}  # seeds [first, stop)
 RESERVED_SEED = 10_000  # seeds from here up belong to nobody's training, tuning or testing
 
@@ -92,26 +97,38 @@ class DatasetInfo:
         }
         for name, (fits, expected) in rules.items():
             if not fits:
-                raise DatasetError(f"{name}: expected {expected}, got {getattr(self, name)!r}")
+                got = repr(getattr(self, name))[:200]
+                raise DatasetError(f"{name}: expected {expected}, got {got}")
 
     def save(self, folder: Path | str) -> None:
         """Write ``dataset.json`` into `folder`, all or nothing."""
         values = {"format": FORMAT, "version": VERSION} | asdict(self)
         values["action"] = self.action.to_json()
-        with atomic_file(Path(folder) / "dataset.json") as file:
-            file.write(json.dumps(values, indent=2).encode() + b"\n")
+        with atomic_path(Path(folder) / "dataset.json") as part:
+            part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path | str) -> "DatasetInfo":
         """Read ``dataset.json`` of `folder`. Raises DatasetError if missing, foreign or unfit."""
         path = Path(folder) / "dataset.json"
         try:
-            return _parse(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+            with open_plain(path) as file:
+                text = file.read(MAX_BYTES + 1)
+            if len(text) > MAX_BYTES:
+                raise DatasetError(f"size: expected at most {MAX_BYTES} bytes, got more")
+            return _parse(json.loads(text.decode(), object_pairs_hook=_unique))
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise DatasetError(
-                f"{path}: expected the description of a {FORMAT} folder, got {error}; "
+                f"{path}: expected the description of a {FORMAT} folder, got {str(error)[:500]}; "
                 "record one with the collect command or write it with DatasetInfo.save"
             ) from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise DatasetError(f"repeated keys among {sorted({key for key, _ in pairs})[:20]}")
+    return values
 
 
 def _whole(value: object, least: int) -> bool:
@@ -130,6 +147,8 @@ def _row(values: object, length: int, least: int) -> bool:
 
 def _disjoint(splits: object) -> bool:
     if not isinstance(splits, dict) or not all(_row(span, 2, 0) for span in splits.values()):
+        return False
+    if not all(re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name) for name in splits):  # they are folders
         return False
     spans = sorted(splits.values())
     ordered = all(first < stop for first, stop in spans)
@@ -169,10 +188,14 @@ def _tuple(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A dataset folder: `info`, the files of a split, and checked reading of one of them."""
+    """A dataset folder: `info`, the files of a split, and checked reading of one of them.
+
+    max_bytes: files that unpack to more are refused, before any of it is read.
+    """
 
     folder: Path
     info: DatasetInfo
+    max_bytes: int = MAX_EPISODE
 
     def episodes(self, split: str) -> list[Path]:
         """Episode files of `split` in order of seed; files still being written are not listed.
@@ -190,7 +213,9 @@ class Dataset:
     def load(self, path: Path) -> Episode:
         """An episode that fits `info` and lies where its seed belongs, so that none slips into
         another split. Raises EpisodeError if broken, misplaced, or of another dataset."""
-        episode, info = load_episode(path), self.info
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise EpisodeError(path, "file", f"a file within {self.folder}", str(path.resolve()))
+        episode, info = load_episode(path, max_bytes=self.max_bytes), self.info
         split, name = path.parent.name, self.path("", episode.seed).name
         first, stop = info.splits.get(split, (0, 0))
         if not first <= episode.seed < stop or path.name != name:

@@ -6,12 +6,9 @@ and the checksum of every array is verified.
 """
 
 import lzma
-import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -19,9 +16,12 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from worldsim.files import atomic_path, open_plain
+
 FORMAT = "worldsim-episode"
 VERSION = 1
 MAX_BYTES = 4 * 2**30  # of all arrays of one file, unpacked
+PIECE = 2**20  # bytes unpacked at a time, so that an array is never held twice
 REMEDY = "collect the episode again, or write it with worldsim.data.save_episode"
 
 
@@ -85,24 +85,9 @@ def _check(ep: Episode, where: Path | str) -> None:
             raise EpisodeError(where, name, "finite values", "NaN or infinity")
 
 
-@contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A temporary file beside `path` that takes its name only when all is written and synced."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def save_episode(path: Path | str, episode: Episode) -> None:
     """Write `episode` to `path`, all or nothing; equal episodes give equal bytes."""
-    with atomic_file(Path(path)) as file:
+    with atomic_path(Path(path)) as part, part.open("wb") as file:
         np.savez_compressed(
             file,
             format=np.array(FORMAT),
@@ -144,16 +129,17 @@ def load_episode(path: Path | str, *, max_bytes: int = MAX_BYTES) -> Episode:
     """
     path = Path(path)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_plain(path) as file, zipfile.ZipFile(file) as archive:
             _check_directory(path, archive, max_bytes)
             values = {name: _read_array(path, archive, name) for name in FIELDS}
     except EpisodeError:
         raise
     except UNREADABLE as error:
-        raise EpisodeError(path, "file", "a whole .npz file", repr(error)) from error
-    if (values["format"].item(), values["version"].item()) != (FORMAT, VERSION):
-        got = f"{values['format'].item()!r} version {values['version'].item()}"
-        raise EpisodeError(path, "format", f"{FORMAT!r} version {VERSION}", got)
+        got = getattr(error, "strerror", None) or repr(error)[:200]
+        raise EpisodeError(path, "file", "a whole .npz file", got) from error
+    for name, expected in (("format", FORMAT), ("version", VERSION)):
+        if values[name].item() != expected:
+            raise EpisodeError(path, name, repr(expected), repr(values[name].item())[:100])
     scalars = {name: values[name].item() for name in ("terminated", "truncated", "seed")}
     arrays = {name: values[name] for name in ("frames", "actions", "rewards")}
     try:
@@ -166,7 +152,7 @@ def load_episode(path: Path | str, *, max_bytes: int = MAX_BYTES) -> Episode:
 def _check_directory(path: Path, archive: zipfile.ZipFile, max_bytes: int) -> None:
     found = sorted(archive.namelist())
     if found != sorted(f"{name}.npy" for name in FIELDS):
-        raise EpisodeError(path, "arrays", f"exactly {sorted(FIELDS)}", found[:20])
+        raise EpisodeError(path, "arrays", f"exactly {sorted(FIELDS)}", str(found[:20])[:300])
     total = sum(entry.file_size for entry in archive.infolist())
     if total > max_bytes:
         expected = f"at most {max_bytes} bytes unpacked"
@@ -182,7 +168,12 @@ def _read_array(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray[Any]
         if size != entry.file_size - file.tell():
             got = f"{dtype} {shape} in {entry.file_size - file.tell()} bytes"
             raise EpisodeError(path, name, f"{size} bytes of data", got)
-        data = bytearray(file.read())  # to the end, which verifies the CRC; writable for torch
+        data = bytearray(size)  # writable, for torch
+        view, done = memoryview(data), 0
+        while got := file.readinto(view[done : done + PIECE]):  # type: ignore[attr-defined]
+            done += got
+        if done != size or file.read(1):  # to the end, which verifies the checksum
+            raise EpisodeError(path, name, f"{size} bytes of data", f"{done} bytes")
     return np.frombuffer(data, dtype).reshape(shape)
 
 

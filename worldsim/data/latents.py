@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from einops import rearrange
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from worldsim.files import atomic_path
 from worldsim.models.vae import SpacetimeVAE, to_float
 
 from .clips import Recording, Windows, load_recording
+from .dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,12 @@ def encode_recording(vae: SpacetimeVAE, recording: Recording, *, rows: int = 256
 
 
 def latent_cache(
-    vae: SpacetimeVAE, paths: Sequence[Path], chunk: int, file: Path
+    vae: SpacetimeVAE, data: Dataset, paths: Sequence[Path], file: Path
 ) -> LatentRecording:
     """Latents of these episodes, from `file` if it was made by this VAE from these episodes."""
     mark = _fingerprint(vae, paths)
     if not (file.exists() and _mark(file) == mark):
-        recording = load_recording(paths, chunk)
+        recording = load_recording(data, paths)
         tensors = {
             "latents": encode_recording(vae, recording),
             "actions": recording.actions,
@@ -67,9 +68,8 @@ def latent_cache(
             "cont": recording.cont,
             "lengths": torch.tensor(recording.windows.lengths),
         }
-        part = file.with_suffix(".tmp")
-        save_file(tensors, part, metadata={"mark": mark})
-        os.replace(part, file)
+        with atomic_path(file) as part:
+            save_file(tensors, part, metadata={"mark": mark})
     with safe_open(file, "pt") as stored:
         get = stored.get_tensor
         z, a, r, c = (get(n) for n in ("latents", "actions", "rewards", "cont"))
@@ -77,8 +77,12 @@ def latent_cache(
 
 
 def _mark(file: Path) -> str:
-    with safe_open(file, "pt") as stored:
-        return stored.metadata().get("mark", "")
+    """What a cache was made from; nothing if it is damaged."""
+    try:
+        with safe_open(file, "pt") as stored:
+            return (stored.metadata() or {}).get("mark", "")
+    except SafetensorError:
+        return ""
 
 
 def _fingerprint(vae: SpacetimeVAE, paths: Sequence[Path]) -> str:

@@ -30,7 +30,7 @@ class Output(Protocol):
 
 
 Network = Callable[..., Any]
-"""`network(x, before, level, action, *, time, mask, cache) -> Output`, as `VideoDiT.forward`."""
+"""`network(x, before, level, action, *, time, mask, cache, prefix) -> Output`: a `VideoDiT`."""
 
 
 def training_mask(targets: int, window: int, device: torch.device | str = "cpu") -> Tensor:
@@ -127,7 +127,7 @@ def fill_cache(network: Network, latents: Tensor, actions: Tensor, filled: Tenso
         torch.cat([torch.zeros_like(past[:, :1]), past[:, :-1]], 1),
         past.new_zeros(past.shape[:2]),
         actions[:, :-1],
-        time=i,
+        time=range(count),
         mask=mask | torch.eye(count, dtype=torch.bool, device=filled.device),
     )
     return out.kv.float()
@@ -137,10 +137,9 @@ class ChunkDenoiser:
     """`denoise(x, level)` of the chunk after `newest`, and the cache that grows by `newest`.
 
     The first call runs `newest` and the noisy chunk in one pass; later calls run the noisy chunk
-    alone against the cache.
+    alone against the cache. Where the cache holds `newest` already, so does the first.
 
     Attributes:
-        cache: (B, layers, 2, W - 1, S, heads, dim) with `newest` as its last chunk.
         features: (B, dim) of the last call's noisy chunk.
     """
 
@@ -152,63 +151,96 @@ class ChunkDenoiser:
         actions: Tensor,
         cache: Tensor,
         filled: Tensor,
+        window: int,
+        prefix: Tensor | None = None,
     ) -> None:
         """Newest and previous (B, h, w, C); actions (B, 2, *action) into newest and the next.
 
-        cache: (B, layers, 2, W - 1, S, heads, dim); filled: (B,) context chunks that are real,
-        `newest` among them.
+        cache: (B, layers, 2, n, S, heads, dim); filled: (B,) context chunks that are real,
+        `newest` among them. prefix: (R, layers, 2, older, S, heads, dim), what rows beside each
+        other share of the past, or None. older + n is `window` - 1, or `window` with `newest`.
         """
         self.network, self.newest, self.previous = network, newest, previous
         self.actions, self.past, self.filled = actions, cache, filled
+        self.window, self.prefix = window, prefix
+        held = cache.shape[3] + (0 if prefix is None else prefix.shape[3])
+        self.joined: Tensor | None = cache[:, :, :, :0] if held == window else None
+        self._full: Tensor | None = None
         self.features: Tensor | None = None
-        self.full: Tensor | None = None
 
     @property
-    def cache(self) -> Tensor:
-        """The next step's cache."""
-        assert self.full is not None, "denoise at least once"
-        return self.full[:, :, :, 1:]
+    def following(self) -> tuple[Tensor, Tensor | None]:
+        """The next step's cache and prefix: `newest` has joined, the oldest chunk has left."""
+        assert self.joined is not None, "denoise at least once"
+        if self.prefix is None:
+            return torch.cat([self.past[:, :, :, 1:], self.joined], 3), None
+        rest = self.prefix[:, :, :, 1:]
+        return self.full, rest if rest.shape[3] else None
+
+    @property
+    def full(self) -> Tensor:
+        """The cache with `newest`, made when first asked for: one-pass samplers never do."""
+        assert self.joined is not None
+        if self._full is None:
+            self._full = torch.cat([self.past, self.joined], 3)
+        return self._full
 
     def __call__(self, x: Tensor, level: Tensor) -> Tensor:
         """Predict the clean chunk (B, h, w, C) from `x` at `level` (B,)."""
-        return self._first(x, level) if self.full is None else self._later(x, level)
+        return self._first(x, level) if self.joined is None else self._later(x, level)
 
-    def _seen(self, size: int) -> Tensor:
-        """Which of the `size` newest context chunks are real, (B, size)."""
-        back = torch.arange(size, 0, -1, device=self.filled.device)
-        return back <= self.filled[:, None]
+    def join(self) -> Tensor:
+        """Keys and values of the whole context, (B, layers, 2, window, S, heads, dim).
+
+        A pass of `newest` alone, which sees no action but those that led into the context.
+        """
+        if self.joined is None:
+            out = self.network(
+                self.newest[:, None],
+                self.previous[:, None],
+                self.newest.new_zeros(len(self.newest), 1),
+                self.actions[:, :1],
+                time=range(self.window),
+                mask=self._sight(2)[:, :1, : self.window],
+                cache=self.past,
+            )
+            self.joined = out.kv.to(self.past.dtype)
+        return self.full
+
+    def _sight(self, queries: int) -> Tensor:
+        """What `queries` chunks, each after the one before, see: (B, queries, window + 1).
+
+        All see the context's real chunks; the noisy one, which is last, also sees itself.
+        """
+        place = torch.arange(self.window + 1, device=self.filled.device)
+        real = (place >= self.window - self.filled[:, None]) & (place < self.window)
+        noisy = torch.arange(queries, device=place.device) == queries - 1
+        return real[:, None] | (noisy[:, None] & (place == self.window))
+
+    def _run(self, x: Tensor, before: Tensor, level: Tensor, cache: Tensor) -> Output:
+        count = x.shape[1]
+        out = self.network(
+            x,
+            before,
+            level,
+            self.actions[:, -count:],
+            time=range(self.window + 1),
+            mask=self._sight(count),
+            cache=cache,
+            prefix=self.prefix,
+        )
+        self.features = out.features[:, -1]
+        return out
 
     def _first(self, x: Tensor, level: Tensor) -> Tensor:
-        window = self.past.shape[3] + 1
-        seen = self._seen(window)
-        mask = torch.stack([seen, seen], 1)  # both look at the past and at newest
-        itself = torch.tensor([[False], [True]], device=x.device).expand(len(x), 2, 1)
-        out = self.network(
+        out = self._run(
             torch.stack([self.newest, x], 1),
             torch.stack([self.previous, self.newest], 1),
             torch.stack([torch.zeros_like(level), level], 1),
-            self.actions,
-            time=torch.arange(window + 1, device=x.device),
-            mask=torch.cat([mask, itself], 2),
-            cache=self.past,
+            self.past,
         )
-        joined = out.kv[:, :, :, :1].to(self.past.dtype)
-        self.full = torch.cat([self.past, joined], 3)
-        self.features = out.features[:, 1]
+        self.joined = out.kv[:, :, :, :1].to(self.past.dtype)
         return out.x[:, 1]
 
     def _later(self, x: Tensor, level: Tensor) -> Tensor:
-        assert self.full is not None
-        window = self.full.shape[3]
-        mask = torch.cat([self._seen(window), torch.ones_like(self.filled[:, None]).bool()], 1)
-        out = self.network(
-            x[:, None],
-            self.newest[:, None],
-            level[:, None],
-            self.actions[:, 1:],
-            time=torch.arange(window + 1, device=x.device),
-            mask=mask[:, None],
-            cache=self.full,
-        )
-        self.features = out.features[:, 0]
-        return out.x[:, 0]
+        return self._run(x[:, None], self.newest[:, None], level[:, None], self.full).x[:, 0]

@@ -8,6 +8,7 @@ their clean context and stepping with cached keys are the same code.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,8 +18,17 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from worldsim.core import ActionSpec
-from worldsim.nn.attention import attend, grid_rotary, rotary, rotate
+from worldsim.nn.attention import (
+    attend,
+    attend_shared,
+    grid_turns,
+    rotary,
+    rotate,
+    time_turns,
+    turns,
+)
 from worldsim.nn.embed import Condition, PlaceEmbed
+from worldsim.nn.tables import Tables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,10 +110,10 @@ class SpaceAttention(nn.Module):
         self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=False)
         self.out = nn.Linear(config.dim, config.dim)
 
-    def forward(self, x: Tensor, angle: Tensor) -> Tensor:
-        """`(B, F, S, D)`, angles (S, head_dim / 2) -> `(B, F, S, D)`."""
+    def forward(self, x: Tensor, turn: Tensor) -> Tensor:
+        """`(B, F, S, D)`, turns (2, S, head_dim / 2) -> `(B, F, S, D)`."""
         q, k, v = rearrange(self.qkv(x), "b f s (n h d) -> n (b f) h s d", n=3, h=self.heads)
-        q, k = (rotate(F.layer_norm(i, i.shape[-1:]), angle) for i in (q, k))
+        q, k = (rotate(F.layer_norm(i, i.shape[-1:]), turn) for i in (q, k))
         y = attend(q, k, v)
         return self.out(rearrange(y, "(b f) h s d -> b f s (h d)", b=len(x)))
 
@@ -119,12 +129,18 @@ class TimeAttention(nn.Module):
         self.out = nn.Linear(config.dim, config.dim)
 
     def forward(
-        self, x: Tensor, angle: Tensor, mask: Tensor, cache: Tensor | None
+        self,
+        x: Tensor,
+        turn: Tensor,
+        mask: Tensor,
+        cache: Tensor | None,
+        prefix: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Tokens (B, F, S, D) look at cached chunks and each other.
 
-        angle: (K, head_dim / 2) of the K = cached + F chunks. mask: (B, F, K).
-        cache: (B, 2, K - F, S, kv_heads, head_dim). Returns tokens and their own (.., F, ..) kv.
+        turn: (2, K, head_dim / 2) of the K = prefix + cached + F chunks. mask: (B, F, K).
+        cache: (B, 2, n, S, kv_heads, head_dim). prefix: (B / rows that share it, 2, older, ...).
+        Returns tokens and their own (.., F, ..) kv.
         """
         frames = x.shape[1]
         q = rearrange(self.q(x), "b f s (h d) -> b s h f d", h=self.heads)
@@ -132,10 +148,20 @@ class TimeAttention(nn.Module):
         k, v = kv.unbind(1)
         kv = torch.stack([F.layer_norm(k, k.shape[-1:]), v], 1)
         both = kv if cache is None else torch.cat([cache.to(kv.dtype), kv], 2)
-        k, v = rearrange(both, "b n f s h d -> n b s h f d")
-        q = rotate(F.layer_norm(q, q.shape[-1:]), angle[-frames:])
-        y = attend(q, rotate(k, angle), v, mask[:, None, None])
+        near = self._turned(both, turn[:, -both.shape[2] :])
+        q = rotate(F.layer_norm(q, q.shape[-1:]), turn[:, -frames:])
+        if prefix is None:
+            y = attend(q, *near, mask[:, None, None])
+        else:
+            far = self._turned(prefix.to(kv.dtype), turn[:, : prefix.shape[2]])
+            y = attend_shared(q, near, far, mask[:, None, None])
         return self.out(rearrange(y, "b s h f d -> b f s (h d)")), kv
+
+    @staticmethod
+    def _turned(kv: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys, turned to their places in time, and values, each (B, S, kv_heads, F, head_dim)."""
+        k, v = rearrange(kv, "b n f s h d -> n b s h f d")
+        return rotate(k, turn), v
 
 
 class Block(nn.Module):
@@ -152,14 +178,21 @@ class Block(nn.Module):
         self.table = nn.Parameter(torch.zeros(9, dim))  # adaLN-single (PixArt-alpha 2023)
 
     def forward(
-        self, x: Tensor, c: Tensor, space: Tensor, time: Tensor, mask: Tensor, cache: Tensor | None
+        self,
+        x: Tensor,
+        c: Tensor,
+        space: Tensor,
+        time: Tensor,
+        mask: Tensor,
+        cache: Tensor | None,
+        prefix: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Tokens (B, F, S, D) under modulations c (B, F, 9, D); returns tokens and new kv."""
         m = (c + self.table).unbind(2)
         x = x + m[2][:, :, None] * self.space(modulate(x, m[0], m[1]), space)
         kv = None
         if self.time is not None:
-            y, kv = self.time(modulate(x, m[3], m[4]), time, mask, cache)
+            y, kv = self.time(modulate(x, m[3], m[4]), time, mask, cache, prefix)
             x = x + m[5][:, :, None] * y
         return x + m[8][:, :, None] * self.mlp(modulate(x, m[6], m[7])), kv
 
@@ -169,7 +202,7 @@ class VideoDiT(nn.Module):
 
     def __init__(self, config: DiTConfig, channels: int, action: ActionSpec) -> None:
         super().__init__()
-        self.config, self.channels = config, channels
+        self.config, self.channels, self.tables = config, channels, Tables()
         size = config.patch[0] * config.patch[1] * channels
         self.condition = Condition(action, config.dim, config.extra)
         self.patchify = nn.Linear(2 * size, config.dim)
@@ -209,9 +242,10 @@ class VideoDiT(nn.Module):
         level: Tensor,
         action: Tensor,
         *,
-        time: Tensor,
+        time: Tensor | Sequence[int],
         mask: Tensor,
         cache: Tensor | None = None,
+        prefix: Tensor | None = None,
         extra: Tensor | None = None,
     ) -> DiTOutput:
         """One pass over F chunks.
@@ -219,25 +253,33 @@ class VideoDiT(nn.Module):
         x: (B, F, h, w, C) latents at noise `level` (B, F) in [0, 1].
         before: (B, F, h, w, C) the chunk before each; the output is a change to it.
         action: (B, F, *action) the action that led into each.
-        time: (K,) int time of the K = cached + F chunks; only differences matter.
+        time: (K,) time of the K = prefix + cached + F chunks; only differences matter. What hangs
+            on a sequence of numbers is computed once, on a tensor at every pass.
         mask: (B or 1, F, K) bool, True where chunk f may look at chunk k over time.
-        cache: (B, layers, 2, K - F, S, kv_heads, head_dim) or None.
+        cache: (B, layers, 2, cached, S, kv_heads, head_dim) or None.
+        prefix: (R, layers, 2, older, S, kv_heads, head_dim), each row shared by B / R rows beside
+            each other, or None.
         extra: (B, F, config.extra) a further condition, or None.
         """
         config = self.config
         height, width = x.shape[2:4]
         rows, columns = config.grid(height, width)
         scale = ((1 - level) ** 2 + level**2).rsqrt()[..., None, None, None]
-        tokens = self.patchify(torch.cat([self._patches(x * scale), self._patches(before)], -1))
+        patches = torch.cat([self._patches(x * scale), self._patches(before)], -1)
+        tokens = self.patchify(patches.to(self.patchify.weight.dtype))
         tokens = tokens + self.place(rows, columns)
         c = self.condition(level, action, extra)
         modulation = rearrange(self.modulation(c), "b f (n d) -> b f n d", n=9)
-        space = grid_rotary(rows, columns, config.head_dim, x.device)
-        angle = rotary(time, config.head_dim)
+        dim = config.head_dim
+        space = self.tables(grid_turns, rows, columns, dim, device=x.device)
+        if isinstance(time, Tensor):
+            turn = turns(rotary(time, dim))
+        else:
+            turn = self.tables(time_turns, tuple(time), dim, device=x.device)
         kvs: list[Tensor] = []
         for block in self.blocks:
-            past = None if cache is None else cache[:, len(kvs)]
-            tokens, kv = block(tokens, modulation, space, angle, mask, past)
+            past, older = (None if x is None else x[:, len(kvs)] for x in (cache, prefix))
+            tokens, kv = block(tokens, modulation, space, turn, mask, past, older)
             if kv is not None:
                 kvs.append(kv)
         shift, scale_out = self.last(c).chunk(2, -1)

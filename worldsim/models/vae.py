@@ -134,16 +134,27 @@ class SpacetimeVAE(nn.Module):
     def decode_raw(self, latents: Tensor) -> Tensor:
         """Video (B, n c, H, W, 3) about [-1, 1] of posterior samples (B, n, h, w, C)."""
         z = rearrange(latents, "b n h w c -> b n c h w")
-        frames = self.decoder(rearrange(_with_previous(z), "b n c h w -> (b n) c h w"))
-        return rearrange(
-            frames, "(b n) (c k) h w -> b (n c) h w k", b=len(z), c=self.config.chunk
-        ).float()
+        pairs = rearrange(_with_previous(z), "b n c h w -> (b n) c h w")
+        return rearrange(self._frames(pairs), "(b n) c h w k -> b (n c) h w k", b=len(z))
+
+    def decode_next(self, latents: Tensor, before: Tensor) -> Tensor:
+        """Video (B, c, H, W, 3) about [-1, 1] of a chunk in the middle of a video.
+
+        Both are posterior samples (B, h, w, C): the chunk's, and the one before it, which is zeros
+        at the start of a video. As `decode_raw`, without decoding the chunk before.
+        """
+        pair = torch.cat([latents, before], -1)
+        return self._frames(rearrange(pair, "b h w c -> b c h w"))
+
+    def _frames(self, pairs: Tensor) -> Tensor:
+        dtype = next(self.decoder.parameters()).dtype
+        frames = self.decoder(pairs.to(dtype))
+        return rearrange(frames, "b (c k) h w -> b c h w k", c=self.config.chunk).float()
 
     def decode(self, latents: Tensor) -> Tensor:
         """Video (B, n c, H, W, 3) about [-1, 1] of normalised latents (B, n, h, w, C).
 
-        The first chunk is decoded as the start of a video; a stream hands in one chunk more and
-        drops its frames.
+        The first chunk is decoded as the start of a video; for a stream there is `decode_next`.
         """
         return self.decode_raw(latents * self.std + self.mean)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 
@@ -16,15 +17,47 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     Written out where gradients run on a CPU: there the fused kernel's backward pass costs more
     than the two matrix products of sequences as short as a frame's.
     """
-    groups = q.shape[-3] // k.shape[-3]
-    if groups > 1:  # grouped queries (Ainslie et al. 2023)
-        k, v = k.repeat_interleave(groups, -3), v.repeat_interleave(groups, -3)
     if q.device.type != "cpu":
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        grouped = q.shape[-3] != k.shape[-3]
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
+    scores = _grouped(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
-    return scores.softmax(-1) @ v
+    return _grouped(scores.softmax(-1), v)
+
+
+def attend_shared(
+    q: Tensor, near: tuple[Tensor, Tensor], far: tuple[Tensor, Tensor], mask: Tensor
+) -> Tensor:
+    """The same where the older keys are shared by rows beside each other, and never copied.
+
+    q: (B n, s, heads, Q, d). near: keys and values (B n, s, kv_heads, K, d). far: (B, s, kv_heads,
+    P, d), each row of which serves n rows of q. mask: (B n, 1, 1, Q, P + K).
+    """
+    (k, v), (far_k, far_v), rows = near, far, len(far[0])
+    q = q * q.shape[-1] ** -0.5
+
+    def look(x: Tensor, there: Tensor) -> Tensor:
+        """Rows that share stand in one matrix product, as queries of one row."""
+        together = rearrange(x, "(b n) s h q d -> b s h (n q) d", b=rows)
+        seen = _grouped(together, there)
+        return rearrange(seen, "b s h (n q) d -> (b n) s h q d", q=x.shape[-2])
+
+    scores = torch.cat([look(q, far_k.transpose(-1, -2)), _grouped(q, k.transpose(-1, -2))], -1)
+    weights = scores.masked_fill(~mask, float("-inf")).softmax(-1)
+    back, here = weights.split([far_k.shape[-2], k.shape[-2]], -1)
+    return look(back, far_v) + _grouped(here, v)
+
+
+def _grouped(x: Tensor, y: Tensor) -> Tensor:
+    """x @ y, (..., heads, n, k) and (..., kv_heads, k, m), each kv head serving heads / kv_heads.
+
+    Grouped queries (Ainslie et al. 2023) are further rows of one product: nothing is repeated.
+    """
+    if x.shape[-3] == y.shape[-3]:
+        return x @ y
+    z = x.unflatten(-3, (y.shape[-3], -1)).flatten(-3, -2) @ y
+    return z.unflatten(-2, (-1, x.shape[-2])).flatten(-4, -3)
 
 
 def rotary(position: Tensor, dim: int, base: float = 100.0) -> Tensor:
@@ -36,11 +69,16 @@ def rotary(position: Tensor, dim: int, base: float = 100.0) -> Tensor:
     return position[..., None].float() * frequency
 
 
-def rotate(x: Tensor, angle: Tensor) -> Tensor:
-    """Turn pairs of channels of x (..., dim) by angle (..., dim / 2): products with another
-    vector turned the same way depend on the difference of their positions alone.
+def turns(angle: Tensor) -> Tensor:
+    """Cosines and sines of angles (..., dim / 2) for `rotate`, (2, ..., dim / 2)."""
+    return torch.stack([angle.cos(), angle.sin()])
+
+
+def rotate(x: Tensor, turn: Tensor) -> Tensor:
+    """Turn pairs of channels of x (..., dim) by `turns(angle)`: products with another vector
+    turned the same way depend on the difference of their positions alone.
     """
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    cos, sin = turn.to(x.dtype)
     a, b = x.chunk(2, -1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
 
@@ -52,3 +90,13 @@ def grid_rotary(height: int, width: int, dim: int, device: torch.device) -> Tens
     y = y[:, None].expand(height, width, -1)
     x = x[None].expand(height, width, -1)
     return torch.cat([y, x], -1).flatten(0, 1)
+
+
+def grid_turns(height: int, width: int, dim: int, device: torch.device) -> Tensor:
+    """`turns` of a grid of patches, (2, height * width, dim / 2)."""
+    return turns(grid_rotary(height, width, dim, device))
+
+
+def time_turns(times: tuple[int, ...], dim: int, device: torch.device) -> Tensor:
+    """`turns` of times, (2, len(times), dim / 2)."""
+    return turns(rotary(torch.tensor(times, device=device), dim))

@@ -10,12 +10,22 @@ from torch import Tensor, nn
 
 from worldsim.core import ActionSpec
 
+from .tables import Tables
+
 
 def fourier(x: Tensor, count: int, highest: float) -> Tensor:
     """Sines and cosines of x (...) at `count` octave-spaced frequencies, (..., 2 count)."""
     waves = torch.logspace(0, math.log2(highest), count, base=2.0, device=x.device) * math.pi
     angle = x[..., None].float() * waves
     return torch.cat([angle.sin(), angle.cos()], -1)
+
+
+def grid_waves(height: int, width: int, device: torch.device) -> Tensor:
+    """`fourier` of y and x, each from -1 to 1 over the frame, (height * width, 16)."""
+    y = fourier((torch.arange(height, device=device) * 2 + 1) / height - 1, 4, 4.0)
+    x = fourier((torch.arange(width, device=device) * 2 + 1) / width - 1, 4, 4.0)
+    y = y[:, None].expand(height, width, -1)
+    return torch.cat([y, x[None].expand(height, width, -1)], -1).flatten(0, 1)
 
 
 class PlaceEmbed(nn.Module):
@@ -29,16 +39,13 @@ class PlaceEmbed(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.lift = nn.Linear(16, dim, bias=False)
+        self.tables = Tables()
 
     def forward(self, height: int, width: int) -> Tensor:
         """`(height * width, dim)` for a grid of patches, row by row."""
-        device = self.lift.weight.device
-        y = fourier((torch.arange(height, device=device) * 2 + 1) / height - 1, 4, 4.0)
-        x = fourier((torch.arange(width, device=device) * 2 + 1) / width - 1, 4, 4.0)
-        y = y[:, None].expand(height, width, -1)
-        waves = torch.cat([y, x[None].expand(height, width, -1)], -1).flatten(0, 1)
+        waves = self.tables(grid_waves, height, width, device=self.lift.weight.device)
         # once a pass for all chunks and rows, and too small for a matrix product
-        return (waves[:, None] * self.lift.weight).sum(-1)
+        return (waves[:, None] * self.lift.weight).sum(-1).to(self.lift.weight.dtype)
 
 
 class LevelEmbed(nn.Module):
@@ -50,7 +57,7 @@ class LevelEmbed(nn.Module):
 
     def forward(self, level: Tensor) -> Tensor:
         """`(...)` -> `(..., dim)`."""
-        return self.lift(fourier(level, 16, 64.0))
+        return self.lift(fourier(level, 16, 64.0).to(self.lift.weight.dtype))
 
 
 class ActionEmbed(nn.Module):
@@ -72,8 +79,8 @@ class ActionEmbed(nn.Module):
             return torch.where(known, self.table(action.clamp(min=0)), self.unknown)
         low, high = (action.new_tensor(x) for x in (self.spec.low, self.spec.high))
         unit = 2 * (action.nan_to_num() - low) / (high - low) - 1
-        waves = fourier(unit, 4, 8.0).flatten(-2)
-        return torch.where(known, self.lift(torch.cat([unit, waves], -1)), self.unknown)
+        told = torch.cat([unit, fourier(unit, 4, 8.0).flatten(-2)], -1)
+        return torch.where(known, self.lift(told.to(self.lift.weight.dtype)), self.unknown)
 
 
 class Condition(nn.Module):

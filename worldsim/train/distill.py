@@ -20,7 +20,7 @@ from worldsim.diffusion.samplers import corrupt
 from worldsim.models.dynamics import Dynamics
 
 from .context import dreamlike
-from .dynamics import compiled, draw_batch, head_losses
+from .dynamics import compiled, draw_batch, head_losses, settings_of
 from .loop import FitConfig, Losses, fit
 
 
@@ -90,6 +90,7 @@ def train_student(
             **head_losses(net, features, batch, training.heads),
         }
 
-    trained = fit(model, losses, training.fit, folder)
+    settings = settings_of(training, model, window, data)
+    trained = fit(model, losses, training.fit, folder, settings)
     assert isinstance(trained, Dynamics)
     return trained

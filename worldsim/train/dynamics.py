@@ -11,18 +11,21 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from worldsim.config import to_json
 from worldsim.core import ActionSpec
+from worldsim.data.clips import digest
 from worldsim.data.latents import LatentRecording
 from worldsim.diffusion.denoiser import Network, chunk_error, draw_levels, predict, ramp
 from worldsim.diffusion.samplers import corrupt
 from worldsim.models.dynamics import Dynamics
 
 from .context import Batch, dreamlike
-from .loop import FitConfig, Losses, fit
+from .loop import FitConfig, Losses, Settings, fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +92,16 @@ def train_dynamics(
         return {"denoise": (ramp(level) * error).mean(), "_mse": error.detach().mean(), **heads}
 
     network = compiled(training.compile)
-    trained = fit(model, losses, training.fit, folder)
+    settings = settings_of(training, model, window, data)
+    trained = fit(model, losses, training.fit, folder, settings)
     assert isinstance(trained, Dynamics)
     return trained
+
+
+def settings_of(training: Any, model: Dynamics, window: int, data: LatentRecording) -> Settings:
+    """All that decides a training of a dynamics model."""
+    sizes = {"dit": to_json(model.dit.config), "heads": to_json(model.heads.config)}
+    return to_json(training) | {"model": sizes, "window": window, "data": digest(data)}
 
 
 def compiled(on: bool) -> Callable[[Dynamics], Network]:

@@ -20,6 +20,7 @@ from worldsim.core import ActionSpec, WorldSpec
 from worldsim.data.clips import Recording, load_recording
 from worldsim.data.dataset import Dataset
 from worldsim.data.latents import LatentRecording, latent_cache
+from worldsim.files import atomic_path
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.vae import DOWN, SpacetimeVAE
 from worldsim.presets import Sizes
@@ -75,7 +76,7 @@ def new_dynamics(data: Dataset, sizes: Sizes, seed: int = 0) -> Dynamics:
 
 def fit_vae(data: Dataset, sizes: Sizes, training: VAETraining, run: Path) -> SpacetimeVAE:
     """First stage."""
-    recording = load_recording(data.episodes("train"), data.info.chunk)
+    recording = load_recording(data, data.episodes("train"))
     vae = train_vae(recording, sizes.vae, training, run / "vae")
     _finish(vae, run / "vae")
     return vae
@@ -139,7 +140,7 @@ def start_clips(data: Dataset, context: int, count: int) -> Starts:
     chosen = torch.randperm(len(paths), generator=pick)[:count].tolist()
     frames, actions = [], []
     for i in sorted(chosen):
-        clip: Recording = load_recording([paths[i]], data.info.chunk)
+        clip: Recording = load_recording(data, [paths[i]])
         rows = clip.windows.sample(1, context, pick)[0]
         frames.append(clip.frames[rows].flatten(0, 1))
         actions.append(clip.actions[rows])
@@ -149,9 +150,7 @@ def start_clips(data: Dataset, context: int, count: int) -> Starts:
 def latents_of(data: Dataset, split: str, sizes: Sizes, run: Path) -> LatentRecording:
     """Latents of a split by the run's VAE, computed once."""
     vae = load_final(SpacetimeVAE(sizes.vae), run / "vae")
-    return latent_cache(
-        vae, data.episodes(split), data.info.chunk, run / f"latents-{split}.safetensors"
-    )
+    return latent_cache(vae, data, data.episodes(split), run / f"latents-{split}.safetensors")
 
 
 def load_final(model: M, stage: Path) -> M:
@@ -164,6 +163,5 @@ def load_final(model: M, stage: Path) -> M:
 
 
 def _finish(model: nn.Module, stage: Path) -> None:
-    part = stage / "final.tmp"
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, part)
-    part.replace(stage / "final.safetensors")
+    with atomic_path(stage / "final.safetensors") as part:
+        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, part)

@@ -13,7 +13,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from worldsim.data.clips import Recording
+from worldsim.config import to_json
+from worldsim.data.clips import Recording, digest
 from worldsim.models.vae import SpacetimeVAE, VAEConfig, to_float
 
 from .loop import FitConfig, Losses, fit
@@ -80,7 +81,8 @@ def train_vae(
         return vae_losses(model, video, training, g)
 
     torch.manual_seed(training.fit.seed)
-    vae = fit(SpacetimeVAE(config), losses, training.fit, folder)
+    settings = to_json(training) | {"model": to_json(config), "data": digest(recording)}
+    vae = fit(SpacetimeVAE(config), losses, training.fit, folder, settings)
     assert isinstance(vae, SpacetimeVAE)
     measure_latents(vae, recording)
     return vae

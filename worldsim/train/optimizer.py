@@ -1,0 +1,76 @@
+"""Which optimiser moves which weights: Muon the matrices inside blocks, AdamW all others.
+
+Muon (Jordan et al. 2024) makes each update of a hidden matrix orthogonal; scaled to AdamW's RMS it
+takes AdamW's learning rate (Moonlight, 2502.16982). Embeddings, heads, convolutions, gains and
+biases stay with AdamW, as its authors advise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def hidden_matrices(model: nn.Module) -> list[Tensor]:
+    """Weights of linear layers inside repeated blocks (anything in an nn.ModuleList)."""
+    blocks = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
+    layers = [m for block in blocks for m in block.modules() if isinstance(m, nn.Linear)]
+    return list({id(layer.weight): layer.weight for layer in layers}.values())
+
+
+class Optimizer:
+    """AdamW, and Muon beside it where asked for, as one.
+
+    lr, betas, weight_decay: as AdamW's; decay is for matrices only.
+    """
+
+    def __init__(
+        self, model: nn.Module, lr: float, betas: tuple[float, float], weight_decay: float,
+        *, muon: bool,
+    ) -> None:  # fmt: skip
+        hidden = hidden_matrices(model) if muon else []
+        theirs = {id(p) for p in hidden}
+        others = [p for p in model.parameters() if id(p) not in theirs]
+        groups = [
+            {"params": [p for p in others if p.ndim > 1], "weight_decay": weight_decay},
+            {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=lr, betas=betas)]
+        if hidden:
+            self.parts.append(
+                torch.optim.Muon(
+                    hidden, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
+                )
+            )
+
+    def step(self, lr: float) -> None:
+        """One update at this learning rate; gradients are gone afterwards."""
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = lr
+            part.step()
+        self.zero_grad()
+
+    def zero_grad(self) -> None:
+        """Drop all gradients."""
+        for part in self.parts:
+            part.zero_grad(set_to_none=True)
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """All state, by names `part.parameter.key`."""
+        for n, part in enumerate(self.parts):
+            for i, state in part.state_dict()["state"].items():
+                yield from ((f"{n}.{i}.{key}", value) for key, value in state.items())
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take up the state that `tensors` gave (names without a part are AdamW's, of old)."""
+        states: list[dict[int, dict[str, Any]]] = [{} for _ in self.parts]
+        for name, value in tensors.items():
+            *n, i, key = name.split(".")
+            states[int(n[0]) if n else 0].setdefault(int(i), {})[key] = value
+        for part, state in zip(self.parts, states, strict=True):
+            groups = part.state_dict()["param_groups"]
+            part.load_state_dict({"state": state, "param_groups": groups})
