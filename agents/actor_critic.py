@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import log, prod
 from typing import Any, Literal
 
 import numpy as np
@@ -40,20 +41,29 @@ class AgentConfig:
     spread: float = 0.2
 
 
+def seen_shape(spec: WorldSpec, config: AgentConfig) -> tuple[int, ...]:
+    """Shape of what the agent sees: (channels, h, w), or (n,) where latents are flat."""
+    if config.sees == "pixels":
+        height, width, colours = spec.frame_shape
+        return SEEN * spec.chunk * colours, height, width
+    *place, channels = spec.latent_shape
+    return (SEEN * channels, *place)
+
+
 def torso(spec: WorldSpec, config: AgentConfig) -> nn.Sequential:
-    """(B, channels, h, w) -> (B, hidden)."""
-    height, width, channels = spec.latent_shape
+    """(B, *seen) -> (B, hidden)."""
+    channels, *place = seen_shape(spec, config)
     layers: list[nn.Module] = []
-    if config.sees == "pixels":  # down to the grid of the latents, and 3 channels a frame
-        channels, wide = 3 * spec.chunk, config.width // 2
-        layers += [nn.Conv2d(SEEN * channels, wide, 8, 4, 2), nn.SiLU()]
-        layers += [nn.Conv2d(wide, config.width, 4, 2, 1), nn.SiLU()]
-        channels = config.width
-    else:
-        channels *= SEEN
+    if not place:
+        layers += [nn.Linear(channels, config.hidden), nn.SiLU()]
+        return nn.Sequential(*layers, nn.Linear(config.hidden, config.hidden), nn.SiLU())
+    if config.sees == "pixels":  # down to an eighth, the grid of a spacetime VAE's latents
+        layers += [nn.Conv2d(channels, config.width // 2, 8, 4, 2), nn.SiLU()]
+        layers += [nn.Conv2d(config.width // 2, config.width, 4, 2, 1), nn.SiLU()]
+        channels, place = config.width, [side // 4 // 2 for side in place]
     layers += [nn.Conv2d(channels, config.width, 3, 1, 1), nn.SiLU()]
     layers += [nn.Conv2d(config.width, config.width, 3, 2, 1), nn.SiLU(), nn.Flatten()]
-    cells = -(-height // 2) * -(-width // 2)
+    cells = prod(-(-side // 2) for side in place)
     return nn.Sequential(*layers, nn.Linear(config.width * cells, config.hidden), nn.SiLU())
 
 
@@ -66,16 +76,20 @@ class ActorCritic(nn.Module):
 
     def __init__(self, spec: WorldSpec, config: AgentConfig) -> None:
         super().__init__()
-        if config.sees == "latents" and len(spec.latent_shape) != 3:
-            raise WorldError(f"latent_shape: expected (h, w, C), got {spec.latent_shape}")
+        if config.sees == "latents" and len(spec.latent_shape) not in (1, 3):
+            raise WorldError(
+                f"latent_shape: expected (h, w, C) or (C,), got {spec.latent_shape}; "
+                'let the agent see "pixels"'
+            )
         self.spec, self.config = spec, config
         outputs = spec.action.n or len(spec.action.low)
         self.actor = nn.Sequential(torso(spec, config), nn.Linear(config.hidden, outputs))
         self.critic = nn.Sequential(torso(spec, config), nn.Linear(config.hidden, 1))
         last = self.actor[-1]
-        nn.init.orthogonal_(last.weight, 0.01)  # type: ignore[arg-type]
-        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
-        self.log_spread = nn.Parameter(torch.full((outputs,), np.log(config.spread)))
+        assert isinstance(last, nn.Linear)
+        nn.init.orthogonal_(last.weight, 0.01)
+        nn.init.zeros_(last.bias)
+        self.log_spread = nn.Parameter(torch.full((outputs,), log(config.spread)))
 
     def loc(self, seen: Tensor) -> Tensor:
         """Mean actions from -1 to 1 (continuous) or logits, `(B, A)`."""
@@ -91,7 +105,7 @@ class ActorCritic(nn.Module):
         return self.critic(seen)
 
     def see(self, world: WorldModel, state: WorldState) -> Tensor:
-        """What the agent sees of a state, `(B, channels, h, w)` float32."""
+        """What the agent sees of a state, `(B, *seen_shape)` float32."""
         if self.config.sees == "latents":
             return latents_seen(state.latents[:, -SEEN:])
         shorter = WorldState(**{**vars(state), "latents": state.latents.roll(1, 1)})
@@ -111,8 +125,8 @@ def to_world(spec: ActionSpec, loc: Tensor) -> Tensor:
 
 
 def latents_seen(latents: Tensor) -> Tensor:
-    """The two newest latents `(B, 2, h, w, C)` -> `(B, 2C, h, w)`."""
-    return rearrange(latents.float(), "b k h w c -> b (k c) h w")
+    """The two newest latents `(B, 2, *place, C)` -> `(B, 2C, *place)`."""
+    return rearrange(latents.float(), "b k ... c -> b (k c) ...")
 
 
 def pixels_seen(frames: Tensor) -> Tensor:

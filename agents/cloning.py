@@ -31,21 +31,21 @@ class Recorded:
     lengths: tuple[int, ...]
 
 
-def moments(data: Recorded, best: float = 1.0) -> Tensor:
-    """Chunks whose next action is known and that have one before, (M,), of the best episodes.
+def moments(data: Recorded, best: float = 1.0, *, seen: int = SEEN) -> Tensor:
+    """Chunks whose next action is known and that end `seen` chunks, (M,), of the best episodes.
 
     best: share of the episodes, those with the highest return (filtered cloning: a recording holds
     drivers who wander blindly as well).
     """
     if not 0 < best <= 1:
         raise WorldError(f"best: expected above 0 to 1, got {best}")
-    parts = data.rewards.split(data.lengths)
+    parts = data.rewards.split(list(data.lengths))
     returns = torch.stack([p.sum() for p in parts])
     least = returns.sort(descending=True).values[max(0, round(best * len(parts)) - 1)]
     first, found = 0, []
     for length, earned in zip(data.lengths, returns, strict=True):
         if earned >= least:
-            found.append(torch.arange(first + SEEN - 1, first + length - 1))
+            found.append(torch.arange(first + seen - 1, first + length - 1))
         first += length
     return torch.cat(found)
 
@@ -81,7 +81,7 @@ def returns_to_go(data: Recorded, gamma: float, scale: float) -> Tensor:
     What would have come after the end of a recording is taken to be like its mean.
     """
     found = []
-    for rewards in data.rewards.split(data.lengths):
+    for rewards in data.rewards.split(list(data.lengths)):
         ahead = rewards.mean() / (1 - gamma)
         back = []
         for reward in rewards.flip(0):

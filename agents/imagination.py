@@ -1,7 +1,7 @@
 """Learning in imagination: short dreams from real clips, then a policy gradient (`worldsim[rl]`).
 
-Losses and return estimators are TorchRL's. Dreams are short and many: the critic says what is
-still to come where a dream stops, so no dream has to run for as long as an episode.
+Losses, return estimators and the collector are TorchRL's. Dreams are short and many: the critic
+says what is still to come where a dream stops, so none has to run for as long as an episode.
 """
 
 from __future__ import annotations
@@ -13,18 +13,23 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import InteractionType, TensorDictModule
 from torch import Tensor, nn
+from torchrl.collectors import Collector
+from torchrl.data import Categorical, Composite, Unbounded
+from torchrl.envs import EnvBase
 from torchrl.modules import IndependentNormal, ProbabilisticActor, ValueOperator
 from torchrl.objectives import A2CLoss, ClipPPOLoss
 from torchrl.objectives.value import GAE, TDLambdaEstimator
 
 from worldsim.core import WorldModel, WorldState
 
-from .actor_critic import ActorCritic, to_world
+from .actor_critic import ActorCritic, seen_shape, to_world
 from .scoring import heeded
 from .settings import Imagination
 
 Starts = Callable[[int, torch.Generator], WorldState]
 """(rows, generator) -> real states to dream on from."""
+
+LOSSES = ("loss_objective", "loss_critic", "loss_entropy")
 
 
 class _Head(nn.Module):
@@ -35,8 +40,9 @@ class _Head(nn.Module):
         self.agent, self.actor = agent, actor
 
     def forward(self, seen: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        lead = seen.shape[:-3]  # convolutions know one axis of rows
-        rows = seen.reshape(-1, *seen.shape[-3:])
+        tail = seen_shape(self.agent.spec, self.agent.config)
+        lead = seen.shape[: -len(tail)]  # convolutions know one axis of rows
+        rows = seen.reshape(-1, *tail)
         if not self.actor:
             return self.agent.value(rows).reshape(*lead, 1)
         loc = self.agent.loc(rows)
@@ -68,12 +74,78 @@ def torchrl_critic(agent: ActorCritic) -> ValueOperator:
     return ValueOperator(_Head(agent, False), in_keys=["observation"])
 
 
+class DreamEnv(EnvBase):
+    """Dreams that begin in real states, as TorchRL's collectors take them.
+
+    The world's state stays inside (its keys and values, most of what a row weighs, would travel
+    twice a step otherwise), so the rows are fixed. A dream never ends by itself: a collector that
+    resets at each batch cuts it at the batch's length, which is not an end, so estimators bootstrap
+    there. Where the world ends an episode (`terminated`), or is no longer to be trusted
+    (`truncated`), a row begins a new dream.
+
+    Entries: "observation" (what the agent sees), "action" (around -1 to 1, clipped here; int64 if
+    discrete), "reward" (scaled, less what distrust costs).
+    """
+
+    def __init__(
+        self, world: WorldModel, agent: ActorCritic, how: Imagination, starts: Starts
+    ) -> None:
+        super().__init__(device=world.device, batch_size=torch.Size([how.rows]))
+        self.world, self.agent, self.how, self.starts = world, agent, how, starts
+        self.generator, self.state = torch.Generator(), None
+        shape, action = self.batch_size, world.spec.action
+        seen = torch.Size((*shape, *seen_shape(world.spec, agent.config)))
+        self.observation_spec = Composite(observation=Unbounded(seen), shape=shape)
+        self.discrete = action.kind == "discrete"
+        self.action_spec = (
+            Categorical(action.n, shape=shape, dtype=torch.int64)
+            if self.discrete
+            else Unbounded(torch.Size((*shape, *action.shape)))
+        )
+        single = torch.Size((*shape, 1))
+        self.reward_spec = Unbounded(single)
+        flag = Categorical(2, shape=single, dtype=torch.bool)
+        ends = ("done", "terminated", "truncated")
+        self.done_spec = Composite({name: flag.clone() for name in ends}, shape=shape)
+
+    def _set_seed(self, seed: int | None) -> None:
+        self.generator.manual_seed(seed or 0)
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDict:
+        asked = None if tensordict is None else tensordict.get("_reset", None)
+        if asked is None or self.state is None or bool(asked.all()):
+            self.state = self.starts(self.how.rows, self.generator)
+        else:
+            rows = asked.reshape(-1)
+            fresh = self.starts(int(rows.sum()), self.generator)
+            self.state = fresh[(rows.cumsum(0) - 1).clamp(min=0)].where(rows, self.state)
+        return self._seen({})
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDict:
+        assert self.state is not None
+        drawn = tensordict.get("action")
+        action = drawn if self.discrete else to_world(self.world.spec.action, drawn)
+        self.state, said = self.world.step(self.state, action)
+        return self._seen({
+            "reward": self.how.scale * heeded(said, self.how.distrust)[:, None],
+            "terminated": (said.cont < 0.5)[:, None],
+            "truncated": (said.trust < self.how.least_trust)[:, None],  # unknown (NaN) cuts nothing
+        })  # fmt: skip
+
+    @torch.no_grad()
+    def _seen(self, told: dict[str, Tensor]) -> TensorDict:
+        assert self.state is not None
+        told["observation"] = self.agent.see(self.world, self.state)
+        return TensorDict(told, self.batch_size, device=self.device)
+
+
 class Learner:
     """Dreams and learns; the agent is changed in place, the world never.
 
     Args:
         world: where to dream. agent: who learns. how: the settings.
         optimizer: of the agent's parameters.
+        starts: real states that dreams begin in.
         anchor: the agent to stay near, see `Imagination.anchor`.
     """
 
@@ -83,62 +155,47 @@ class Learner:
         agent: ActorCritic,
         how: Imagination,
         optimizer: torch.optim.Optimizer,
+        starts: Starts,
         anchor: ActorCritic | None = None,
     ) -> None:
-        self.world, self.agent, self.how, self.optimizer = world, agent, how, optimizer
-        self.anchor = anchor
-        self.actor, self.critic = torchrl_actor(agent), torchrl_critic(agent)
-        returns = {"gamma": how.gamma, "lmbda": how.lmbda, "value_network": self.critic}
+        self.agent, self.how, self.optimizer, self.anchor = agent, how, optimizer, anchor
+        actor, critic = torchrl_actor(agent), torchrl_critic(agent)
+        self.env = DreamEnv(world, agent, how, starts)
+        self.collector = Collector(
+            self.env,
+            actor,
+            frames_per_batch=how.rows * how.horizon,
+            total_frames=-1,
+            reset_at_each_iter=True,  # so that nothing but the agent lasts from batch to batch
+        )
+        self.batches = iter(self.collector)
+        returns: dict[str, Any] = {"gamma": how.gamma, "lmbda": how.lmbda, "value_network": critic}
+        weights: dict[str, Any] = {"entropy_coeff": how.entropy, "critic_coeff": 0.5}
         if how.method == "ppo":
             self.estimator = GAE(**returns)
-            self.loss = ClipPPOLoss(
-                self.actor, self.critic, clip_epsilon=how.clip, entropy_coeff=how.entropy,
-                critic_coeff=0.5, normalize_advantage=True,
-            )  # fmt: skip
+            clipped: dict[str, Any] = {"clip_epsilon": how.clip, "normalize_advantage": True}
+            self.loss = ClipPPOLoss(actor, critic, **clipped, **weights)
         else:
             self.estimator = TDLambdaEstimator(**returns)
-            self.loss = A2CLoss(
-                self.actor, self.critic, entropy_coeff=how.entropy, critic_coeff=0.5
-            )
+            self.loss = A2CLoss(actor, critic, **weights)
 
-    @torch.no_grad()
-    def dream(self, state: WorldState) -> TensorDict:
-        """Dream from `state` with sampled actions: (B, T), with "next", "live" and log-odds."""
-        how, steps = self.how, []
-        seen = self.agent.see(self.world, state)
-        live = torch.ones(len(state), 1, dtype=torch.bool, device=seen.device)
-        for t in range(1, how.horizon + 1):
-            moment = self.actor(TensorDict({"observation": seen}, batch_size=[len(state)]))
-            drawn = moment["action"]
-            discrete = self.agent.spec.action.kind == "discrete"
-            action = drawn if discrete else to_world(self.agent.spec.action, drawn)
-            state, said = self.world.step(state, action)
-            seen = self.agent.see(self.world, state)
-            ended = (said.cont < 0.5)[:, None]
-            cut = (said.trust < how.least_trust)[:, None] | (t == how.horizon)  # NaN cuts nothing
-            after = {
-                "observation": seen,
-                "reward": how.scale * heeded(said, how.distrust)[:, None],
-                "terminated": ended,
-                "done": ended | cut,
-            }
-            moment.set("next", TensorDict(after, batch_size=[len(state)]))
-            moment.set("live", live)
-            live = live & ~after["done"]
-            steps.append(moment)
-        return torch.stack(steps, 1)  # type: ignore[return-value]
+    def dream(self, generator: torch.Generator) -> TensorDictBase:
+        """A batch of dreams under sampled actions, (rows, horizon), with advantages.
 
-    def learn(self, state: WorldState, generator: torch.Generator) -> dict[str, float]:
+        generator: of the states that they begin in; actions are drawn by torch's default one.
+        """
+        self.env.generator = generator
+        batch = next(self.batches)
+        with torch.no_grad():
+            return self.estimator(batch)
+
+    def learn(self, generator: torch.Generator) -> dict[str, float]:
         """One batch of dreams and what is learnt from it; figures for the log."""
-        batch = self.dream(state)
-        self.estimator(batch)
-        live = batch["live"][..., 0]
-        moments = batch[live].detach()
-        figures: dict[str, float] = {}
+        batch = self.dream(generator)
+        moments, figures = batch.reshape(-1), {}
         for some in self._minibatches(moments, generator):
             losses = self.loss(some)
-            names = ("loss_objective", "loss_critic", "loss_entropy")
-            total = torch.stack([losses[n].mean() for n in names if n in losses.keys()]).sum()
+            total = torch.stack([losses[n].mean() for n in LOSSES]).sum()
             if self.anchor is not None and self.how.anchor:
                 total = total + self.how.anchor * self._strayed(some["observation"], self.anchor)
             if not bool(total.isfinite()):
@@ -147,12 +204,16 @@ class Learner:
             total.backward()
             nn.utils.clip_grad_norm_(self.agent.parameters(), 0.5)
             self.optimizer.step()
-            figures = {n: losses[n].mean().item() for n in names if n in losses.keys()}
-        reward = (batch["next", "reward"] * batch["live"]).sum() / batch["live"].sum()
-        figures["reward"] = reward.item() / self.how.scale  # a step
-        figures["value"] = moments.get("state_value").mean().item()
+            figures = {n: losses[n].mean().item() for n in LOSSES}
+        # a row's dreamt reward over the horizon, in the world's own units
+        figures["return"] = batch["next", "reward"].sum(1).mean().item() / self.how.scale
+        figures["value"] = batch["state_value"].mean().item()
         figures["spread"] = self.agent.log_spread.exp().mean().item()
         return figures
+
+    def close(self) -> None:
+        """Let the collector go."""
+        self.collector.shutdown()
 
     def _minibatches(
         self, moments: TensorDictBase, generator: torch.Generator

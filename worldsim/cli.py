@@ -32,6 +32,7 @@ from worldsim.core import ActionSpec
 from worldsim.data.dataset import RESERVED_SEED, open_dataset
 from worldsim.demo import run_demo
 from worldsim.devices import device_named
+from worldsim.engine import compiled
 from worldsim.fidelity import evaluate
 from worldsim.fidelity.lines import table
 from worldsim.presets import SIZES
@@ -166,22 +167,25 @@ def agent(
     world: str = "car-racing",
     data: Path = Path("data/car-racing"),
     run: Path = Path("runs/agents/seed-0"),
-    recipe: tyro.conf.OmitArgPrefixes[AgentRecipe] = AgentRecipe(),  # noqa: B008
+    recipe: AgentRecipe = AgentRecipe(),  # noqa: B008
     passes: int = 1,
+    compile: bool = True,
     threads: int | None = None,
 ) -> None:
-    """Train an agent: clone the recorded drivers, then improve in the world's dream.
+    """Train an agent in the world's dream: from nothing, or from a clone of the recorded drivers.
 
     Args:
         world: a bundled world's name or a folder.
-        data: a folder of episodes; its training split is cloned and dreamt on from.
-        run: the agent's folder; RUN/clone/agent and RUN/dream/agent drive.
+        data: a folder of episodes; dreams begin in its training split, which a clone imitates.
+        run: the agent's folder; RUN/dream/agent drives (or RUN/clone, RUN/clone-dream).
         recipe: how to train.
         passes: of the denoiser in a dream's step; fewer are faster.
+        compile: dream in a compiled world, see docs/speed.md.
         threads: CPU threads; all by default.
     """
     _threads(threads)
-    train_agent(load(world).with_steps(passes), open_dataset(data), recipe, run)
+    dreamt = load(world).with_steps(passes)
+    train_agent(compiled(dreamt) if compile else dreamt, open_dataset(data), recipe, run)
     print(f"saved {run}; score it: python -m benchmarks.transfer --world {world} --agents {run}")
 
 

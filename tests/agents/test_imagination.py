@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tensordict import TensorDict
 from torch import Tensor
 
 from tests.worlds import BUTTONS, CAR, tiny_world
@@ -21,8 +22,10 @@ from worldsim.agents.actor_critic import (
 from worldsim.agents.cloning import Recorded, cloning_loss, moments, returns_to_go
 from worldsim.agents.imagination import Learner
 from worldsim.agents.settings import Imagination
-from worldsim.core import Prediction, WorldError, WorldState, row_keys
+from worldsim.core import Prediction, WorldError, WorldModel, WorldState, row_keys
 from worldsim.models.vae import to_float
+from worldsim.rollout import imagine
+from worldsim.toy import PointWorld
 from worldsim.train.agent import Material, load_agent, save_agent, state_of
 from worldsim.train.loop import FitConfig, fit
 from worldsim.world import DiffusionWorld
@@ -53,10 +56,17 @@ def bandit(action: object = CAR) -> Bandit:
     return Bandit(w.config, w.vae, w.dynamics, w.starts)
 
 
-def learner(world: DiffusionWorld, how: Imagination, lr: float = 3e-3) -> Learner:
+def learner(
+    world: WorldModel, how: Imagination, lr: float = 3e-3, config: AgentConfig = SMALL
+) -> Learner:
     torch.manual_seed(0)
-    agent = ActorCritic(world.spec, replace(SMALL, spread=0.4))
-    return Learner(world, agent, how, torch.optim.Adam(agent.parameters(), lr))
+    agent = ActorCritic(world.spec, replace(config, spread=0.4))
+    starts = lambda rows, g: world.reset(torch.randint(2**31, (rows, 2), generator=g))  # noqa: E731
+    return Learner(world, agent, how, torch.optim.Adam(agent.parameters(), lr), starts)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("method", ["ppo", "actor-critic"])
@@ -64,13 +74,29 @@ def learner(world: DiffusionWorld, how: Imagination, lr: float = 3e-3) -> Learne
 def test_a_dreaming_agent_learns_what_pays(method: str, action: object) -> None:
     world = bandit(action)
     how = Imagination(method=method, rows=48, horizon=4, minibatch=48, gamma=0.5, scale=1.0)  # type: ignore[arg-type]
-    student, g = learner(world, how), torch.Generator().manual_seed(0)
-    state = world.reset(row_keys(range(48)))
-    turns = 25 if method == "ppo" else 100
-    rewards = [student.learn(state, g)["reward"] for _ in range(turns)]
+    student, turns = learner(world, how), 25 if method == "ppo" else 100
+    rewards = [student.learn(generator(i))["return"] / 4 for i in range(turns)]
     chance = rewards[0]
     best = 1.0 if world.spec.action.kind == "discrete" else 0.0
     assert np.mean(rewards[-3:]) > chance + 0.5 * (best - chance)
+
+
+@pytest.mark.parametrize("sees", ["latents", "pixels"])
+def test_dreams_of_eight_steps_teach_to_reach_a_goal_far_beyond_them(sees: str) -> None:
+    """PointWorld: braking at the goal pays only beyond the horizon, so the critic must say so."""
+    world = PointWorld(thrust=0.05, size=24)
+    how = Imagination(rows=64, horizon=8, minibatch=128, gamma=0.9, scale=5.0)
+    config = AgentConfig(sees=sees, width=16, hidden=64)  # type: ignore[arg-type]
+    student = learner(world, how, 1e-3, config)
+    state = world.reset(row_keys(range(32)))
+    policy = DreamPolicy(world, student.agent)
+    before = imagine(world, state, policy, 30).latents[:, -6:, :2]
+    for i in range(60 if sees == "latents" else 40):
+        student.learn(generator(i))
+    after = imagine(world, state, policy, 30).latents[:, -6:, :2]
+    goal = torch.tensor(world.goal)
+    assert (before - goal).norm(dim=-1).mean() > 0.5
+    assert (after - goal).norm(dim=-1).mean() < 0.2
 
 
 def test_a_horizon_bootstraps_and_an_end_does_not() -> None:
@@ -79,30 +105,54 @@ def test_a_horizon_bootstraps_and_an_end_does_not() -> None:
     student = learner(world, how)
     torch.nn.init.zeros_(student.agent.critic[-1].weight)  # type: ignore[arg-type]
     torch.nn.init.constant_(student.agent.critic[-1].bias, 10.0)  # type: ignore[arg-type]
-    state = world.reset(row_keys(range(4)))
-    batch = student.estimator(student.dream(state))
+    batch = student.dream(generator())
     reward = batch["next", "reward"][..., 0]
     ahead = reward[:, 0] + 0.9 * reward[:, 1] + 0.81 * reward[:, 2]
     torch.testing.assert_close(batch["value_target"][:, 0, 0], ahead + 0.729 * 10)
     world.end_at = 3
-    batch = student.estimator(student.dream(state))
+    batch = student.dream(generator())
     reward = batch["next", "reward"][..., 0]
     ahead = reward[:, 0] + 0.9 * reward[:, 1] + 0.81 * reward[:, 2]
     torch.testing.assert_close(batch["value_target"][:, 0, 0], ahead)
 
 
-def test_what_follows_an_end_is_not_learnt_from_and_low_trust_cuts() -> None:
+def test_an_end_and_lost_trust_begin_another_dream_and_only_the_end_is_final() -> None:
     world = bandit()
-    state = world.reset(row_keys(range(4)))
-    student = learner(world, Imagination(rows=4, horizon=3, least_trust=0.5))
-    assert student.dream(state)["live"].all()  # unknown trust cuts nothing
-    world.trust = 0.2
-    cut = student.dream(state)
-    assert cut["live"][:, 0].all() and not cut["live"][:, 1:].any()
-    assert not cut["next", "terminated"].any()  # so that the cut bootstraps
+    student = learner(world, Imagination(rows=4, horizon=4, least_trust=0.5))
+    assert not student.dream(generator())["next", "done"].any()  # unknown trust cuts nothing
     world.trust, world.end_at = 0.9, 2
-    ended = student.dream(state)
-    assert ended["live"][:, :2].all() and not ended["live"][:, 2:].any()
+    ended = student.dream(generator())
+    assert ended["next", "terminated"][:, :, 0].tolist() == [[False, True] * 2] * 4
+    seen, before = ended["observation"], ended["next", "observation"]
+    assert torch.equal(seen[:, 1], before[:, 0])
+    assert not torch.equal(seen[:, 2], before[:, 1])  # a start, not what followed the end
+    world.trust, world.end_at = 0.2, -1
+    cut = student.dream(generator())
+    assert cut["next", "truncated"].all() and not cut["next", "terminated"].any()
+
+
+def test_some_rows_begin_anew_and_the_others_dream_on() -> None:
+    world = bandit()
+    student = learner(world, Imagination(rows=4, horizon=2))
+    student.dream(generator())
+    env, before = student.env, student.env.state
+    assert before is not None
+    asked = torch.tensor([[True], [False], [True], [False]])
+    env.reset(TensorDict({"_reset": asked}, [4]))
+    assert env.state is not None
+    assert env.state.age.tolist() == [0, 2, 0, 2]
+    assert torch.equal(env.state.latents[1], before.latents[1])
+
+
+def test_a_batch_of_dreams_is_named_by_its_generator_and_torchs() -> None:
+    student = learner(bandit(), Imagination(rows=4, horizon=2))
+    seen = []
+    for seed in (1, 2, 1):
+        torch.manual_seed(seed)
+        seen.append(student.dream(generator(seed)))
+    assert torch.equal(seen[0]["action"], seen[2]["action"])
+    assert torch.equal(seen[0]["observation"], seen[2]["observation"])
+    assert not torch.equal(seen[0]["action"], seen[1]["action"])
 
 
 def recording(spec_shape: tuple[int, ...]) -> Recorded:
@@ -188,7 +238,8 @@ def test_dreams_leave_the_state_and_the_world_alone() -> None:
     state = world.reset(row_keys(range(3)))
     before, weights = copy.deepcopy(state), copy.deepcopy(world.dynamics.state_dict())
     student = learner(world, Imagination(rows=3, horizon=2, minibatch=2))
-    student.learn(state, torch.Generator().manual_seed(0))
+    student.env.starts = lambda rows, g: state
+    student.learn(generator())
     assert all(torch.equal(getattr(state, n), getattr(before, n)) for n in vars(state))
     assert all(torch.equal(a, weights[n]) for n, a in world.dynamics.state_dict().items())
 
