@@ -26,7 +26,7 @@ import tyro
 from tqdm import tqdm
 
 from worldsim.checkpoint import load
-from worldsim.core import WorldState, row_keys
+from worldsim.core import WorldError, WorldState, row_keys
 from worldsim.data.dataset import DatasetInfo, open_dataset
 from worldsim.engine import compiled
 from worldsim.fidelity.provenance import provenance
@@ -37,6 +37,7 @@ from worldsim.world import DiffusionWorld
 from .transfer_drivers import Contestant, contestants, drive, thinker
 
 TRACKS = range(5000, 5050)
+MARKS = ("<!-- transfer: begin -->", "<!-- transfer: end -->")
 Note = Callable[[Contestant, int, str, float, float], None]
 """(who, track, "real" or "dream", return, seconds) -> written down."""
 
@@ -242,6 +243,15 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def write_table(page: Path, found: dict[str, Any]) -> None:
+    """Put the table into a page, between its marks."""
+    before, _, rest = page.read_text().partition(MARKS[0])
+    _, _, after = rest.partition(MARKS[1])
+    if not after:
+        raise WorldError(f"page: expected {MARKS[0]} and {MARKS[1]} in {page}")
+    page.write_text(f"{before}{MARKS[0]}\n\n{table(found)}\n\n{MARKS[1]}{after}")
+
+
 def main(
     world: str = "car-racing",
     agents: tuple[Path, ...] = (),
@@ -249,6 +259,7 @@ def main(
     scope: Scope = Scope(),  # noqa: B008
     out: Path = Path("runs/transfer/car-racing.jsonl"),
     result: Path | None = None,
+    page: Path | None = None,
 ) -> None:
     """Score policies in the dream and on real tracks.
 
@@ -259,6 +270,7 @@ def main(
         scope: how much is driven.
         out: the lines; the summary goes beside them as .json.
         result: where else the summary goes, such as benchmarks/results/transfer-car-racing.json.
+        page: whose table is replaced by this one, such as docs/agents.md.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     rows, lines = contestants(agents, scope.plan_tracks > 0), read(out)
@@ -279,6 +291,8 @@ def main(
     text = json.dumps({**found, "provenance": provenance()}, indent=1) + "\n"
     for path in (out.with_suffix(".json"), *([result] if result else [])):
         path.write_text(text)
+    if page:
+        write_table(page, found)
 
 
 if __name__ == "__main__":

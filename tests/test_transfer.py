@@ -7,11 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.transfer import Scope, dream_returns, mmrv, read, summary, table
+from benchmarks.transfer import (
+    MARKS,
+    Scope,
+    dream_returns,
+    mmrv,
+    read,
+    summary,
+    table,
+    write_table,
+)  # fmt: skip
 from benchmarks.transfer_drivers import Contestant, Sight, contestants, driver_of
 from tests.worlds import tiny_world
 from worldsim.agents.actor_critic import ActorCritic, AgentConfig
-from worldsim.core import row_keys
+from worldsim.core import WorldError, row_keys
 from worldsim.train.agent import save_agent
 
 RANDOM, STRAIGHT = (Contestant(name=name, script=name) for name in ("random", "straight"))
@@ -112,3 +121,22 @@ def test_the_driver_by_sight_keeps_its_wheel_where_there_is_no_road() -> None:
     assert driver(grass)[0] == wheel
     driver.forget()
     assert driver(grass)[0] == 0
+
+
+def test_the_table_goes_between_its_marks(tmp_path: Path) -> None:
+    page, found = tmp_path / "page.md", summary([RANDOM], [line("random", 1, "real", 2.0)], 9)
+    page.write_text(f"before\n{MARKS[0]}\nold\n{MARKS[1]}\nafter\n")
+    for _ in range(2):
+        write_table(page, found)
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("\nafter\n")
+    assert text.count(table(found)) == 1 and "old" not in text
+    page.write_text("no marks")
+    with pytest.raises(WorldError, match="page"):
+        write_table(page, found)
+
+
+def test_the_page_says_what_the_result_says() -> None:
+    root = Path(__file__).parent.parent
+    found = json.loads((root / "benchmarks/results/transfer-car-racing.json").read_text())
+    assert table(found) in (root / "docs/agents.md").read_text()
