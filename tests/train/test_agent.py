@@ -15,7 +15,7 @@ from worldsim.agents.settings import Imagination
 from worldsim.data.clips import Windows
 from worldsim.data.latents import LatentRecording
 from worldsim.train import agent as training
-from worldsim.train.agent import AgentRecipe, Material, dream, read_spent
+from worldsim.train.agent import AgentRecipe, Material, dream, logged_seconds, read_spent
 from worldsim.train.loop import CheckpointError, FitConfig
 
 RECIPE = AgentRecipe(
@@ -76,6 +76,12 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(
     with pytest.raises(CheckpointError, match="gamma"):
         other = replace(RECIPE, imagination=replace(RECIPE.imagination, gamma=0.5))
         dream(world, begin(), stuff, other, tmp_path / "killed")
+
+
+def test_pauses_are_not_training_time(tmp_path: Path) -> None:
+    lines = [f'{{"step": {i}, "time": {t}}}' for i, t in enumerate((100, 130, 150, 900, 910))]
+    (tmp_path / "log").write_text("\n".join(lines))
+    assert logged_seconds(tmp_path / "log") == 60
 
 
 def test_dreams_begin_in_the_best_episodes_after_a_whole_context() -> None:

@@ -31,6 +31,9 @@ from worldsim.world import LATENT_BOUND, DiffusionWorld
 
 from .loop import FitConfig, Run, fit, learning_rate, step_generator
 
+PAUSE = 120.0
+"""Seconds without a line in the log after which a training counts as interrupted."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AgentRecipe:
@@ -115,7 +118,6 @@ def material(data: Dataset, world: DiffusionWorld, sees: str, cache: Path) -> Ma
 
 def clone(spec: WorldSpec, stuff: Material, recipe: AgentRecipe, run: Path) -> ActorCritic:
     """Clone the recorded drivers, in RUN/clone (resumes there)."""
-    began = time.monotonic()
     torch.manual_seed(recipe.seed)
     agent = ActorCritic(spec, recipe.agent)
     how, data = recipe.imagination, stuff.recorded
@@ -125,7 +127,8 @@ def clone(spec: WorldSpec, stuff: Material, recipe: AgentRecipe, run: Path) -> A
     settings = {"agent": to_json(recipe.agent), "best": recipe.best}
     done = fit(agent, loss, config, run / "clone", settings)
     assert isinstance(done, ActorCritic)
-    save_agent(done, run / "clone" / "agent", seconds=time.monotonic() - began)
+    seconds = logged_seconds(run / "clone" / "log.jsonl")
+    save_agent(done, run / "clone" / "agent", seconds=seconds)
     return done
 
 
@@ -154,7 +157,7 @@ def dream(
     run = Run(folder, agent, config, settings)
     adam = run.optimizer.parts[0]
     learner = Learner(world, agent, how, adam, stuff.starts(world, recipe.best), home)
-    saved = began = time.monotonic()
+    saved = time.monotonic()
     bar = tqdm(range(run.step, config.steps), initial=run.step, total=config.steps)
     bar.set_description(folder.name)
     for step in bar:
@@ -164,7 +167,7 @@ def dream(
             group["lr"] = learning_rate(config, step)
         figures = learner.learn(generator)
         _average(run)
-        run.log(**figures, seconds=time.monotonic() - began)
+        run.log(**figures)
         bar.set_postfix({"dream return": f"{figures['return']:.1f}"}, refresh=False)
         if time.monotonic() - saved > config.save_seconds or run.step == config.steps:
             run.save()
@@ -172,7 +175,7 @@ def dream(
     learner.close()
     spent = {"dream_steps": run.step * how.rows * how.horizon}
     assert isinstance(run.ema, ActorCritic)
-    save_agent(run.ema, folder / "agent", **spent, seconds=_seconds(run.logged))
+    save_agent(run.ema, folder / "agent", **spent, seconds=logged_seconds(run.logged))
     return run.ema
 
 
@@ -185,13 +188,11 @@ def _average(run: Run) -> None:
             mean.lerp_(value, 1 - decay)
 
 
-def _seconds(log: Path) -> float:
-    """Wall time of a training, added up over its resumptions, from its log."""
-    total = last = 0.0
-    for line in log.read_text().splitlines():
-        now = json.loads(line)["seconds"]
-        total, last = total + max(now - last, 0.0) + (now if now < last else 0.0), now
-    return total
+def logged_seconds(log: Path) -> float:
+    """Wall time of a training by its log, without the pauses between its resumptions."""
+    times = [json.loads(line)["time"] for line in log.read_text().splitlines()]
+    gaps = [later - time for time, later in zip(times, times[1:], strict=False)]
+    return sum(gap for gap in gaps if gap < PAUSE)
 
 
 def train_agent(
