@@ -12,6 +12,7 @@ from worldsim.agents import imagination
 from worldsim.agents.actor_critic import ActorCritic, AgentConfig
 from worldsim.agents.cloning import Recorded
 from worldsim.agents.settings import Imagination
+from worldsim.core import WorldError
 from worldsim.data.clips import Windows
 from worldsim.data.latents import LatentRecording
 from worldsim.train import agent as training
@@ -94,3 +95,20 @@ def test_dreams_begin_in_the_best_episodes_after_a_whole_context() -> None:
         first = int(at)
         assert torch.equal(state.latents[row], best[first : first + 3])
         assert torch.equal(state.actions[row], stuff.latents.actions[30 + first :][:3])
+
+
+def test_there_is_nothing_to_stay_near_without_a_clone() -> None:
+    with pytest.raises(WorldError, match="anchor"):
+        AgentRecipe(imagination=Imagination(anchor=1.0))
+    AgentRecipe(imagination=Imagination(anchor=1.0), begin="clone")
+
+
+def test_an_anchor_keeps_the_agent_near(tmp_path: Path) -> None:
+    world, stuff, strayed = tiny_world(), material(), {}
+    seen = torch.randn(64, 8, 3, 4, generator=torch.Generator().manual_seed(0))
+    for weight in (0.0, 100.0):
+        how = replace(RECIPE.imagination, anchor=weight)
+        recipe = replace(RECIPE, begin="clone", imagination=how, lr=3e-3, iterations=8)
+        agent = dream(world, begin(), stuff, recipe, tmp_path / str(weight))
+        strayed[weight] = (agent.loc(seen) - begin().loc(seen)).square().mean().item()
+    assert strayed[100.0] < 0.5 * strayed[0.0]

@@ -61,6 +61,13 @@ class AgentRecipe:
     average: float = 0.9
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.begin == "nothing" and self.imagination.anchor:
+            raise WorldError(
+                f"imagination.anchor: expected 0, as begin is 'nothing', got "
+                f'{self.imagination.anchor}; an agent can stay near a clone: begin="clone"'
+            )
+
 
 @dataclass(frozen=True)
 class Material:
