@@ -1,7 +1,8 @@
-"""Agents that live in a world model, imported as `worldsim.agents`; empty in version 0.1.
+"""Agents that live in a world model, imported as `worldsim.agents`.
 
-What will live here: `planners` (shooting methods over `WorldModel.step`), `tree_search`,
-`actor_critic` (policies learnt from imagined rollouts) and `imagination` (batches of dreams as
-training data). They know a world by the protocols in `worldsim.core` only, and never import
-`worldsim.envs`.
+`planners` search for a plan by dreaming (iCEM, MPPI, categorical CEM), `tree_search` over forked
+states (PUCT), `cloning` learns from what drivers did, `imagination` from dreams; `actor_critic`
+holds the networks and drives the real environment with them. They know a world by the protocols in
+`worldsim.core` only, and never import `worldsim.envs`. `tree_search` and `imagination` need
+TorchRL (`worldsim[rl]`); this file imports nothing.
 """

@@ -1,4 +1,4 @@
-"""The command line: collect | train | distill | calibrate | eval | demo | info | compute.
+"""The command line: collect | train | distill | calibrate | eval | agent | demo | info | compute.
 
     python -m worldsim.cli collect car-racing --folder data/car-racing
     python -m worldsim.cli train vae --data data/car-racing --run runs/car-racing
@@ -6,6 +6,7 @@
     python -m worldsim.cli distill --data data/car-racing --run runs/car-racing --out worlds/mine
     python -m worldsim.cli calibrate --world worlds/mine --data data/car-racing
     python -m worldsim.cli eval --world worlds/mine --data data/car-racing
+    python -m worldsim.cli agent --world worlds/mine --data data/car-racing
     python -m worldsim.cli demo --world worlds/mine
     python -m worldsim.cli compute --preset small --device h200
 
@@ -33,11 +34,13 @@ from worldsim.core import ActionSpec, WorldError
 from worldsim.data.dataset import RESERVED_SEED, open_dataset
 from worldsim.demo import run_demo
 from worldsim.devices import device_named
+from worldsim.engine import compiled
 from worldsim.fidelity import evaluate, renew_trust
 from worldsim.fidelity.calibration import calibrate as fit_trust
 from worldsim.fidelity.lines import table
 from worldsim.fidelity.show import describe
 from worldsim.presets import SIZES
+from worldsim.train.agent import AgentRecipe, train_agent
 from worldsim.train.pipeline import Recipe, assemble, fit_forced, fit_student, fit_teacher, fit_vae
 from worldsim.worlds import ROOT, names
 
@@ -199,6 +202,33 @@ def evaluate_world(
         folder = ROOT / world if world in names() else Path(world)
         save(load(world), folder, card=card, overwrite=True)
         print(f"put the card into {folder}")
+
+
+@app.command
+def agent(
+    world: str = "car-racing",
+    data: Path = Path("data/car-racing"),
+    run: Path = Path("runs/agents/seed-0"),
+    recipe: AgentRecipe = AgentRecipe(),  # noqa: B008
+    passes: int = 1,
+    compile: bool = True,
+    threads: int | None = None,
+) -> None:
+    """Train an agent in the world's dream: from nothing, or from a clone of the recorded drivers.
+
+    Args:
+        world: a bundled world's name or a folder.
+        data: a folder of episodes; dreams begin in its training split, which a clone imitates.
+        run: the agent's folder; RUN/dream/agent drives (or RUN/clone, RUN/clone-dream).
+        recipe: how to train.
+        passes: of the denoiser in a dream's step; fewer are faster.
+        compile: dream in a compiled world, see docs/speed.md.
+        threads: CPU threads; all by default.
+    """
+    _threads(threads)
+    dreamt = load(world).with_steps(passes)
+    train_agent(compiled(dreamt) if compile else dreamt, open_dataset(data), recipe, run)
+    print(f"saved {run}; score it: python -m benchmarks.transfer --world {world} --agents {run}")
 
 
 @app.command

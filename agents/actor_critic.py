@@ -1,0 +1,219 @@
+"""Actor and critic: what to do and what it is worth, seen from a state's latents or from pixels.
+
+Both look at the two newest chunks and at nothing else (no past actions: a clone that sees its last
+action learns to repeat it; de Haan et al. 2019, 1905.11979), so what drives in a dream can drive in
+the real environment, from the frames that a camera gives.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import log, prod
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from einops import rearrange
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from worldsim.core import ActionSpec, WorldError, WorldModel, WorldSpec, WorldState
+
+SEEN = 2  # chunks an agent looks at
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentConfig:
+    """Sizes of an agent.
+
+    Attributes:
+        sees: "latents", or the "pixels" that they decode to.
+        width: channels of the convolutions.
+        hidden: units of the last layer.
+        spread: standard deviation of actions (of -1 to 1) at first.
+    """
+
+    sees: Literal["latents", "pixels"] = "latents"
+    width: int = 64
+    hidden: int = 256
+    spread: float = 0.2
+
+
+def seen_shape(spec: WorldSpec, config: AgentConfig) -> tuple[int, ...]:
+    """Shape of what the agent sees: (channels, h, w), or (n,) where latents are flat."""
+    if config.sees == "pixels":
+        height, width, colours = spec.frame_shape
+        return SEEN * spec.chunk * colours, height, width
+    *place, channels = spec.latent_shape
+    return (SEEN * channels, *place)
+
+
+def torso(spec: WorldSpec, config: AgentConfig) -> nn.Sequential:
+    """(B, *seen) -> (B, hidden)."""
+    channels, *place = seen_shape(spec, config)
+    layers: list[nn.Module] = []
+    if not place:
+        layers += [nn.Linear(channels, config.hidden), nn.SiLU()]
+        return nn.Sequential(*layers, nn.Linear(config.hidden, config.hidden), nn.SiLU())
+    if config.sees == "pixels":  # down to an eighth, the grid of a spacetime VAE's latents
+        layers += [nn.Conv2d(channels, config.width // 2, 8, 4, 2), nn.SiLU()]
+        layers += [nn.Conv2d(config.width // 2, config.width, 4, 2, 1), nn.SiLU()]
+        channels, place = config.width, [side // 4 // 2 for side in place]
+    layers += [nn.Conv2d(channels, config.width, 3, 1, 1), nn.SiLU()]
+    layers += [nn.Conv2d(config.width, config.width, 3, 2, 1), nn.SiLU(), nn.Flatten()]
+    cells = prod(-(-side // 2) for side in place)
+    return nn.Sequential(*layers, nn.Linear(config.width * cells, config.hidden), nn.SiLU())
+
+
+class ActorCritic(nn.Module):
+    """Two networks that share nothing, as their losses pull apart on small ones.
+
+    Continuous actions are Gaussian around `tanh(...)`, from -1 to 1 (`ActionSpec.normalized`), and
+    clipped where they are carried out; discrete ones have logits.
+    """
+
+    def __init__(self, spec: WorldSpec, config: AgentConfig) -> None:
+        super().__init__()
+        if config.sees == "latents" and len(spec.latent_shape) not in (1, 3):
+            raise WorldError(
+                f"latent_shape: expected (h, w, C) or (C,), got {spec.latent_shape}; "
+                'let the agent see "pixels"'
+            )
+        self.spec, self.config = spec, config
+        outputs = spec.action.n or len(spec.action.low)
+        self.actor = nn.Sequential(torso(spec, config), nn.Linear(config.hidden, outputs))
+        self.critic = nn.Sequential(torso(spec, config), nn.Linear(config.hidden, 1))
+        last = self.actor[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.orthogonal_(last.weight, 0.01)
+        nn.init.zeros_(last.bias)
+        self.log_spread = nn.Parameter(torch.full((outputs,), log(config.spread)))
+
+    def loc(self, seen: Tensor) -> Tensor:
+        """Mean actions from -1 to 1 (continuous) or logits, `(B, A)`."""
+        out = self.actor(seen)
+        return out if self.spec.action.kind == "discrete" else out.tanh()
+
+    def scale(self, loc: Tensor) -> Tensor:
+        """Standard deviations `(B, A)`, from 0.02 to 0.5."""
+        return self.log_spread.clamp(-4.0, -0.7).exp().expand_as(loc)
+
+    def value(self, seen: Tensor) -> Tensor:
+        """What is still to come, `(B, 1)`."""
+        return self.critic(seen)
+
+    def see(self, world: WorldModel, state: WorldState) -> Tensor:
+        """What the agent sees of a state, `(B, *seen_shape)` float32."""
+        if self.config.sees == "latents":
+            return latents_seen(state.latents[:, -SEEN:])
+        shorter = WorldState(**{**vars(state), "latents": state.latents.roll(1, 1)})
+        before, now = world.decode(shorter), world.decode(state)
+        return pixels_seen(torch.cat([before, now], 1))
+
+    def act(self, seen: Tensor) -> Tensor:
+        """The best action, in the world's own range, `(B, *action)`."""
+        return to_world(self.spec.action, self.loc(seen))
+
+
+def to_world(spec: ActionSpec, loc: Tensor) -> Tensor:
+    """Actions from -1 to 1 (clipped), or logits, as the world takes them."""
+    if spec.kind == "discrete":
+        return loc.argmax(-1)
+    return spec.from_normalized(loc.clamp(-1, 1))
+
+
+def latents_seen(latents: Tensor) -> Tensor:
+    """The two newest latents `(B, 2, *place, C)` -> `(B, 2C, *place)`."""
+    return rearrange(latents.float(), "b k ... c -> b (k c) ...")
+
+
+def pixels_seen(frames: Tensor) -> Tensor:
+    """The frames of two chunks `(B, 2c, H, W, 3)` uint8 -> `(B, 6c, H, W)` from -1 to 1."""
+    return rearrange(frames.float() / 127.5 - 1, "b t h w c -> b (t c) h w")
+
+
+@dataclass(frozen=True)
+class DreamPolicy:
+    """An agent as `worldsim.imagine` takes it: state -> actions `(B, *action)`."""
+
+    world: WorldModel
+    agent: ActorCritic
+
+    @torch.no_grad()
+    def __call__(self, state: WorldState) -> Tensor:
+        """The best actions."""
+        return self.agent.act(self.agent.see(self.world, state))
+
+
+class RealPolicy:
+    """Any policy over states, driving the real environment: newest frames -> an action.
+
+    Encodes a rolling context of frames and taken actions; `forget()` before another episode.
+
+    Args:
+        world: whose encoder turns frames into states.
+        think: state -> actions; `PlanningPolicy`, `DreamPolicy`.
+    """
+
+    def __init__(self, world: WorldModel, think: Callable[[WorldState], Tensor]) -> None:
+        self.world, self.think = world, think
+        self.frames: deque[NDArray[np.uint8]] = deque(maxlen=world.spec.context)
+        self.actions: deque[Tensor] = deque(maxlen=world.spec.context)
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin another episode."""
+        self.frames.clear()
+        self.actions.clear()
+        self.actions.append(self.world.spec.action.unknown())
+        if hasattr(self.think, "forget"):
+            self.think.forget()  # type: ignore[attr-defined]
+
+    def __call__(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
+        """frames: the newest chunk's, (c, H, W, 3) uint8 -> the action to take, `(*action,)`."""
+        self.frames.append(frames)
+        clip = torch.as_tensor(np.concatenate(list(self.frames)))[None]
+        state = self.world.encode(clip, torch.stack(list(self.actions))[None])
+        action = self.think(state)[0].cpu()
+        self.actions.append(action)
+        return action.numpy()
+
+
+class AgentPolicy:
+    """An agent that drives the real environment by what it sees: newest frames -> an action.
+
+    Remembers one chunk and its latent; `forget()` before another episode.
+
+    Args:
+        agent: who drives.
+        encode: frames (1, k * c, H, W, 3) uint8 -> latents (1, k, h, w, C); for latents only.
+    """
+
+    def __init__(
+        self, agent: ActorCritic, encode: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        if agent.config.sees == "latents" and encode is None:
+            raise WorldError("encode: expected the world's encoder, as the agent sees latents")
+        self.agent, self.encode = agent, encode
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin another episode."""
+        self.frame: Tensor | None = None
+        self.latent: Tensor | None = None
+
+    @torch.no_grad()
+    def __call__(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
+        """frames: the newest chunk's, (c, H, W, 3) uint8 -> the action to take, `(*action,)`."""
+        now = torch.as_tensor(frames)[None]
+        clip = torch.cat([now if self.frame is None else self.frame, now], 1)
+        self.frame = now
+        if self.encode is None:
+            return self.agent.act(pixels_seen(clip))[0].numpy()
+        latents = self.encode(clip)  # the encoder looks one chunk back: only the newest is exact
+        newest = latents[:, -1:]
+        before = latents[:, :1] if self.latent is None else self.latent
+        self.latent = newest
+        return self.agent.act(latents_seen(torch.cat([before, newest], 1)))[0].numpy()

@@ -1,0 +1,229 @@
+"""Learning in imagination: short dreams from real clips, then a policy gradient (`worldsim[rl]`).
+
+Losses, return estimators and the collector are TorchRL's. Dreams are short and many: the critic
+says what is still to come where a dream stops, so none has to run for as long as an episode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import InteractionType, TensorDictModule
+from torch import Tensor, nn
+from torchrl.collectors import Collector
+from torchrl.data import Categorical, Composite, Unbounded
+from torchrl.envs import EnvBase
+from torchrl.modules import IndependentNormal, ProbabilisticActor, ValueOperator
+from torchrl.objectives import A2CLoss, ClipPPOLoss
+from torchrl.objectives.value import GAE, TDLambdaEstimator
+
+from worldsim.core import WorldModel, WorldState
+
+from .actor_critic import ActorCritic, seen_shape, to_world
+from .scoring import heeded
+from .settings import Imagination
+
+Starts = Callable[[int, torch.Generator], WorldState]
+"""(rows, generator) -> real states to dream on from."""
+
+LOSSES = ("loss_objective", "loss_critic", "loss_entropy")
+
+
+class _Head(nn.Module):
+    """A method of the agent as a module whose parameters TorchRL finds."""
+
+    def __init__(self, agent: ActorCritic, actor: bool) -> None:
+        super().__init__()
+        self.agent, self.actor = agent, actor
+
+    def forward(self, seen: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        tail = seen_shape(self.agent.spec, self.agent.config)
+        lead = seen.shape[: -len(tail)]  # convolutions know one axis of rows
+        rows = seen.reshape(-1, *tail)
+        if not self.actor:
+            return self.agent.value(rows).reshape(*lead, 1)
+        loc = self.agent.loc(rows)
+        loc = loc.reshape(*lead, loc.shape[-1])
+        if self.agent.spec.action.kind == "discrete":
+            return loc
+        return loc, self.agent.scale(loc)
+
+
+def torchrl_actor(agent: ActorCritic) -> ProbabilisticActor:
+    """The agent's actor for TorchRL: "observation" (what it sees) -> "action"."""
+    discrete = agent.spec.action.kind == "discrete"
+    keys: list[Any] = ["logits"] if discrete else ["loc", "scale"]
+    kind = torch.distributions.Categorical if discrete else IndependentNormal
+    module = TensorDictModule(_Head(agent, True), in_keys=["observation"], out_keys=keys)
+    extra: dict[str, Any] = {} if discrete else {"distribution_kwargs": {"tanh_loc": False}}
+    return ProbabilisticActor(
+        module,
+        in_keys=keys,
+        distribution_class=kind,
+        return_log_prob=True,
+        default_interaction_type=InteractionType.RANDOM,  # TorchRL's default draws nothing
+        **extra,
+    )
+
+
+def torchrl_critic(agent: ActorCritic) -> ValueOperator:
+    """The agent's critic for TorchRL: "observation" -> "state_value"."""
+    return ValueOperator(_Head(agent, False), in_keys=["observation"])
+
+
+class DreamEnv(EnvBase):
+    """Dreams that begin in real states, as TorchRL's collectors take them.
+
+    The world's state stays inside (its keys and values, most of what a row weighs, would travel
+    twice a step otherwise), so the rows are fixed. A dream never ends by itself: a collector that
+    resets at each batch cuts it at the batch's length, which is not an end, so estimators bootstrap
+    there. Where the world ends an episode (`terminated`), or is no longer to be trusted
+    (`truncated`), a row begins a new dream.
+
+    Entries: "observation" (what the agent sees), "action" (around -1 to 1, clipped here; int64 if
+    discrete), "reward" (scaled, less what distrust costs).
+    """
+
+    def __init__(
+        self, world: WorldModel, agent: ActorCritic, how: Imagination, starts: Starts
+    ) -> None:
+        super().__init__(device=world.device, batch_size=torch.Size([how.rows]))
+        self.world, self.agent, self.how, self.starts = world, agent, how, starts
+        self.generator, self.state = torch.Generator(), None
+        shape, action = self.batch_size, world.spec.action
+        seen = torch.Size((*shape, *seen_shape(world.spec, agent.config)))
+        self.observation_spec = Composite(observation=Unbounded(seen), shape=shape)
+        self.discrete = action.kind == "discrete"
+        self.action_spec = (
+            Categorical(action.n, shape=shape, dtype=torch.int64)
+            if self.discrete
+            else Unbounded(torch.Size((*shape, *action.shape)))
+        )
+        single = torch.Size((*shape, 1))
+        self.reward_spec = Unbounded(single)
+        flag = Categorical(2, shape=single, dtype=torch.bool)
+        ends = ("done", "terminated", "truncated")
+        self.done_spec = Composite({name: flag.clone() for name in ends}, shape=shape)
+
+    def _set_seed(self, seed: int | None) -> None:
+        self.generator.manual_seed(seed or 0)
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDict:
+        asked = None if tensordict is None else tensordict.get("_reset", None)
+        if asked is None or self.state is None or bool(asked.all()):
+            self.state = self.starts(self.how.rows, self.generator)
+        else:
+            rows = asked.reshape(-1)
+            fresh = self.starts(int(rows.sum()), self.generator)
+            self.state = fresh[(rows.cumsum(0) - 1).clamp(min=0)].where(rows, self.state)
+        return self._seen({})
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDict:
+        assert self.state is not None
+        drawn = tensordict.get("action")
+        action = drawn if self.discrete else to_world(self.world.spec.action, drawn)
+        self.state, said = self.world.step(self.state, action)
+        return self._seen({
+            "reward": self.how.scale * heeded(said, self.how.distrust)[:, None],
+            "terminated": (said.cont < 0.5)[:, None],
+            "truncated": (said.trust < self.how.least_trust)[:, None],  # unknown (NaN) cuts nothing
+        })  # fmt: skip
+
+    @torch.no_grad()
+    def _seen(self, told: dict[str, Tensor]) -> TensorDict:
+        assert self.state is not None
+        told["observation"] = self.agent.see(self.world, self.state)
+        return TensorDict(told, self.batch_size, device=self.device)
+
+
+class Learner:
+    """Dreams and learns; the agent is changed in place, the world never.
+
+    Args:
+        world: where to dream. agent: who learns. how: the settings.
+        optimizer: of the agent's parameters.
+        starts: real states that dreams begin in.
+        anchor: the agent to stay near, see `Imagination.anchor`.
+    """
+
+    def __init__(
+        self,
+        world: WorldModel,
+        agent: ActorCritic,
+        how: Imagination,
+        optimizer: torch.optim.Optimizer,
+        starts: Starts,
+        anchor: ActorCritic | None = None,
+    ) -> None:
+        self.agent, self.how, self.optimizer, self.anchor = agent, how, optimizer, anchor
+        actor, critic = torchrl_actor(agent), torchrl_critic(agent)
+        self.env = DreamEnv(world, agent, how, starts)
+        self.collector = Collector(
+            self.env,
+            actor,
+            frames_per_batch=how.rows * how.horizon,
+            total_frames=-1,
+            reset_at_each_iter=True,  # so that nothing but the agent lasts from batch to batch
+        )
+        self.batches = iter(self.collector)
+        returns: dict[str, Any] = {"gamma": how.gamma, "lmbda": how.lmbda, "value_network": critic}
+        weights: dict[str, Any] = {"entropy_coeff": how.entropy, "critic_coeff": 0.5}
+        if how.method == "ppo":
+            self.estimator = GAE(**returns)
+            clipped: dict[str, Any] = {"clip_epsilon": how.clip, "normalize_advantage": True}
+            self.loss = ClipPPOLoss(actor, critic, **clipped, **weights)
+        else:
+            self.estimator = TDLambdaEstimator(**returns)
+            self.loss = A2CLoss(actor, critic, **weights)
+
+    def dream(self, generator: torch.Generator) -> TensorDictBase:
+        """A batch of dreams under sampled actions, (rows, horizon), with advantages.
+
+        generator: of the states that they begin in; actions are drawn by torch's default one.
+        """
+        self.env.generator = generator
+        batch = next(self.batches)
+        with torch.no_grad():
+            return self.estimator(batch)
+
+    def learn(self, generator: torch.Generator) -> dict[str, float]:
+        """One batch of dreams and what is learnt from it; figures for the log."""
+        batch = self.dream(generator)
+        moments, figures = batch.reshape(-1), {}
+        for some in self._minibatches(moments, generator):
+            losses = self.loss(some)
+            total = torch.stack([losses[n].mean() for n in LOSSES]).sum()
+            if self.anchor is not None and self.how.anchor:
+                total = total + self.how.anchor * self._strayed(some["observation"], self.anchor)
+            if not bool(total.isfinite()):
+                raise FloatingPointError(f"loss is not finite: {dict(losses.items())}")
+            self.optimizer.zero_grad(set_to_none=True)
+            total.backward()
+            nn.utils.clip_grad_norm_(self.agent.parameters(), 0.5)
+            self.optimizer.step()
+            figures = {n: losses[n].mean().item() for n in LOSSES}
+        # a row's dreamt reward over the horizon, in the world's own units
+        figures["return"] = batch["next", "reward"].sum(1).mean().item() / self.how.scale
+        figures["value"] = batch["state_value"].mean().item()
+        figures["spread"] = self.agent.log_spread.exp().mean().item()
+        return figures
+
+    def close(self) -> None:
+        """Let the collector go."""
+        self.collector.shutdown()
+
+    def _minibatches(
+        self, moments: TensorDictBase, generator: torch.Generator
+    ) -> Iterator[TensorDictBase]:
+        for _ in range(self.how.epochs if self.how.method == "ppo" else 1):
+            order = torch.randperm(len(moments), generator=generator)
+            for rows in order.split(self.how.minibatch):
+                yield moments[rows]
+
+    def _strayed(self, seen: Tensor, home: ActorCritic) -> Tensor:
+        with torch.no_grad():
+            there = home.loc(seen)
+        return (self.agent.loc(seen) - there).square().mean()

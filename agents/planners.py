@@ -1,0 +1,319 @@
+"""Planning by shooting: try many action sequences in the dream, keep what earned most.
+
+Every planner is a frozen set of numbers with one method, `plan(world, state, previous=...)`, which
+hands back a `Plan`; `PlanningPolicy` acts with any of them. Rows are planned for all at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from worldsim.core import ActionSpec, WorldError, WorldModel, WorldState
+
+from .scoring import Value, plan_returns
+
+Policy = Callable[[WorldState], Tensor]
+"""State -> actions `(B, *action)`; what `worldsim.imagine` takes."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a planner thinks best.
+
+    Attributes:
+        actions: (B, T, *action), in the world's own range.
+        value: (B,) the return that was dreamt for them (tree search: the value of its choice).
+        elites: (B, E, T, *action) the best others, for the next plan to start from; may be empty.
+    """
+
+    actions: Tensor
+    value: Tensor
+    elites: Tensor
+
+
+class Planner(Protocol):
+    """Anything that plans."""
+
+    def plan(
+        self,
+        world: WorldModel,
+        state: WorldState,
+        *,
+        previous: Plan | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Plan:
+        """Plan for every row of `state`, which stays as it was.
+
+        previous: the plan of one step ago, to start from. generator: of the planner's own draws,
+        on the CPU; the default one if None.
+        """
+        ...
+
+
+@dataclass
+class PlanningPolicy:
+    """Acts on the first action of a plan, then plans again from where it got to.
+
+    Remembers its last plan: begin another episode with `forget()`. The dreams it plans in have
+    noise of their own, so it does not foresee what the world will draw.
+    """
+
+    world: WorldModel
+    planner: Planner
+    generator: torch.Generator | None = None
+    last: Plan | None = field(default=None, init=False)
+
+    def __call__(self, state: WorldState) -> Tensor:
+        """Actions `(B, *action)`."""
+        fits = self.last is not None and len(self.last.actions) == len(state)
+        key = torch.randint(2**31, state.key.shape, generator=self.generator)
+        blind = replace(state, key=key.to(state.key.device))
+        previous = self.last if fits else None
+        self.last = self.planner.plan(
+            self.world, blind, previous=previous, generator=self.generator
+        )
+        return self.last.actions[:, 0]
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self.last = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shooting:
+    """What all shooting planners share.
+
+    Attributes:
+        horizon: steps a plan looks ahead.
+        candidates: plans tried a round.
+        rounds: how often the search is narrowed.
+        gamma: discount a step.
+        distrust: cost of a step the world is sure it gets wrong; unknown trust costs nothing.
+        value: what is still to come at the end of a plan.
+    """
+
+    horizon: int = 12
+    candidates: int = 64
+    rounds: int = 3
+    gamma: float = 1.0
+    distrust: float = 0.0
+    value: Value | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("horizon", "candidates", "rounds"):
+            if getattr(self, name) < 1:
+                raise WorldError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        elites = getattr(self, "elites", 2)
+        if not 2 <= elites <= max(2, self.candidates):
+            raise WorldError(f"elites: expected 2 to {self.candidates}, got {elites}")
+        if not 0 < self.gamma <= 1:
+            raise WorldError(f"gamma: expected above 0 to 1, got {self.gamma}")
+
+    def returns(self, world: WorldModel, state: WorldState, plans: Tensor) -> Tensor:
+        """`(B, N)` of plans in the world's own range."""
+        how = {"gamma": self.gamma, "distrust": self.distrust, "value": self.value}
+        return plan_returns(world, state, plans, **how)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CEM(Shooting):
+    """iCEM: the cross-entropy method, improved (Pinneri et al. 2020, 2008.06389).
+
+    Continuous actions. Candidates wander smoothly (noise of colour `colour`: power 1/f**colour), a
+    share of the elites goes on into the next round and, shifted, into the next plan, which starts
+    from the last one's mean; the mean itself is tried in the last round.
+
+    Attributes:
+        elites: plans a round that the next one narrows on.
+        spread: standard deviation in the first round, of actions from -1 to 1.
+        colour: 0 for white noise; about 2 where actions should change slowly.
+        kept: share of the elites that goes on.
+        momentum: of mean and spread from round to round.
+        shrink: each round tries 1 / shrink of the last one's candidates, at least 2 * elites.
+    """
+
+    elites: int = 8
+    spread: float = 0.5
+    colour: float = 2.0
+    kept: float = 0.3
+    momentum: float = 0.1
+    shrink: float = 1.25
+
+    @torch.no_grad()
+    def plan(
+        self,
+        world: WorldModel,
+        state: WorldState,
+        *,
+        previous: Plan | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Plan:
+        """See `Planner.plan`."""
+        spec = _continuous(world)
+        mean, kept = self._start(spec, state, previous)
+        spread = torch.full_like(mean, self.spread)
+        best, value = mean, mean.new_full((len(state),), -torch.inf)
+        elite = kept
+        for turn in range(self.rounds):
+            count = max(2 * self.elites, int(self.candidates / self.shrink**turn))
+            noise = coloured_noise((len(state), count, *mean.shape[1:]), self.colour, generator)
+            tried = mean[:, None] + spread[:, None] * noise.to(mean.device)
+            last = [mean[:, None]] if turn == self.rounds - 1 else []
+            tried = torch.cat([tried.clamp(-1, 1), kept, *last], 1)
+            found = self.returns(world, state, spec.from_normalized(tried))
+            elite = take(tried, found.topk(self.elites, 1).indices)
+            better = found.amax(1) > value  # ever, over all rounds
+            best = torch.where(better[:, None, None], elite[:, 0], best)
+            value = torch.maximum(found.amax(1), value)
+            mean = torch.lerp(elite.mean(1), mean, self.momentum)
+            spread = torch.lerp(elite.std(1), spread, self.momentum)
+            kept = elite[:, : round(self.kept * self.elites)]
+        return Plan(spec.from_normalized(best), value, spec.from_normalized(elite))
+
+    def _start(
+        self, spec: ActionSpec, state: WorldState, previous: Plan | None
+    ) -> tuple[Tensor, Tensor]:
+        if previous is None:
+            mean = torch.zeros(len(state), self.horizon, *spec.shape, device=state.key.device)
+            return mean, mean[:, None][:, :0]
+        kept = _shifted(to_normalized(spec, previous.elites), 2)
+        mean = _shifted(to_normalized(spec, previous.actions), 1)
+        return mean, kept[:, : round(self.kept * self.elites)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MPPI(Shooting):
+    """Model-predictive path integral control (Williams et al. 2017, 1707.02342, Alg. 2).
+
+    Continuous actions; the plan is the mean of the candidates, weighted by exp(return /
+    temperature). Starts from the last plan, shifted.
+
+    Attributes:
+        spread: standard deviation of the candidates, of actions from -1 to 1.
+        temperature: in units of the return; lower is greedier.
+        colour: of the noise, as in `CEM`.
+    """
+
+    spread: float = 0.5
+    temperature: float = 0.1
+    colour: float = 0.0
+
+    @torch.no_grad()
+    def plan(
+        self,
+        world: WorldModel,
+        state: WorldState,
+        *,
+        previous: Plan | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Plan:
+        """See `Planner.plan`; `value` is the weighted mean of the candidates' returns."""
+        spec = _continuous(world)
+        mean = torch.zeros(len(state), self.horizon, *spec.shape, device=state.key.device)
+        if previous is not None:
+            mean = _shifted(to_normalized(spec, previous.actions), 1)
+        value = mean.new_zeros(len(state))
+        for _ in range(self.rounds):
+            shape = (len(state), self.candidates, *mean.shape[1:])
+            noise = coloured_noise(shape, self.colour, generator).to(mean.device)
+            tried = (mean[:, None] + self.spread * noise).clamp(-1, 1)
+            found = self.returns(world, state, spec.from_normalized(tried))
+            weight = (found / self.temperature).softmax(1)
+            mean = torch.einsum("bn,bnta->bta", weight, tried)
+            value = (weight * found).sum(1)
+        actions = spec.from_normalized(mean)
+        return Plan(actions, value, actions[:, None][:, :0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class CategoricalCEM(Shooting):
+    """The cross-entropy method for discrete actions: odds of every action at every step.
+
+    Attributes:
+        elites: plans a round that the next one narrows on.
+        momentum: of the odds from round to round, so that no action dies out at once.
+    """
+
+    elites: int = 8
+    momentum: float = 0.2
+
+    @torch.no_grad()
+    def plan(
+        self,
+        world: WorldModel,
+        state: WorldState,
+        *,
+        previous: Plan | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Plan:
+        """See `Planner.plan`."""
+        spec = world.spec.action
+        if spec.kind != "discrete":
+            raise WorldError("CategoricalCEM: expected discrete actions; use CEM or MPPI")
+        size = (len(state), self.horizon, spec.n)
+        odds = torch.full(size, 1 / spec.n, device=state.key.device)
+        kept = torch.zeros(len(state), 0, self.horizon, dtype=torch.int64, device=odds.device)
+        if previous is not None:
+            kept = _shifted(torch.cat([previous.actions[:, None], previous.elites], 1), 2)
+            seen = torch.nn.functional.one_hot(kept, spec.n).float().mean(1)
+            odds = torch.lerp(seen, odds, 0.5)
+        value = torch.zeros(len(state), device=odds.device)
+        for _ in range(self.rounds):
+            drawn = rearrange(odds, "b t n -> (b t) n").cpu()
+            drawn = torch.multinomial(drawn, self.candidates, True, generator=generator)
+            drawn = rearrange(drawn, "(b t) k -> b k t", b=len(state)).to(odds.device)
+            tried = torch.cat([drawn, kept], 1)
+            found = self.returns(world, state, tried)
+            best = found.topk(self.elites, 1)
+            kept, value = take(tried, best.indices), best.values[:, 0]
+            seen = torch.nn.functional.one_hot(kept, spec.n).float().mean(1)
+            odds = torch.lerp(seen, odds, self.momentum)
+        return Plan(kept[:, 0], value, kept[:, 1:])
+
+
+def take(plans: Tensor, which: Tensor) -> Tensor:
+    """Plans `(B, N, ...)` chosen by `which` `(B, E)`: `(B, E, ...)`."""
+    rows = torch.arange(len(plans), device=plans.device)[:, None]
+    return plans[rows, which]
+
+
+def coloured_noise(
+    shape: tuple[int, ...], colour: float, generator: torch.Generator | None = None
+) -> Tensor:
+    """Noise `(..., T, A)` of power 1/f**colour along T and unit variance (Timmer & Koenig 1995)."""
+    white = torch.randn(shape, generator=generator)
+    steps = shape[-2]
+    if colour == 0 or steps < 2:
+        return white
+    size = torch.fft.rfftfreq(steps).clamp(min=1 / steps) ** (-colour / 2)
+    # an even length's last frequency and every length's zeroth are counted once, the rest twice
+    twice = torch.full_like(size, 2.0)
+    twice[0] = 1.0
+    twice[-1] = 1.0 if steps % 2 == 0 else 2.0
+    size = size / ((twice * size**2).sum() / steps).sqrt()
+    wave = torch.fft.rfft(white, dim=-2) * size[:, None]
+    return torch.fft.irfft(wave, n=steps, dim=-2)
+
+
+def to_normalized(spec: ActionSpec, actions: Tensor) -> Tensor:
+    """The inverse of `ActionSpec.from_normalized`."""
+    low, high = (torch.tensor(x, device=actions.device) for x in (spec.low, spec.high))
+    return 2 * (actions - low) / (high - low) - 1
+
+
+def _shifted(plans: Tensor, time: int) -> Tensor:
+    """One step on: the first action is done, the last one is meant to go on."""
+    later = plans.narrow(time, 1, plans.shape[time] - 1)
+    return torch.cat([later, plans.narrow(time, plans.shape[time] - 1, 1)], time)
+
+
+def _continuous(world: WorldModel) -> ActionSpec:
+    if world.spec.action.kind != "continuous":
+        raise WorldError("planner: expected continuous actions; use CategoricalCEM or TreeSearch")
+    return world.spec.action

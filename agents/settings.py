@@ -1,0 +1,48 @@
+"""How an agent learns in dreams, as data: read where TorchRL is not installed too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from worldsim.core import WorldError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imagination:
+    """How to learn in dreams.
+
+    Attributes:
+        method: "ppo" (clipped, GAE; Schulman et al. 2017) or "actor-critic" (one pass over each
+            batch, lambda-returns, as Dreamer's with REINFORCE; Hafner et al. 2023, 2301.04104).
+        rows, horizon: dreams a batch, and their steps.
+        epochs, minibatch: passes over a batch, and moments a gradient step (PPO).
+        gamma, lmbda: discount and lambda of the returns.
+        clip: of PPO's ratio.
+        entropy: weight of the entropy bonus.
+        scale: of rewards, so that values are near 1 to 10.
+        distrust: reward lost for a step that the world is sure it gets wrong.
+        least_trust: a dream is cut (and bootstrapped) where trust falls below; 0 for never.
+        anchor: weight of staying near the cloned actor (squared distance of mean actions).
+    """
+
+    method: Literal["ppo", "actor-critic"] = "ppo"
+    rows: int = 128
+    horizon: int = 15
+    epochs: int = 4
+    minibatch: int = 480
+    gamma: float = 0.98
+    lmbda: float = 0.95
+    clip: float = 0.2
+    entropy: float = 1e-4
+    scale: float = 0.1
+    distrust: float = 0.0
+    least_trust: float = 0.0
+    anchor: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "horizon", "epochs", "minibatch"):
+            if getattr(self, name) < 1:
+                raise WorldError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if self.method not in ("ppo", "actor-critic"):
+            raise WorldError(f"method: expected ppo or actor-critic, got {self.method!r}")

@@ -1,0 +1,154 @@
+"""Planners on PointWorld, whose best plan is known in closed form."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.worlds import tiny_world
+from worldsim.agents.planners import (
+    CEM,
+    MPPI,
+    CategoricalCEM,
+    Planner,
+    PlanningPolicy,
+    coloured_noise,
+)
+from worldsim.agents.scoring import heeded, plan_returns
+from worldsim.agents.tree_search import TreeSearch
+from worldsim.core import Prediction, WorldError, row_keys
+from worldsim.rollout import imagine, replay
+from worldsim.toy import PointWorld
+
+HORIZON = 6
+CONTINUOUS = [
+    CEM(horizon=HORIZON, candidates=128, elites=12, rounds=5),
+    MPPI(horizon=HORIZON, candidates=128, rounds=6, temperature=0.02),
+]
+DISCRETE = CategoricalCEM(horizon=HORIZON, candidates=128, elites=12, rounds=5)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("planner", [*CONTINUOUS, DISCRETE], ids=lambda p: type(p).__name__)
+def test_a_plan_earns_nearly_what_the_best_plan_earns(planner: Planner) -> None:
+    world = PointWorld(discrete=isinstance(planner, CategoricalCEM), thrust=0.05)
+    state = world.reset(row_keys(range(16)))
+    plan = planner.plan(world, state, generator=generator())
+    assert plan.actions.shape == (16, HORIZON, *world.spec.action.shape)
+    earned = replay(world, state, plan.actions).rewards.sum(1)
+    best = world.best_return(state, HORIZON)
+    assert (earned <= best + 1e-5).all()
+    assert earned.sum() > 0.95 * best.sum()
+    if not isinstance(planner, MPPI):  # whose value is a mean over plans
+        torch.testing.assert_close(plan.value, earned)
+
+
+@pytest.mark.parametrize(
+    "planner", [*CONTINUOUS, DISCRETE, TreeSearch(simulations=40)], ids=lambda p: type(p).__name__
+)
+def test_a_planning_policy_reaches_the_goal(planner: Planner) -> None:
+    discrete = isinstance(planner, CategoricalCEM | TreeSearch)
+    world = PointWorld(discrete=discrete, thrust=0.05, noise=0.005)
+    state = world.reset(row_keys(range(8)))
+    before = (state.latent[:, :2] - 0.5).norm(dim=-1)
+    patient = replace(planner, gamma=0.9)  # undiscounted, only where a plan ends counts
+    policy = PlanningPolicy(world, patient, generator())
+    after = imagine(world, state, policy, 25).latents[:, -6:, :2]
+    assert before.mean() > 0.5
+    assert (after - 0.5).norm(dim=-1).mean() < 0.15
+
+
+def test_a_warm_start_helps() -> None:
+    world = PointWorld(thrust=0.05)
+    state = world.reset(row_keys(range(32)))
+    poor = CEM(horizon=HORIZON, candidates=12, elites=3, rounds=1)
+    first = CONTINUOUS[0].plan(world, state, generator=generator())
+    following, _ = world.step(state, first.actions[:, 0])
+    warm = poor.plan(world, following, previous=first, generator=generator(1))
+    cold = poor.plan(world, following, generator=generator(1))
+    assert warm.value.mean() > cold.value.mean() + 0.01
+
+
+def test_plans_do_not_foresee_the_worlds_noise() -> None:
+    world = PointWorld(noise=1.0)
+    state = world.reset(row_keys([0]))
+    seen = []
+
+    class Spy:
+        def plan(self, world, state, **rest):  # noqa: ANN001, ANN003, ANN202
+            seen.append(state.key)
+            return CONTINUOUS[0].plan(world, state, **rest)
+
+    PlanningPolicy(world, Spy(), generator())(state)
+    assert not torch.equal(seen[0], state.key)
+
+
+@pytest.mark.parametrize("planner", [CONTINUOUS[0], DISCRETE, TreeSearch(simulations=12)])
+def test_rows_are_planned_for_on_their_own(planner: Planner) -> None:
+    """A search that mixes up rows would score one row's plan from another's state."""
+    world = PointWorld(discrete=not isinstance(planner, CEM), thrust=0.05)
+    state = world.reset(row_keys(range(5)))
+    plan = planner.plan(world, state, generator=generator())
+    if not isinstance(planner, TreeSearch):
+        earned = plan_returns(world, state, plan.actions[:, None])[:, 0]
+        torch.testing.assert_close(plan.value, earned)
+        return
+    for row in range(5):  # draws nothing: exactly the same alone
+        alone = planner.plan(world, state[[row]])
+        assert torch.equal(alone.actions[0], plan.actions[row])
+        torch.testing.assert_close(alone.value[0], plan.value[row])
+
+
+def test_tree_search_finds_the_best_next_step_where_no_other_counts() -> None:
+    world = PointWorld(discrete=True, thrust=0.3)
+    state = world.reset(row_keys(range(8)))
+    actions = torch.arange(5).expand(8, 5)
+    best = plan_returns(world, state, actions[..., None]).argmax(1)
+    plan = TreeSearch(simulations=200, gamma=1e-3).plan(world, state)
+    assert torch.equal(plan.actions[:, 0], best)
+
+
+def test_a_likely_end_makes_what_follows_count_less() -> None:
+    world = PointWorld(arena=0.9, goal=(50.0, 0.0), thrust=0.5)
+    state = world.reset(row_keys([3]))
+    push = torch.tensor([1.0, 0.0]).expand(1, 1, 8, 2)
+    ends = plan_returns(world, state, push)
+    free = plan_returns(replace(world, arena=None), state, push)
+    assert ends < free
+
+
+def test_distrust_costs_and_unknown_trust_does_not() -> None:
+    one = torch.ones(3)
+    said = Prediction(one, one, torch.tensor([1.0, 0.25, float("nan")]))
+    assert heeded(said, 2.0).tolist() == [1.0, -0.5, 1.0]
+    assert heeded(said, 0.0).tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("colour", [0.0, 1.0, 2.0])
+def test_coloured_noise_has_unit_variance_and_its_colour(colour: float) -> None:
+    noise = coloured_noise((4000, 13, 1), colour, generator())
+    assert noise.var().item() == pytest.approx(1, abs=0.05)
+    power = torch.fft.rfft(noise, dim=1).abs().square().mean((0, 2))
+    assert (power[1] / power[4]).item() == pytest.approx(4**colour, rel=0.15)
+
+
+@pytest.mark.parametrize("planner", [CEM(horizon=2, candidates=6, elites=2, rounds=2),
+                                     MPPI(horizon=2, candidates=4, rounds=1)])  # fmt: skip
+def test_a_diffusion_world_can_be_planned_in(planner: Planner) -> None:
+    world = tiny_world()
+    state = world.reset(row_keys([0, 1]))
+    plan = planner.plan(world, state, generator=generator())
+    world.spec.action.check(plan.actions, (2, 2))
+
+
+def test_refusals_name_what_was_expected() -> None:
+    discrete, continuous = PointWorld(discrete=True), PointWorld()
+    for world, planner in ((discrete, CEM()), (continuous, TreeSearch()), (continuous, DISCRETE)):
+        with pytest.raises(WorldError, match="expected"):
+            planner.plan(world, world.reset(row_keys([0])))
+    for bad in ({"horizon": 0}, {"elites": 1}, {"elites": 65}, {"gamma": 0.0}):
+        with pytest.raises(WorldError, match=next(iter(bad))):
+            CEM(**bad)
