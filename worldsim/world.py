@@ -181,11 +181,20 @@ class DiffusionWorld:
         key: (B, 2) int64; by default rows get the seeds 0..B-1. Raises `WorldError`.
         """
         self.spec.check_clip(frames, actions, (len(frames),))
-        frames, actions = frames.to(self.device), actions.to(self.device)
-        rows, count = actions.shape[:2]
-        video = to_float(frames)
+        video = to_float(frames.to(self.device))
         latents = torch.cat([self.vae.encode(v) for v in video.split(64)])
-        key = row_keys(range(rows)) if key is None else key
+        key = row_keys(range(len(actions))) if key is None else key
+        return self.enter(latents, actions, key)
+
+    @torch.no_grad()
+    def enter(self, latents: Tensor, actions: Tensor, key: Tensor) -> WorldState:
+        """The state after a clip that is encoded already: `encode` without its encoder.
+
+        latents: (B, k, h, w, C) of any float type, 1 <= k <= context. actions: (B, k, *action).
+        key: (B, 2) int64.
+        """
+        latents, actions = latents.to(self.device).float(), actions.to(self.device)
+        rows, count = actions.shape[:2]
         missing = self.spec.context - count
         blank = latents.new_zeros(rows, missing, *latents.shape[2:])
         unknown = self.spec.action.unknown(rows, missing, device=self.device)

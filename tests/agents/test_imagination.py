@@ -26,7 +26,7 @@ from worldsim.core import Prediction, WorldError, WorldModel, WorldState, row_ke
 from worldsim.models.vae import to_float
 from worldsim.rollout import imagine
 from worldsim.toy import PointWorld
-from worldsim.train.agent import Material, load_agent, save_agent, state_of
+from worldsim.train.agent import Material, load_agent, save_agent
 from worldsim.train.loop import FitConfig, fit
 from worldsim.world import DiffusionWorld
 
@@ -37,7 +37,7 @@ class Bandit(DiffusionWorld):
     """A tiny world whose reward is how near the action is to full left, no gas, full brake."""
 
     end_at = -1
-    trust = float("nan")
+    trusted = float("nan")
 
     def step(  # noqa: D102
         self, state: WorldState, action: Tensor, *, generator: torch.Generator | None = None
@@ -48,7 +48,7 @@ class Bandit(DiffusionWorld):
         else:
             reward = -(action - torch.tensor([-1.0, 0.0, 1.0])).abs().mean(-1)
         cont = (after.age != self.end_at).float()
-        return after, Prediction(reward, cont, torch.full_like(reward, self.trust))
+        return after, Prediction(reward, cont, torch.full_like(reward, self.trusted))
 
 
 def bandit(action: object = CAR) -> Bandit:
@@ -214,7 +214,7 @@ def test_returns_to_go_are_discounted_sums() -> None:
 def test_a_state_of_recorded_latents_is_the_encoded_state() -> None:
     world = tiny_world()
     true = world.encode(world.starts.frames, world.starts.actions)
-    made = state_of(world, true.latents, true.actions, [0, 1, 2])
+    made = world.enter(true.latents, true.actions, true.key)
     for name in vars(true):
         assert torch.equal(getattr(made, name), getattr(true, name)), name
 

@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 from tqdm import tqdm
 
 from worldsim.agents.actor_critic import ActorCritic, AgentConfig
@@ -26,8 +25,7 @@ from worldsim.core import WorldError, WorldSpec, WorldState, row_keys
 from worldsim.data.clips import load_recording
 from worldsim.data.dataset import Dataset
 from worldsim.data.latents import LatentRecording, latent_cache
-from worldsim.diffusion.denoiser import fill_cache
-from worldsim.world import LATENT_BOUND, DiffusionWorld
+from worldsim.world import DiffusionWorld
 
 from .loop import FitConfig, Run, fit, learning_rate, step_generator
 
@@ -87,30 +85,9 @@ class Material:
             drawn = last[torch.randint(len(last), (rows,), generator=generator)]
             seeds = torch.randint(2**31, (rows,), generator=generator).tolist()
             at = drawn[:, None] + window
-            return state_of(world, self.latents.latents[at], self.latents.actions[at], seeds)
+            return world.enter(self.latents.latents[at], self.latents.actions[at], row_keys(seeds))
 
         return draw
-
-
-@torch.no_grad()
-def state_of(
-    world: DiffusionWorld, latents: Tensor, actions: Tensor, seeds: list[int]
-) -> WorldState:
-    """The state after a whole context of latents: `world.encode` without its encoder.
-
-    latents: (B, K, h, w, C) of any float type. actions: (B, K, *action).
-    """
-    latents = latents.to(world.device).float().clamp(-LATENT_BOUND, LATENT_BOUND)
-    filled = torch.full((len(latents),), latents.shape[1], device=world.device)
-    actions = actions.to(world.device)
-    return WorldState(
-        latents=latents,
-        actions=actions,
-        filled=filled,
-        age=torch.zeros_like(filled),
-        key=row_keys(seeds).to(world.device),
-        cache=fill_cache(world.dynamics.dit, latents, actions, filled),
-    )
 
 
 def material(data: Dataset, world: DiffusionWorld, sees: str, cache: Path) -> Material:
