@@ -131,13 +131,13 @@ def test_an_end_and_lost_trust_begin_another_dream_and_only_the_end_is_final() -
     world = bandit()
     student = learner(world, Imagination(rows=4, horizon=4, least_trust=0.5))
     assert not student.dream(generator())["next", "done"].any()  # unknown trust cuts nothing
-    world.trust, world.end_at = 0.9, 2
+    world.trusted, world.end_at = 0.9, 2
     ended = student.dream(generator())
     assert ended["next", "terminated"][:, :, 0].tolist() == [[False, True] * 2] * 4
     seen, before = ended["observation"], ended["next", "observation"]
     assert torch.equal(seen[:, 1], before[:, 0])
     assert not torch.equal(seen[:, 2], before[:, 1])  # a start, not what followed the end
-    world.trust, world.end_at = 0.2, -1
+    world.trusted, world.end_at = 0.2, -1
     cut = student.dream(generator())
     assert cut["next", "truncated"].all() and not cut["next", "terminated"].any()
 
