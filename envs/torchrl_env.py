@@ -193,11 +193,12 @@ class WorldSimTorchRL(EnvBase):
 
     def _pack(self, state: WorldState, batch: Sequence[int]) -> TensorDict:
         """`(B, ...)` as a tensordict of that batch size."""
-        held = {}
+        held, flat = {}, len(batch) == 1
         for field in fields(state):
             x = getattr(state, field.name)
             tail = (1,) if field.name in COUNTS else x.shape[1:]
-            held[field.name] = x.reshape(*batch, *tail)
+            whole = flat and field.name not in COUNTS  # a reshape to the same shape costs, too
+            held[field.name] = x if whole else x.reshape(*batch, *tail)
         return TensorDict(held, batch, device=self.face.world.device)
 
     def _unpack(self, held: TensorDictBase) -> WorldState:
@@ -206,7 +207,8 @@ class WorldSimTorchRL(EnvBase):
         for field in fields(WorldState):
             x = held.get(field.name)
             tail = () if field.name in COUNTS else x.shape[lead:]
-            parts[field.name] = x.reshape(rows, *tail)
+            whole = lead == 1 and field.name not in COUNTS
+            parts[field.name] = x if whole else x.reshape(rows, *tail)
         return WorldState(**parts)
 
     def _told(

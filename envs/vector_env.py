@@ -215,7 +215,9 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         state, said, broken = keep_finite(now.scene.state, state, said)
         after = see(self.world, state, self.face.pixels)
         reward, terminated = self.caution.reward(said), said.cont < CONT_THRESHOLD
-        truncated = broken | self.caution.stops(said) | (state.age >= self.time_limit)
+        truncated = broken | (state.age >= self.time_limit)
+        if self.caution.mode == "truncate":
+            truncated = truncated | self.caution.stops(said)
         begun = torch.zeros_like(terminated)
         if mode is AutoresetMode.NEXT_STEP:
             begun = now.due.read().to(self.device, non_blocking=True)
@@ -356,6 +358,8 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         """What a step says beside the reward, in the rows of `mask`."""
         what = {"cont": said.cont, "trust": said.trust, **beside(said.reward, self.caution)}
         info = self._told(what, mask & ~broken)
+        if self.caution.mode != "truncate" and self._looks and not bool(broken.any()):
+            return info
         stops = self.caution.stops(said)
         cut = mask & (broken | stops)
         if self._looks and not bool(cut.any()):
