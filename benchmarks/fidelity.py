@@ -34,6 +34,7 @@ def main(
     quick: bool = False,
     put: bool = False,
     twins: Path | None = None,
+    foreign: Path | None = None,
     device: str = "cpu",
     threads: int | None = None,
 ) -> None:
@@ -48,6 +49,7 @@ def main(
         quick: a tenth of the work, for a first look.
         put: also put the card into the world's folder.
         twins: what `python -m benchmarks.twins` wrote: the noise floor.
+        foreign: what `python -m benchmarks.foreign` wrote: reality under recorded actions.
         device: where to compute.
         threads: CPU threads; all by default.
     """
@@ -56,8 +58,11 @@ def main(
     if run is None and teacher and (Path(teacher) / "teacher").is_dir():
         run = Path(teacher)
     record_tests(world, data)
-    floor = None if twins is None else json.loads(twins.read_text())
-    card = evaluate(world, data, teacher=teacher, run=run, quick=quick, device=device, twins=floor)
+    measured = [None if path is None else json.loads(path.read_text()) for path in (twins, foreign)]
+    card = evaluate(
+        world, data, teacher=teacher, run=run, quick=quick, device=device,
+        twins=measured[0], foreign=measured[1],
+    )  # fmt: skip
     name = f"fidelity-{card['world']}{'-quick' if quick else ''}.json"
     path = out or RESULTS / name
     write_card(card, path)

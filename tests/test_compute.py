@@ -201,7 +201,7 @@ RECIPE = Recipe(
     vae=VAETraining(fit=fit(2), clip_chunks=4),
     forced=DynamicsTraining(fit=fit(3), targets=5, compile=False),
     teacher=DynamicsTraining(fit=fit(4), targets=5, resample=0.5, damage=0.5, compile=False),
-    distill=Distillation(fit=fit(2), targets=6, compile=False),
+    distill=Distillation(fit=fit(2), targets=6, dreamt=0.5, compile=False),
 )
 
 

@@ -81,6 +81,23 @@ def test_dreams_like_reality_pass_and_pale_ones_fail():
     assert pale["share_within"] < 0.6
 
 
+def test_dreams_under_recorded_actions_are_held_against_reality_under_them():
+    """Half of the dreams leave the road; so does reality under the same actions."""
+    generator = torch.Generator().manual_seed(0)
+    on_road = 100 + 5 * torch.randn(80, 1, 6, generator=generator).expand(80, 50, 6)
+    off_road = 40 + on_road
+    real = RealLooks(long_dreams.windows(on_road[:40]).flatten(0, 1), torch.ones(9), torch.ones(9))
+    off = long_dreams.windows(off_road[:40]).flatten(0, 1).tolist()
+    foreign = {"windows": off, "road": 0.25, "car": 1.0}
+    dreams = fake(torch.cat([on_road[40:60], off_road[60:]]), 20)
+    same = long_dreams.summarise(dreams, real, foreign)
+    assert same["z_of_mean"] < 1 and same["share_within"] > 0.9
+    assert same["road"]["recorded_real"] == 0.25
+    assert long_dreams.summarise(dreams, real)["z_of_mean"] > 3
+    for stray in (off_road[40:], on_road[40:]):  # either half may be the one that strays
+        assert long_dreams.summarise(fake(stray, 20), real, foreign)["z_of_mean"] > 4
+
+
 def test_recorded_actions_are_looped_and_repeat():
     episodes = [torch.arange(7.0)[:, None], 100 + torch.arange(5.0)[:, None]]
     found = long_dreams.recorded_actions(episodes, 3, 12)

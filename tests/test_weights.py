@@ -29,6 +29,8 @@ def folder(tmp_path: Path) -> Path:
         ("vae.widths", [8, "x"], ("config.vae.widths[1]: expected int, got 'x'",)),
         ("dit.depth", 10**9, ("networks of the", "networks of more than")),
         ("vae.blocks", [10**9, 1], ("networks of more than",)),
+        ("vae.decoder_blocks", [10**9, 1], ("networks of more than",)),
+        ("vae.decoder_reach", 2, ("config.vae", "decoder_reach: expected 1 or 3, got 2")),
         ("dit.depth", 1, ("config.dit", "time_every")),
         ("dit.depth", -5, ("config.dit", "depth: expected at least 1")),
         ("dit.heads", 0, ("config.json",)),

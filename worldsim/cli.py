@@ -169,6 +169,7 @@ def evaluate_world(
     run: Path | None = None,
     quick: bool = False,
     twins: Path | None = None,
+    foreign: Path | None = None,
     only_trust: bool = False,
     device: str = "cpu",
     threads: int | None = None,
@@ -181,13 +182,16 @@ def evaluate_world(
         run: the training run: its teacher is compared with the student, its logs tell the cost.
         quick: a tenth of the work, printed only.
         twins: what `python -m benchmarks.twins` wrote: the noise floor.
+        foreign: what `python -m benchmarks.foreign` wrote: reality under recorded actions.
         only_trust: renew only what the world's card says of safe horizon and trust.
         device: where to compute.
         threads: CPU threads; all by default.
     """
     _threads(threads)
     teacher = None if run is None else str(run)
-    floor = None if twins is None else json.loads(twins.read_text())
+    floor, off_road = (
+        None if path is None else json.loads(path.read_text()) for path in (twins, foreign)
+    )
     if only_trust:
         loaded = load(world, device)
         if loaded.card is None:
@@ -195,8 +199,9 @@ def evaluate_world(
         card = renew_trust(loaded.card, loaded, data, twins=floor)
     else:
         card = evaluate(
-            world, data, teacher=teacher, run=run, quick=quick, device=device, twins=floor
-        )
+            world, data, teacher=teacher, run=run, quick=quick, device=device,
+            twins=floor, foreign=off_road,
+        )  # fmt: skip
     print(table(card["lines"]))
     if not quick:
         folder = ROOT / world if world in names() else Path(world)

@@ -18,6 +18,7 @@ from .core import ActionSpec, WorldError
 from .models.dynamics import Dynamics
 from .models.vae import DOWN, SpacetimeVAE
 from .presets import Sizes
+from .train.context import DREAMT_FROM, DREAMT_PASSES
 from .train.distill import Distillation
 from .train.dynamics import DynamicsTraining
 from .train.pipeline import Recipe
@@ -133,8 +134,8 @@ class Networks:
 
     def encoder(self, chunks: int) -> Parts:
         """The VAE's way to latents, of `chunks` chunks."""
-        first, blocks, between, last = self._convolutions(chunks)
         vae = self.sizes.vae
+        first, blocks, between, last = self._convolutions(chunks, vae.widths, vae.blocks)
         return {
             "encoder": product(first, 9 * 2 * vae.chunk * 48, vae.widths[0], first=True)
             + blocks
@@ -144,23 +145,26 @@ class Networks:
 
     def decoder(self, chunks: int) -> Parts:
         """The VAE's way to pixels, of `chunks` chunks."""
-        last, blocks, between, first = self._convolutions(chunks)
         vae = self.sizes.vae
+        widths, counts = vae.decoder_widths or vae.widths, vae.decoder_blocks or vae.blocks
+        last, blocks, between, first = self._convolutions(chunks, widths, counts)
         return {
-            "decoder": product(first, 9 * 2 * vae.channels, vae.widths[1])
+            "decoder": product(first, 9 * 2 * vae.channels, widths[1])
             + blocks
             + between
-            + product(last, 9 * vae.widths[0], vae.chunk * 48)
+            + product(last, vae.decoder_reach**2 * widths[0], vae.chunk * 48)
         }
 
-    def _convolutions(self, chunks: int) -> tuple[int, Cost, Cost, int]:
+    def _convolutions(
+        self, chunks: int, widths: tuple[int, int], counts: tuple[int, int]
+    ) -> tuple[int, Cost, Cost, int]:
         """What both ways share: places at 1/4, all blocks, the 1x1 between, places at 1/8."""
-        vae, coarse = self.sizes.vae, chunks * prod(self.grid)
+        coarse = chunks * prod(self.grid)
         fine = 4 * coarse
         blocks = Cost()
-        for places, width, count in zip((fine, coarse), vae.widths, vae.blocks, strict=True):
+        for places, width, count in zip((fine, coarse), widths, counts, strict=True):
             blocks += product(places, 9 * width, 2 * width) * count
-        return fine, blocks, product(coarse, 4 * vae.widths[0], vae.widths[1]), coarse
+        return fine, blocks, product(coarse, 4 * widths[0], widths[1]), coarse
 
     def step(self, passes: int = 1, *, pixels: bool = True, cached: bool = True) -> Parts:
         """One step of one env: `passes` denoising passes, the heads, and pixels where asked for.
@@ -279,10 +283,19 @@ def stages(networks: Networks, recipe: Recipe) -> tuple[Stage, ...]:
 def _dynamics(
     name: str, networks: Networks, run: DynamicsTraining | Distillation, *more: Pass
 ) -> Stage:
-    """A run on dreamlike context: some clips take a pass without gradients to resample theirs."""
+    """A run on dreamlike context: some clips take passes without gradients to make theirs."""
     resampling = Pass(networks.denoiser(2 * run.targets), learns=False, share=run.resample)
+    dreaming = Pass(dreamt_context(networks, run.targets), learns=False, share=run.dreamt)
     learning = Pass(two_streams(networks, run.targets))
-    return Stage(name, run.fit.steps, run.fit.batch, (resampling, *more, learning))
+    return Stage(name, run.fit.steps, run.fit.batch, (resampling, dreaming, *more, learning))
+
+
+def dreamt_context(networks: Networks, targets: int) -> Parts:
+    """A context dreamt chunk by chunk (`dream_context`): its start in one pass, then steps."""
+    window = networks.sizes.context
+    later = repeated(networks.denoiser(1, window + 1), DREAMT_PASSES - 1)
+    chunk = together(networks.denoiser(2, window + 1), later)
+    return together(networks.denoiser(window - 1), repeated(chunk, targets - DREAMT_FROM))
 
 
 def two_streams(networks: Networks, targets: int) -> Parts:

@@ -4,6 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 
+from worldsim.data import behaviours
 from worldsim.data.behaviours import Behaviour, car_racing_mix, choose, from_path, uniform
 
 
@@ -12,7 +13,7 @@ from worldsim.data.behaviours import Behaviour, car_racing_mix, choose, from_pat
 def test_any_run_of_seeds_holds_the_shares(first: int, count: int):
     mix = car_racing_mix()
     counts = Counter(choose(mix, seed).name for seed in range(first, first + count))
-    for behaviour in mix:
+    for behaviour in (b for b in mix if b.seeds is None):
         assert abs(counts[behaviour.name] - behaviour.share * count) <= 2
 
 
@@ -42,3 +43,26 @@ def test_shares_must_be_positive():
         Behaviour(name="never", make=uniform, share=0.0)
     with pytest.raises(ValueError, match="at least one"):
         choose((), 0)
+
+
+def test_a_band_of_seeds_belongs_to_one_behaviour_and_leaves_the_others_alone():
+    shared = (Behaviour(name="a", make=uniform), Behaviour(name="b", make=uniform, share=2.0))
+    banded = (Behaviour(name="c", make=uniform, seeds=(7, 12)), *shared)
+    for seed in range(30):
+        expected = "c" if 7 <= seed < 12 else choose(shared, seed).name
+        assert choose(banded, seed).name == expected
+    with pytest.raises(ValueError, match="at least one for seed 12"):
+        choose(banded[:1], 12)
+
+
+def test_a_steady_foot_is_held_and_light(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(behaviours, "pursue", lambda env: np.array([0.3, 1.0, 1.0], np.float32))
+    policy = behaviours.steady(None, np.random.default_rng(0))  # type: ignore[arg-type]
+    actions = np.stack([policy(None) for _ in range(3000)])
+    assert (actions[:, 0] == np.float32(0.3)).all()  # the wheel is the expert's, the foot is not
+    held = np.diff(np.flatnonzero((actions[1:, 1:] != actions[:-1, 1:]).any(1)))
+    assert held.min() >= 15 and held.max() <= 100
+    gas, brake = actions[:, 1], actions[:, 2]
+    assert gas.max() <= 0.4 and ((gas > 0) & (gas < 0.15)).mean() > 0.3
+    for kind in (gas == 0, (gas > 0) & (brake == 0), (gas > 0) & (brake > 0), brake > 0.2):
+        assert kind.mean() > 0.02

@@ -3,6 +3,7 @@ import torch
 
 from tests.worlds import scramble
 from worldsim.models.vae import SpacetimeVAE, VAEConfig, to_bytes, to_float
+from worldsim.nn.conv import ResBlock
 
 
 def make(chunk: int = 2) -> SpacetimeVAE:
@@ -10,6 +11,22 @@ def make(chunk: int = 2) -> SpacetimeVAE:
     vae = SpacetimeVAE(VAEConfig(chunk=chunk, channels=4, widths=(16, 16), blocks=(1, 1)))
     scramble(vae)
     return vae.requires_grad_(False)
+
+
+def test_a_decoder_of_its_own_size_leaves_the_encoder_alone():
+    plain = make()
+    config = VAEConfig(
+        channels=4, widths=(16, 16), blocks=(1, 1),
+        decoder_widths=(8, 24), decoder_blocks=(2, 0), decoder_reach=1,
+    )  # fmt: skip
+    light, video = SpacetimeVAE(config), torch.rand(1, 4, 16, 24, 3)
+    light.encoder.load_state_dict(plain.encoder.state_dict())
+    latents = light.encode(video)
+    assert torch.equal(latents, plain.encode(video))
+    assert light.decode(latents).shape == video.shape
+    ends = [m for m in light.decoder.body if isinstance(m, torch.nn.Conv2d)]
+    assert [(m.in_channels, m.kernel_size[0]) for m in ends] == [(8, 3), (24, 1), (8, 1)]
+    assert sum(isinstance(m, ResBlock) for m in light.decoder.body) == 2
 
 
 @pytest.mark.parametrize("chunk", [2, 4])

@@ -7,11 +7,18 @@ import torch
 from tests.worlds import tiny_dynamics
 from worldsim.diffusion.denoiser import Clip
 from worldsim.models.dit import DiTOutput
-from worldsim.train.context import Batch, damage_context, dreamlike, resample_context
+from worldsim.train.context import (
+    DREAMT_FROM,
+    Batch,
+    damage_context,
+    dream_context,
+    dreamlike,
+    resample_context,
+)
 from worldsim.train.dynamics import DynamicsTraining
 from worldsim.train.loop import FitConfig
 
-ROWS, T, WINDOW = 4, 5, 3
+ROWS, T, WINDOW = 4, 7, 3
 
 
 def clip(seed: int = 0) -> Clip:
@@ -46,8 +53,39 @@ def test_resampled_context_is_what_the_network_says_there():
     assert torch.equal(shown.context, true.context)
 
 
+def test_a_dreamt_context_starts_true_and_is_the_networks_own():
+    """A network that answers with its newest chunk plus one dreams 1, 2, ... onto the truth."""
+    true = clip()
+
+    def counting(x, before, level, action, *, time, mask, cache=None, prefix=None):
+        kv = x.new_zeros(len(x), 1, 2, x.shape[1], 1, 1, 1)
+        return DiTOutput(before + 1, x.mean((2, 3)), kv)
+
+    shown = dream_context(counting, true, 0.5, WINDOW, generator())
+    assert torch.equal(shown.context[:2], true.context[:2])
+    assert torch.equal(shown.context[2:, :DREAMT_FROM], true.context[2:, :DREAMT_FROM])
+    last = true.context[2:, DREAMT_FROM - 1]
+    for n in range(DREAMT_FROM, T):
+        expected = (last + n - DREAMT_FROM + 1).clamp(-6, 6)
+        assert torch.allclose(shown.context[2:, n], expected, atol=1e-4)
+    assert torch.equal(shown.latents, true.latents)
+
+
+def test_a_dreamt_context_is_what_a_world_would_dream():
+    """The same passes as stepping: actions reach the chunk they lead into, and no later one."""
+    true, network = clip(), tiny_dynamics(channels=4).dit.eval()
+    first = dream_context(network, true, 1.0, WINDOW, generator()).context
+    for at in range(1, T):  # what led into the first chunk is never looked at
+        other = replace(true, actions=true.actions.clone())
+        other.actions[:, at] = 1 - other.actions[:, at]
+        changed = dream_context(network, other, 1.0, WINDOW, generator()).context != first
+        changed = changed.flatten(2).any(-1).any(0)
+        assert changed.nonzero().flatten().tolist() == list(range(max(at, DREAMT_FROM), T))
+
+
 def test_no_share_changes_nothing():
     true = clip()
+    assert dream_context(tiny_dynamics(channels=4).dit, true, 0.0, WINDOW, generator()) is true
     assert resample_context(tiny_dynamics(channels=4).dit, true, 0.0, WINDOW, generator()) is true
 
 
@@ -60,7 +98,7 @@ def test_dreamlike_context_has_all_faults_and_asks_for_the_truth():
     assert torch.equal(shown.context, batch.latents[:, :-1])
     assert not shown.context_level.any()
     changed = []
-    for faults in ({"resample": 1.0}, {"damage": 1.0}, {"context_noise": 0.3}):
+    for faults in ({"resample": 1.0}, {"dreamt": 1.0}, {"damage": 1.0}, {"context_noise": 0.3}):
         shown = dreamlike(network, batch, replace(none, **faults), (2, 2), WINDOW, generator())
         assert torch.equal(shown.latents, batch.latents)
         changed.append(shown.context - batch.latents[:, :-1])

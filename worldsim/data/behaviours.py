@@ -23,11 +23,16 @@ GOLDEN = 0.6180339887498949
 
 @dataclass(frozen=True, kw_only=True)
 class Behaviour:
-    """A named way to act. share: its part of the episodes, relative to the other shares, > 0."""
+    """A named way to act.
+
+    share: its part of the episodes, relative to the other shares, > 0.
+    seeds: [first, stop) that are its alone; it then has no part in the others.
+    """
 
     name: str
     make: MakePolicy
     share: float = 1.0
+    seeds: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if not self.share > 0:
@@ -37,11 +42,15 @@ class Behaviour:
 def choose(behaviours: Sequence[Behaviour], seed: int) -> Behaviour:
     """The behaviour of episode `seed`. Multiples of the golden ratio spread evenly over the shares,
     so any run of consecutive seeds holds them nearly exactly."""
-    if not behaviours:
-        raise ValueError("behaviours: expected at least one, got none")
-    shares = np.cumsum([behaviour.share for behaviour in behaviours])
+    for behaviour in behaviours:
+        if behaviour.seeds and behaviour.seeds[0] <= seed < behaviour.seeds[1]:
+            return behaviour
+    sharing = [behaviour for behaviour in behaviours if behaviour.seeds is None]
+    if not sharing:
+        raise ValueError(f"behaviours: expected at least one for seed {seed}, got none")
+    shares = np.cumsum([behaviour.share for behaviour in sharing])
     point = (seed + 0.5) * GOLDEN % 1.0
-    return behaviours[int(np.searchsorted(shares / shares[-1], point, side="right"))]
+    return sharing[int(np.searchsorted(shares / shares[-1], point, side="right"))]
 
 
 def uniform(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Policy:
@@ -155,12 +164,34 @@ def brownian(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Policy:
     return policy
 
 
+def steady(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Policy:
+    """Steers as the expert does and holds its foot for seconds: a gentle gas or none, at times the
+    brake beside it, at times the brake alone. Without this a world has to guess how fast a car goes
+    that is treated so, and policies with a light foot are judged wrongly (docs/log.md)."""
+    left, pedals = 0, (0.0, 0.0)
+
+    def policy(obs: Any) -> Action:
+        nonlocal left, pedals
+        if left == 0:
+            left = int(rng.integers(15, 101))
+            gas = float(np.exp(rng.uniform(np.log(0.01), np.log(0.4)))) * (rng.random() < 0.85)
+            kind = rng.random()
+            brake = 0.0 if kind < 0.6 else rng.uniform(0, 0.15 if kind < 0.9 else 0.9)
+            pedals = (gas, brake)
+        left -= 1
+        return np.array([pursue(env)[0], *pedals], np.float32)
+
+    return policy
+
+
 def car_racing_mix() -> tuple[Behaviour, ...]:
-    """The mix recorded for CarRacing: skill, recoveries from every kind of slip, and the field."""
+    """The mix recorded for CarRacing: skill, recoveries from every kind of slip, the field; and
+    a band of tracks for light feet, which came later and left the others as they were."""
     return (
         Behaviour(name="expert", make=expert, share=0.20),
         Behaviour(name="weave", make=weave, share=0.30),
         Behaviour(name="expert-ou-0.15", make=partial(noisy_expert, sigma=0.15), share=0.25),
         Behaviour(name="expert-ou-0.30", make=partial(noisy_expert, sigma=0.30), share=0.15),
         Behaviour(name="brownian", make=brownian, share=0.10),
+        Behaviour(name="steady", make=steady, seeds=(200, 300)),
     )

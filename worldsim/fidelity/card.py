@@ -91,6 +91,7 @@ def evaluate(
     device: torch.device | str = "cpu",
     command: str | None = None,
     twins: dict[str, Any] | None = None,
+    foreign: dict[str, Any] | None = None,
     policies: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Measure a world on the test episodes of a dataset; returns its fidelity card (JSON values).
@@ -99,9 +100,10 @@ def evaluate(
     compared with: a world, its folder, or a folder with the `final.safetensors` of the teacher's
     training. run: the training run, for its wall time. plan: how much to measure; quick: a tenth of
     it. command: what to quote in the card; the present command line by default. twins: what
-    `python -m benchmarks.twins` wrote, the noise floor. policies: what a ranking of policies gave,
-    with a "pearson" of value, low and high. Deterministic on one machine and thread count.
-    Raises WorldError where data or teacher do not fit the world.
+    `python -m benchmarks.twins` wrote, the noise floor. foreign: what `python -m
+    benchmarks.foreign` wrote, reality under recorded actions, for long dreams. policies: what a
+    ranking of policies gave, with a "pearson" of value, low and high. Deterministic on one machine
+    and thread count. Raises WorldError where data or teacher do not fit the world.
     """
     plan = plan or (QUICK if quick else Plan())
     world = world if isinstance(world, DiffusionWorld) else _load_uncarded(world, device)
@@ -116,7 +118,7 @@ def evaluate(
     with _stage("long dreams", plan.dream_steps, clock) as advance:
         actions = long_dreams.recorded_actions(found.actions, plan.dreams, plan.dream_steps)
         figures["long"] = long_dreams.summarise(
-            long_dreams.dream_long(world, actions, advance), found.real
+            long_dreams.dream_long(world, actions, advance), found.real, foreign
         )
     figures["horizon"]["twins"] = None if twins is None else twins["psnr"]["twins"]
     figures["policies"] = policies

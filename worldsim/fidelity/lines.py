@@ -127,8 +127,8 @@ def _long(found: dict[str, Any]) -> Iterator[Line]:
     for name in ("road", "car"):
         if share := found[name]:
             texts = {k: "none" if v is None else f"{v:.1%}" for k, v in share.items()}
-            note = (f"last window {texts['by_sight_last']}, under recorded actions "
-                    f"{texts['recorded']}, real {texts['real']}")  # fmt: skip
+            note = (f"last window {texts['by_sight_last']}, real {texts['real']}; under recorded "
+                    f"actions {texts['recorded']}, real {texts['recorded_real']}")  # fmt: skip
             goal = 0.95 * (share["real"] or 0)
             yield _line(f"long dreams: {name} in sight", share["by_sight"], goal, note=note)
 

@@ -149,25 +149,53 @@ def _finite(state: WorldState, *heads: Tensor) -> Tensor:
     return torch.cat(values, 1).isfinite().all(1).cpu()
 
 
-def summarise(dreams: LongDreams, real: RealLooks) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Reference:
+    """What windows of real frames look like: their mean and spread, (6,) each."""
+
+    centre: Tensor
+    sigma: Tensor
+
+    @staticmethod
+    def of(windows: Tensor) -> Reference:
+        """Of windows (n, 6)."""
+        return Reference(windows.mean(0), windows.std(0).clamp(min=1e-6))
+
+    def z(self, windows: Tensor) -> Tensor:
+        """How many sigmas windows (..., 6) are from the mean."""
+        return (windows - self.centre) / self.sigma
+
+
+def summarise(
+    dreams: LongDreams, real: RealLooks, foreign: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Dreams against real frames, in windows of 100 steps (4 s of CarRacing).
+
+    foreign: what `python -m benchmarks.foreign` wrote, reality under the recorded actions; dreams
+    under them are compared with it, where given, and with well driven episodes where not.
 
     A figure of a window is its mean over the frames looked at. sigma is the standard deviation of
     that figure over all real windows, z the distance from the real mean in sigmas.
-    z_of_mean: of the mean over dreams, the largest over windows in time. share_within: share of
-    single (dream, window) pairs with z <= 3, beside the same share of the real windows.
-    road, car: shares of frames; road under the driver by sight, under recorded actions, and real.
+    z_of_mean: of the mean over dreams, the largest over windows in time and kinds of driving.
+    share_within: share of single (dream, window) pairs with z <= 3, beside the same share of the
+    real windows. road, car: shares of frames; road under the driver by sight, under recorded
+    actions, and real.
     """
-    centre, sigma = real.windows.mean(0), real.windows.std(0).clamp(min=1e-6)
-    single = (windows(dreams.looks) - centre) / sigma
-    z_mean, within = single.mean(0).abs().amax(0), _within(single.flatten(0, 1))
-    real_within = _within((real.windows - centre) / sigma)
+    reference, seen = Reference.of(real.windows), windows(dreams.looks)
+    kinds = [(torch.ones_like(dreams.by_sight), reference)]
+    if foreign is not None:
+        other = Reference.of(torch.tensor(foreign["windows"]))
+        kinds = [(dreams.by_sight, reference), (~dreams.by_sight, other)]
+    parts = [measure.z(seen[rows]) for rows, measure in kinds if rows.any()]
+    z_mean = torch.stack([part.mean(0).abs().amax(0) for part in parts]).amax(0)
+    single, real_z = torch.cat(parts), reference.z(real.windows)
+    within, real_within = _within(single.flatten(0, 1)), _within(real_z)
     table = {
         name: {
-            "real": centre[i].item(),
-            "sigma": sigma[i].item(),
-            "dream": windows(dreams.looks)[..., i].mean().item(),
-            "last_window": windows(dreams.looks)[:, -1, i].mean().item(),
+            "real": reference.centre[i].item(),
+            "sigma": reference.sigma[i].item(),
+            "dream": seen[..., i].mean().item(),
+            "last_window": seen[:, -1, i].mean().item(),
             "z_of_mean": z_mean[i].item(),
             "share_within": within[i].item(),
             "real_share_within": real_within[i].item(),
@@ -181,25 +209,31 @@ def summarise(dreams: LongDreams, real: RealLooks) -> dict[str, Any]:
         "real_windows": len(real.windows),
         "looks": table,
         "z_of_mean": z_mean[judged].max().item(),
-        "share_within": (single[..., judged].abs() <= SIGMAS).all(-1).float().mean().item(),
-        "real_share_within": (((real.windows - centre) / sigma)[:, judged].abs() <= SIGMAS)
-        .all(-1).float().mean().item(),
-        "road": _shares(dreams.road, dreams.by_sight, real.road),
-        "car": _shares(dreams.car, dreams.by_sight, real.car),
-    }  # fmt: skip
+        "share_within": _all_within(single[..., judged]),
+        "real_share_within": _all_within(real_z[:, judged]),
+        "road": _shares(dreams.road, dreams.by_sight, real.road, (foreign or {}).get("road")),
+        "car": _shares(dreams.car, dreams.by_sight, real.car, (foreign or {}).get("car")),
+    }
+
+
+def _all_within(z: Tensor) -> float:
+    return (z.abs() <= SIGMAS).all(-1).float().mean().item()
 
 
 def _within(z: Tensor) -> Tensor:
     return (z.abs() <= SIGMAS).float().mean(0)
 
 
-def _shares(seen: Tensor, by_sight: Tensor, real: Tensor) -> dict[str, float | None] | None:
+def _shares(
+    seen: Tensor, by_sight: Tensor, real: Tensor, foreign: float | None
+) -> dict[str, float | None] | None:
     """Shares of frames in which a landmark is in sight; None in a world without landmarks."""
     if not by_sight.any():
         return None
     kinds = {"by_sight": seen[by_sight], "recorded": seen[~by_sight], "real": real}
     kinds |= {"by_sight_last": windows_last(seen[by_sight])}
-    return {k: v.float().mean().item() if v.numel() else None for k, v in kinds.items()}
+    shares = {k: v.float().mean().item() if v.numel() else None for k, v in kinds.items()}
+    return shares | {"recorded_real": foreign}
 
 
 def windows_last(seen: Tensor) -> Tensor:

@@ -28,12 +28,22 @@ class VAEConfig:
         channels: latent channels.
         widths: feature channels at 1/4 and 1/8 of the frame's side.
         blocks: residual blocks at each of the two scales.
+        decoder_widths, decoder_blocks: the decoder's own, or None for the encoder's. A decoder runs
+            at every step that shows pixels, an encoder once a reset: it may be the lighter one.
+        decoder_reach: side of the decoder's last convolution, 3 or 1.
     """
 
     chunk: int = 2
     channels: int = 16
     widths: tuple[int, int] = (96, 192)
     blocks: tuple[int, int] = (2, 1)
+    decoder_widths: tuple[int, int] | None = None
+    decoder_blocks: tuple[int, int] | None = None
+    decoder_reach: int = 3
+
+    def __post_init__(self) -> None:
+        if self.decoder_reach not in (1, 3):
+            raise ValueError(f"decoder_reach: expected 1 or 3, got {self.decoder_reach}")
 
 
 class Posterior(NamedTuple):
@@ -79,16 +89,17 @@ class Decoder(nn.Module):
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
-        fine, coarse = config.widths
+        fine, coarse = config.decoder_widths or config.widths
+        blocks, reach = config.decoder_blocks or config.blocks, config.decoder_reach
         self.body = nn.Sequential(
             nn.Conv2d(2 * config.channels, coarse, 3, padding=1),
-            *(ResBlock(coarse) for _ in range(config.blocks[1])),
+            *(ResBlock(coarse) for _ in range(blocks[1])),
             PixelNorm(coarse),
             nn.Conv2d(coarse, 4 * fine, 1),
             nn.PixelShuffle(2),
-            *(ResBlock(fine) for _ in range(config.blocks[0])),
+            *(ResBlock(fine) for _ in range(blocks[0])),
             PixelNorm(fine),
-            nn.Conv2d(fine, config.chunk * 3 * 16, 3, padding=1),
+            nn.Conv2d(fine, config.chunk * 3 * 16, reach, padding=reach // 2),
         )
 
     def forward(self, z: Tensor) -> Tensor:

@@ -13,12 +13,20 @@ from einops import repeat
 from torch import Tensor
 
 from worldsim.diffusion.denoiser import (
+    ChunkDenoiser,
     Clip,
     Network,
+    fill_cache,
     noise_context,
     predict,
 )
-from worldsim.diffusion.samplers import corrupt
+from worldsim.diffusion.samplers import consistency, corrupt, linear_levels
+
+DREAMT_FROM = 4
+"""True chunks that a dreamt context starts with: enough to see speeds and turns."""
+
+DREAMT_PASSES = 2
+"""Passes of each chunk of a dreamt context."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,8 @@ class Faults(Protocol):
     @property
     def resample(self) -> float: ...  # noqa: D102
     @property
+    def dreamt(self) -> float: ...  # noqa: D102
+    @property
     def damage(self) -> float: ...  # noqa: D102
     @property
     def context_noise(self) -> float: ...  # noqa: D102
@@ -46,10 +56,11 @@ def dreamlike(
     network: Network, batch: Batch, faults: Faults, patch: tuple[int, int], window: int,
     g: torch.Generator,
 ) -> Clip:  # fmt: skip
-    """The batch as clips whose context is resampled, damaged and noised."""
+    """The batch as clips whose context is resampled or dreamt, damaged and noised."""
     true = batch.latents[:, :-1]
     clip = Clip(batch.latents, true, true.new_zeros(true.shape[:2]), batch.actions)
     clip = resample_context(network, clip, faults.resample, window, g)
+    clip = dream_context(network, clip, faults.dreamt, window, g)
     clip = damage_context(clip, faults.damage, patch, g)
     return noised(clip, faults.context_noise, g)
 
@@ -74,6 +85,41 @@ def resample_context(
     x, _ = predict(network, some, noisy, level, window)
     context = clip.context.clone()
     context[:count, 1:] = x[:, :-1].clamp(-6, 6)
+    return replace(clip, context=context)
+
+
+@torch.no_grad()
+def dream_context(
+    network: Network, clip: Clip, share: float, window: int, g: torch.Generator
+) -> Clip:
+    """The last `share` of the clips with all context after `DREAMT_FROM` chunks dreamt.
+
+    Chunk by chunk, each from those before it, by a student in `DREAMT_PASSES` passes (Self Forcing,
+    2506.08009): faults as deep as the clip is long, which resampling never shows. What a clip saw
+    of the world at its start must still decide its end, or the answer is the mean of all futures.
+    """
+    count, chunks = round(share * len(clip.latents)), clip.context.shape[1]
+    if not count or chunks <= DREAMT_FROM:
+        return clip
+    real, actions = clip.context[-count:, :DREAMT_FROM][:, -window:], clip.actions[-count:]
+    blank = real.new_zeros(count, window - real.shape[1], *real.shape[2:])
+    past = torch.cat([blank, real], 1)
+    led = actions[:, DREAMT_FROM - real.shape[1] : DREAMT_FROM]
+    unknown = led.new_zeros(count, blank.shape[1], *led.shape[2:])
+    filled = torch.full((count,), real.shape[1])
+    cache = fill_cache(network, past, torch.cat([unknown, led], 1), filled)
+    video = [real[:, -2], real[:, -1]]
+    for t in range(DREAMT_FROM, chunks):
+        denoise = ChunkDenoiser(
+            network, video[-1], video[-2], actions[:, t - 1 : t + 1], cache, filled, window
+        )
+        noise = [torch.randn(video[-1].shape, generator=g) for _ in range(DREAMT_PASSES)]
+        levels = linear_levels(DREAMT_PASSES)[:-1]
+        x = consistency(denoise, noise[0], levels, lambda i, noise=noise: noise[i])
+        video.append(x.float().clamp(-6, 6))
+        cache, filled = denoise.following[0], (filled + 1).clamp(max=window)
+    context = clip.context.clone()
+    context[-count:, DREAMT_FROM:] = torch.stack(video[2:], 1)
     return replace(clip, context=context)
 
 

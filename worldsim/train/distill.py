@@ -36,6 +36,7 @@ class Distillation:
         pure: share of targets that start from pure noise.
         context_noise: largest noise level put on the context.
         resample: share of clips whose context the averaged student draws anew itself.
+        dreamt: share of clips whose context it dreams from the clip's start on.
         damage: share of clips whose context is damaged.
         drop_action: share of actions hidden.
         heads: weight of the reward and continuation losses.
@@ -49,6 +50,7 @@ class Distillation:
     pure: float = 0.4
     context_noise: float = 0.3
     resample: float = 0.5
+    dreamt: float = 0.0
     damage: float = 0.4
     drop_action: float = 0.05
     heads: float = 0.1

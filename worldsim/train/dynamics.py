@@ -37,6 +37,7 @@ class DynamicsTraining:
         targets: chunks predicted a clip.
         context_noise: largest noise level put on the context.
         resample: share of clips whose context the averaged network draws anew itself.
+        dreamt: share of clips whose context the averaged network dreams from its start on.
         damage: share of clips whose context is damaged.
         drop_action: share of actions hidden, so that unlabelled video works too.
         heads: weight of the reward and continuation losses.
@@ -47,6 +48,7 @@ class DynamicsTraining:
     targets: int = 10
     context_noise: float = 0.3
     resample: float = 0.0
+    dreamt: float = 0.0
     damage: float = 0.0
     drop_action: float = 0.05
     heads: float = 0.1
