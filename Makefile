@@ -16,7 +16,7 @@ STAMP := $(VENV)/.worldsim-setup
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test check nightly format demo world collect vae dynamics student trust eval wheel clean
+.PHONY: help setup test check nightly format demo world collect vae dynamics student trust eval pendulum wheel clean
 
 help:
 	@echo 'make demo     set up; drive the bundled world; write demo.mp4, real beside dream'
@@ -25,6 +25,7 @@ help:
 	@echo 'make nightly  set up; every promise of docs/reliability.md in full: hours'
 	@echo 'make format   let ruff mend style and layout'
 	@echo 'make world    the whole pipeline: collect, train, distill, calibrate, eval'
+	@echo 'make pendulum the same for the quick world: minutes'
 	@echo 'make wheel    build the wheel into dist/'
 	@echo 'make clean    remove builds and caches (not data, runs or $(VENV))'
 
@@ -83,7 +84,19 @@ student: setup
 trust: setup
 	$(PY) -m worldsim.cli calibrate --data $(DATA) --world $(WORLD)
 eval: setup
-	$(PY) -m worldsim.cli eval --data $(DATA) --run $(RUN) --world $(WORLD)
+	$(PY) -m worldsim.cli eval --data $(DATA) --run $(RUN) --world $(WORLD) \
+	  --twins benchmarks/results/twins-car-racing.json --foreign benchmarks/results/foreign-car-racing.json
+
+# The quick world: 32x32, a million weights (docs/pendulum.md).
+QUICK := --data data/pendulum --run runs/pendulum --size tiny
+pendulum: setup
+	$(PY) -m worldsim.cli collect pendulum
+	$(PY) -m worldsim.cli train vae $(QUICK) --recipe.vae.fit.steps 1500
+	$(PY) -m worldsim.cli train dynamics $(QUICK) --recipe.forced.fit.steps 2500 --recipe.teacher.fit.steps 2000
+	$(PY) -m worldsim.cli distill $(QUICK) --recipe.distill.fit.steps 800 \
+	  --time-limit 100 --out worlds/pendulum --overwrite
+	$(PY) -m worldsim.cli calibrate --data data/pendulum --world worlds/pendulum
+	$(PY) -m worldsim.cli eval --data data/pendulum --run runs/pendulum --world worlds/pendulum
 
 wheel: setup
 	$(PY) -m build --no-isolation --wheel

@@ -1,4 +1,4 @@
-"""The command line: collect | train | distill | calibrate | eval | agent | demo | info | compute.
+"""The command line: collect, train, distill, calibrate, eval, agent, improve, demo, info, compute.
 
     python -m worldsim.cli collect car-racing --folder data/car-racing
     python -m worldsim.cli train vae --data data/car-racing --run runs/car-racing
@@ -7,6 +7,8 @@
     python -m worldsim.cli calibrate --world worlds/mine --data data/car-racing
     python -m worldsim.cli eval --world worlds/mine --data data/car-racing
     python -m worldsim.cli agent --world worlds/mine --data data/car-racing
+    python -m worldsim.cli improve --world worlds/mine --data data/car-racing --run runs/turn-1 \
+        --agent runs/agents/seed-0/dream/agent
     python -m worldsim.cli demo --world worlds/mine
     python -m worldsim.cli compute --preset small --device h200
 
@@ -41,6 +43,8 @@ from worldsim.fidelity.lines import table
 from worldsim.fidelity.show import describe
 from worldsim.presets import SIZES
 from worldsim.train.agent import AgentRecipe, train_agent
+from worldsim.train.improve import Round
+from worldsim.train.improve import improve as close_loop
 from worldsim.train.pipeline import Recipe, assemble, fit_forced, fit_student, fit_teacher, fit_vae
 from worldsim.worlds import ROOT, names
 
@@ -61,19 +65,19 @@ def collect(
     """Record episodes of a Gymnasium environment into a folder.
 
     Args:
-        env: "car-racing" for the measured recipe, or any Gymnasium id.
+        env: "car-racing" or "pendulum" for the measured recipes, or any Gymnasium id.
         folder: where to; data/NAME by default.
         policy: "module:function", a policy obs -> action; random actions by default.
         workers: processes.
         episodes: training episodes; all of the recipe by default.
-        chunk: frames an action is repeated for (other environments than car-racing).
+        chunk: frames an action is repeated for (where there is no recipe).
         size: (height, width) to resize frames to, divisible by 8.
     """
-    from worldsim.data.collect import CollectConfig, car_racing, main
+    from worldsim.data.collect import RECIPES, CollectConfig, main
 
     folder = folder or Path("data") / env.replace("/", "-")
-    if env == "car-racing":
-        config = replace(car_racing(folder), workers=workers)
+    if env in RECIPES:
+        config = replace(RECIPES[env](folder), workers=workers)
     else:
         config = CollectConfig(env_id=env, folder=folder, chunk=chunk, size=size, workers=workers)
     if episodes is not None:
@@ -116,6 +120,7 @@ def distill(
     run: Path = Path("runs/car-racing"),
     size: SizeName = "small",
     recipe: Recipe = Recipe(),  # noqa: B008
+    time_limit: int = 475,
     threads: int | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -127,13 +132,15 @@ def distill(
         run: the run's folder.
         size: the networks' size.
         recipe: how to train.
+        time_limit: steps after which the world's environments truncate an episode.
         threads: CPU threads; all by default.
         overwrite: replace a world that is there.
     """
     _threads(threads)
     dataset, sizes = open_dataset(data), SIZES[size]()
     fit_student(dataset, sizes, recipe.distill, run)
-    save(assemble(dataset, sizes, run, out.name), out, overwrite=overwrite)
+    world = assemble(dataset, sizes, run, out.name, time_limit=time_limit)
+    save(world, out, overwrite=overwrite)
     print(f"saved {out}; measure it: python -m worldsim.cli eval --world {out} --data {data}")
 
 
@@ -234,6 +241,35 @@ def agent(
     dreamt = load(world).with_steps(passes)
     train_agent(compiled(dreamt) if compile else dreamt, open_dataset(data), recipe, run)
     print(f"saved {run}; score it: python -m benchmarks.transfer --world {world} --agents {run}")
+
+
+@app.command
+def improve(
+    world: str,
+    agent: Path,
+    data: Path,
+    run: Path,
+    how: Round = Round(),  # noqa: B008
+    threads: int | None = None,
+) -> None:
+    """Close the loop once: the agent acts in reality, the world learns from it, the agent too.
+
+    RUN/world is the new world, RUN/agent/agent the new agent. Typed again with another RUN, and
+    with these as WORLD and AGENT, it is the next turn.
+
+    Args:
+        world: a bundled world's name or a folder.
+        agent: a saved agent, path without suffix, such as runs/agents/seed-0/dream/agent.
+        data: the world's dataset; the agent's episodes join its training split.
+        run: the turn's folder; a turn goes on where it stood.
+        how: how much of what.
+        threads: CPU threads; all by default.
+    """
+    _threads(threads)
+    done = close_loop(world, agent, data, run, how)
+    mean = sum(done.returns) / len(done.returns)
+    print(f"the agent earned {mean:.1f} in {len(done.returns)} real episodes before it learned")
+    print(f"real env steps used by now: {done.real_steps:,}; saved {run}/world, {run}/agent/agent")
 
 
 @app.command

@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -27,12 +27,15 @@ class Behaviour:
 
     share: its part of the episodes, relative to the other shares, > 0.
     seeds: [first, stop) that are its alone; it then has no part in the others.
+    sees: what its policy is handed: the environment's "obs", or the "chunk" that was recorded last,
+        (c, H, W, 3) uint8 as it is stored (at first the newest frame, standing still).
     """
 
     name: str
     make: MakePolicy
     share: float = 1.0
     seeds: tuple[int, int] | None = None
+    sees: Literal["obs", "chunk"] = "obs"
 
     def __post_init__(self) -> None:
         if not self.share > 0:

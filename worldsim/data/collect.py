@@ -18,9 +18,18 @@ from worldsim.files import clear_leftovers
 from .behaviours import Behaviour, car_racing_mix, from_path, uniform
 from .dataset import SPLITS, Dataset, DatasetError, DatasetInfo
 from .episodes import EpisodeError, save_episode
+from .pendulum import pendulum, pendulum_mix
 from .record import CollectConfig, CollectError, describe, record
 
-__all__ = ["CollectConfig", "CollectError", "car_racing", "collect", "main"]
+__all__ = [
+    "RECIPES",
+    "CollectConfig",
+    "CollectError",
+    "car_racing",
+    "collect",
+    "main",
+    "pendulum",
+]
 
 
 def car_racing(folder: Path = Path("data/car-racing")) -> CollectConfig:
@@ -42,13 +51,20 @@ def car_racing(folder: Path = Path("data/car-racing")) -> CollectConfig:
     )
 
 
+RECIPES = {"car-racing": car_racing, "pendulum": pendulum}
+"""What is recorded for the worlds of this house, by name."""
+
+MIXES = {"CarRacing-v3": car_racing_mix, "Pendulum-v1": pendulum_mix}
+"""Who acts meanwhile, by environment."""
+
+
 def main(config: CollectConfig, policy: str | None = None) -> Dataset:
-    """Record `config` with the policy at "module:function"; without one, with the CarRacing mix if
-    it is that environment, else with uniformly random actions."""
+    """Record `config` with the policy at "module:function"; without one, with the environment's mix
+    of behaviours if there is one, else with uniformly random actions."""
     if policy is not None:
         return collect(config, (from_path(policy),))
-    if config.env_id.startswith("CarRacing"):
-        return collect(config, car_racing_mix())
+    if config.env_id in MIXES:
+        return collect(config, MIXES[config.env_id]())
     return collect(config, (Behaviour(name="uniform", make=uniform),))
 
 

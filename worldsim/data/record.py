@@ -141,7 +141,7 @@ def record(config: CollectConfig, behaviours: Sequence[Behaviour], seed: int) ->
         policy = behaviour.make(env, np.random.default_rng([seed, 0]))
         obs, _ = env.reset(seed=seed)
         obs = _warm_up(env, config, obs)
-        return _play(env, config, policy, obs, seed=seed, behaviour=behaviour.name)
+        return _play(env, config, policy, obs, seed=seed, behaviour=behaviour)
     finally:
         env.close()
 
@@ -165,12 +165,14 @@ def _play(
     obs: Any,
     *,
     seed: int,
-    behaviour: str,
+    behaviour: Behaviour,
 ) -> Episode:
     frames, actions, rewards = [], [], []
     terminated = truncated = False
+    sees_chunks = behaviour.sees == "chunk"
+    chunk = _still(env, config, obs) if sees_chunks else None
     while not (terminated or truncated):
-        action = _to_space(env.action_space, policy(obs))
+        action = _to_space(env.action_space, policy(chunk if sees_chunks else obs))
         obs, chunk, reward, terminated, truncated = _step_chunk(env, config, action)
         frames.append(chunk)
         actions.append(action)
@@ -185,8 +187,14 @@ def _play(
         terminated=terminated,
         truncated=truncated,
         seed=seed,
-        behaviour=behaviour,
+        behaviour=behaviour.name,
     )
+
+
+def _still(env: gymnasium.Env[Any, Any], config: CollectConfig, obs: Any) -> NDArray[np.uint8]:
+    """The newest frame as a chunk in which nothing moves, (c, H, W, 3)."""
+    frame = _frame(obs if config.source == "observation" else env.render(), config)
+    return area_resize(np.stack([frame] * config.chunk), config.size)
 
 
 def _step_chunk(

@@ -1,0 +1,216 @@
+"""The quick world's proof: who swings the real pendulum up, having practised in the dream only?
+
+    python -m benchmarks.pendulum --world worlds/pendulum --agents runs/pendulum-agents/seed-0
+
+Every policy plays the same 50 real episodes, which no training saw, from pixels at an action repeat
+of 2; all at once, so that planning is one large batch of dreams a decision.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.page import put
+from worldsim.agents.actor_critic import DreamPolicy
+from worldsim.agents.planners import CEM, PlanningPolicy
+from worldsim.checkpoint import load
+from worldsim.core import WorldState
+from worldsim.data.dataset import Dataset, DatasetInfo, open_dataset
+from worldsim.data.pendulum import TORQUE, swing_up
+from worldsim.data.resize import area_resize, crop_frames
+from worldsim.fidelity.lines import write_card
+from worldsim.fidelity.provenance import provenance
+from worldsim.metrics import bootstrap, weighted_mean
+from worldsim.train.agent import load_agent, read_spent
+from worldsim.world import DiffusionWorld
+
+RESULTS = Path(__file__).resolve().parent / "results"
+SEEDS = range(5000, 5050)
+SEARCH = CEM(horizon=15, candidates=32, elites=6, rounds=2, gamma=0.98, spread=0.7)
+"""One and a half seconds ahead: from hanging, a swing and what it earns."""
+
+Act = Callable[["Crowd"], NDArray[np.float32]]
+"""All pendulums -> their torques (B, 1)."""
+
+
+@dataclass
+class Crowd:
+    """Real pendulums side by side, with what a camera saw of them last.
+
+    Attributes:
+        envs: they. info: how frames are recorded. frames: chunks (B, c, H, W, 3), oldest first;
+        actions: (B, 1) into each, the first unknown. context: chunks kept.
+    """
+
+    envs: list[gymnasium.Env[Any, Any]]
+    info: DatasetInfo
+    context: int
+    frames: list[NDArray[np.uint8]] = field(default_factory=list)
+    actions: list[Tensor] = field(default_factory=list)
+
+    @staticmethod
+    def begin(seeds: Sequence[int], info: DatasetInfo, context: int) -> Crowd:
+        """One pendulum a seed, standing still for the first chunk that is seen."""
+        envs = [gymnasium.make(info.env_id, render_mode="rgb_array") for _ in seeds]
+        crowd = Crowd(envs, info, context)
+        for env, seed in zip(envs, seeds, strict=True):
+            env.reset(seed=seed)
+        still = np.stack([crowd.look(env) for env in envs])
+        crowd.frames.append(np.stack([still] * info.chunk, 1))
+        crowd.actions.append(torch.full((len(envs), 1), torch.nan))
+        return crowd
+
+    def look(self, env: gymnasium.Env[Any, Any]) -> NDArray[np.uint8]:
+        """The frame (H, W, 3) that a recording would hold."""
+        picture = env.render()
+        assert isinstance(picture, np.ndarray)
+        small = area_resize(crop_frames(picture, self.info.crop)[None], self.info.frame_shape[:2])
+        return small[0]
+
+    def step(self, torques: NDArray[np.float32], *, seen: bool = True) -> NDArray[np.float64]:
+        """One chunk for everybody; rewards (B,). What is not looked at need not be drawn."""
+        rewards, chunks = np.zeros(len(self.envs)), []
+        for n, (env, torque) in enumerate(zip(self.envs, torques, strict=True)):
+            frames = []
+            for _ in range(self.info.chunk):
+                _, reward, *_ = env.step(torque)
+                rewards[n] += float(reward)
+                if seen:
+                    frames.append(self.look(env))
+            chunks.append(frames)
+        if seen:
+            self.frames = [*self.frames, np.array(chunks)][-self.context :]
+            self.actions = [*self.actions, torch.from_numpy(torques)][-self.context :]
+        return rewards
+
+    def state(self, world: DiffusionWorld) -> WorldState:
+        """What the world makes of what was seen."""
+        clip = torch.from_numpy(np.concatenate(self.frames, 1))
+        return world.encode(clip, torch.stack(self.actions, 1))
+
+
+def play(act: Act, info: DatasetInfo, context: int, *, sees: bool, name: str) -> dict[str, Any]:
+    """Returns of 50 episodes of 200 frames, their mean and interval, and seconds a decision."""
+    crowd, total, thinking = Crowd.begin(SEEDS, info, context), np.zeros(len(SEEDS)), 0.0
+    steps = 200 // info.chunk
+    for _ in tqdm(range(steps), desc=name):
+        begun = time.perf_counter()
+        torques = act(crowd)
+        thinking += time.perf_counter() - begun
+        total += crowd.step(torques, seen=sees)
+    for env in crowd.envs:
+        env.close()
+    values = torch.from_numpy(total).float()
+    found = bootstrap(lambda w: weighted_mean(values, w), torch.arange(len(values)))
+    return {"returns": total.tolist(), **found._asdict(), "decision": thinking / steps / len(SEEDS)}
+
+
+def blind() -> Act:
+    """Uniformly random torques."""
+    rng = np.random.default_rng(0)
+    return lambda crowd: rng.uniform(-TORQUE, TORQUE, (len(crowd.envs), 1)).astype(np.float32)
+
+
+def thoughtful(world: DiffusionWorld, think: Callable[[WorldState], Tensor]) -> Act:
+    """A policy over states."""
+    return lambda crowd: think(crowd.state(world)).numpy()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A policy of the table. steps: real ones recorded; dreamt: ones that it learned from."""
+
+    name: str
+    act: Act
+    sees: bool = True
+    steps: int = 0
+    dreamt: int = 0
+    seconds: float = 0.0
+
+
+def rows(world: DiffusionWorld, agents: Sequence[Path], recorded: int, search: CEM) -> list[Row]:
+    """The script and chance, the agents, the planner."""
+
+    def skilled(crowd: Crowd) -> NDArray[np.float32]:
+        return np.stack([swing_up(env) for env in crowd.envs])
+
+    made = [Row("swing-up script, reads the state", skilled, sees=False)]
+    made.append(Row("random", blind(), sees=False))
+    stages = {"clone": "cloned", "dream": "learned in the dream", "clone-dream": "cloned, dreamt"}
+    for stage, title in stages.items():
+        for folder in agents:
+            path = folder / stage / "agent"
+            if path.with_suffix(".json").exists():
+                spent = read_spent(path)
+                act = thoughtful(world, DreamPolicy(world, load_agent(path, world.spec)))
+                made.append(Row(f"{title}, {folder.name}", act, steps=recorded,
+                                dreamt=int(spent.get("dream_steps", 0)),
+                                seconds=spent["seconds"]))  # fmt: skip
+    planner = PlanningPolicy(world.with_steps(1), search, torch.Generator().manual_seed(0))
+    what = f"planned: iCEM, {search.horizon} steps, {search.candidates} x {search.rounds}"
+    return [*made, Row(what, thoughtful(world, planner), steps=recorded)]
+
+
+def steps_of(data: Dataset) -> int:
+    """Real env steps that the world was made from."""
+    return sum(len(data.load(path).actions) for path in data.episodes("train"))
+
+
+def table(found: dict[str, Any]) -> str:
+    """The report, in Markdown."""
+    head = ("policy", "return", "real steps recorded", "steps dreamt", "training, s",
+            "ms a decision")  # fmt: skip
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for name, row in found.items():
+        cells = (name, f"{row['value']:.0f} [{row['low']:.0f}, {row['high']:.0f}]",
+                 f"{row['steps']:,}", f"{row['dreamt']:,}", f"{row['seconds']:.0f}",
+                 f"{1000 * row['decision']:.1f}")  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(
+    world: str = "pendulum",
+    agents: tuple[Path, ...] = (),
+    data: Path = Path("data/pendulum"),
+    search: CEM = SEARCH,
+    out: Path = RESULTS / "pendulum.json",
+    page: Path | None = None,
+) -> None:
+    """Score policies on 50 real pendulums.
+
+    Args:
+        world: a bundled world's name or a folder.
+        agents: folders of trained agents (from the agent command).
+        data: what the world was trained on.
+        search: the planner's numbers.
+        out: the JSON file.
+        page: whose table is replaced by this one, such as docs/pendulum.md.
+    """
+    dream, recorded = load(world), open_dataset(data)
+    found: dict[str, Any] = {}
+    for row in rows(dream, agents, steps_of(recorded), search):
+        played = play(row.act, recorded.info, dream.spec.context, sees=row.sees, name=row.name)
+        found[row.name] = played | {
+            "steps": row.steps, "dreamt": row.dreamt, "seconds": row.seconds,
+        }  # fmt: skip
+    print(table(found))
+    write_card({"format": "worldsim-pendulum", "policies": found, "provenance": provenance()}, out)
+    if page:
+        put(page, table(found))
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__)
