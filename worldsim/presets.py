@@ -36,7 +36,13 @@ def tiny() -> Sizes:
 def small() -> Sizes:
     """About 4.5M in the DiT: trains on two CPU cores in two hours, ships in 16 MB."""
     return Sizes(
-        vae=VAEConfig(widths=(96, 192), blocks=(3, 1)),
+        vae=VAEConfig(
+            widths=(96, 192),
+            blocks=(3, 1),
+            decoder_widths=(64, 192),
+            decoder_blocks=(3, 0),
+            decoder_reach=1,
+        ),
         dit=DiTConfig(dim=256, depth=6, heads=4, kv_heads=2, mlp=2),
     )
 

@@ -1,8 +1,8 @@
 """Training of the student: consistency between noise levels, given context as dreams show it.
 
-The context is resampled, damaged and noised as the teacher's own, so that it stays near the truth
-that the targets come from. On context that the student dreamt itself, and along the teacher's paths
-instead of the data's, it learned from its own mistakes, and they grew (docs/log.md).
+Part of the context is resampled, part the student dreams itself, all may be damaged and noised; the
+targets stay the data's. Along the teacher's paths instead, on context of its own, it learned from
+its own mistakes, and they grew (docs/log.md).
 """
 
 from __future__ import annotations
