@@ -206,7 +206,7 @@ class CalibrationPlan:
     """
 
     episodes: int = 50
-    starts: int = 3
+    starts: int = 6
     recoloured: int = 2
     frozen: int = 2
     horizon: int = 60

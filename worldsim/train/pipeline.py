@@ -122,12 +122,9 @@ def assemble(
 ) -> DiffusionWorld:  # fmt: skip
     """The world of a finished run; `stage="teacher"` gives the undistilled one at 32 steps.
 
-    The student draws in two passes and from cooler noise: with one pass it is too fast under a
-    light foot, with noise of full size 0.4 dB worse at the next chunk (docs/log.md).
+    The student draws in two passes: with one it is too fast under a light foot (docs/log.md).
     """
-    sampling = Sampling(steps=2, temperature=0.6)
-    if stage != "student":
-        sampling = Sampling(method="euler", steps=32)
+    sampling = Sampling(steps=2) if stage == "student" else Sampling(method="euler", steps=32)
     config = WorldConfig(
         spec=world_spec(data, sizes, name, time_limit),
         vae=sizes.vae,
