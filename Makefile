@@ -25,7 +25,7 @@ help:
 	@echo 'make nightly  set up; every promise of docs/reliability.md in full: hours'
 	@echo 'make format   let ruff mend style and layout'
 	@echo 'make world    the whole pipeline: collect, train, distill, calibrate, eval'
-	@echo 'make pendulum the same for the quick world: minutes'
+	@echo 'make pendulum the same for the quick world (docs/pendulum.md)'
 	@echo 'make wheel    build the wheel into dist/'
 	@echo 'make clean    remove builds and caches (not data, runs or $(VENV))'
 

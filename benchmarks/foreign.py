@@ -29,7 +29,13 @@ from worldsim.data.resize import area_resize, crop_frames
 from worldsim.fidelity import car_racing
 from worldsim.fidelity.card import Plan
 from worldsim.fidelity.lines import write_card
-from worldsim.fidelity.long_dreams import LOOK_EVERY, look, recorded_actions, windows
+from worldsim.fidelity.long_dreams import (
+    LOOK_EVERY,
+    WINDOW,
+    look,
+    recorded_actions,
+    windows,
+)
 from worldsim.fidelity.provenance import provenance
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -83,7 +89,7 @@ def drives(data: Dataset, plan: Plan) -> list[Drive]:
 
 def summarise(seen: list[Tensor]) -> dict[str, Any]:
     """Windows of looks as long as the dreams', and the shares of frames with road and car."""
-    whole = [windows(look(frames)) for frames in seen if len(frames) >= 25]
+    whole = [windows(look(frames)) for frames in seen if len(frames) >= WINDOW // LOOK_EVERY]
     last = torch.cat([frames[:, -1] for frames in seen])
     return {
         "drives": len(seen),

@@ -1,5 +1,6 @@
 """Pendulums side by side show and pay what a recording of each would hold."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,11 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.pendulum import SEEDS, Crowd, blind, play, table
+from benchmarks import pendulum as benchmark
+from benchmarks.page import BEGIN, END
+from benchmarks.pendulum import SEEDS, Crowd, blind, main, play, table
 from tests.worlds import tiny_world
+from worldsim.agents.actor_critic import ActorCritic, AgentConfig
+from worldsim.agents.planners import CEM
+from worldsim.checkpoint import save
 from worldsim.core import ActionSpec
+from worldsim.data.collect import collect
 from worldsim.data.pendulum import pendulum, pendulum_mix
 from worldsim.data.record import describe, record
+from worldsim.train.agent import save_agent
 
 
 def test_a_crowd_sees_and_earns_what_was_recorded(tmp_path: Path):
@@ -27,6 +35,31 @@ def test_a_crowd_sees_and_earns_what_was_recorded(tmp_path: Path):
     state = crowd.state(tiny_world(size=(32, 32), action=torque, context=4))
     assert state.filled.tolist() == [4, 4]
     assert torch.equal(state.actions[1], torch.from_numpy(episodes[1].actions[2:6]))
+
+
+def test_the_command_scores_script_chance_agents_and_planner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(benchmark, "SEEDS", range(5000, 5002))
+    none = {"val": (1000, 1000), "test": (5000, 5000), "workers": 1, "max_frames": 20}
+    collect(replace(pendulum(tmp_path / "data"), train=(0, 2), **none), pendulum_mix())
+    torque = ActionSpec(kind="continuous", low=(-2.0,), high=(2.0,))
+    world = tiny_world(size=(32, 32), action=torque)
+    save(world, tmp_path / "world")
+    agent = ActorCritic(world.spec, AgentConfig(width=8, hidden=8))
+    save_agent(agent, tmp_path / "agents" / "dream" / "agent", seconds=7.0, dream_steps=5)
+    page = tmp_path / "page.md"
+    page.write_text(f"above\n\n{BEGIN}\n\n{END}\nbelow")
+    search = CEM(horizon=1, candidates=4, elites=2, rounds=1)
+    paths = {"world": str(tmp_path / "world"), "agents": (tmp_path / "agents",)}
+    main(**paths, data=tmp_path / "data", search=search, out=tmp_path / "out.json", page=page)
+    found = json.loads((tmp_path / "out.json").read_text())["policies"]
+    script, chance, learned, planned = found.values()
+    assert script["value"] > -500 > -700 > chance["value"]
+    assert (learned["steps"], learned["dreamt"], learned["seconds"]) == (20, 5, 7.0)
+    assert learned["returns"] != planned["returns"]
+    text = page.read_text()
+    assert text.count("\n| ") == 5 and text.startswith("above") and text.endswith("below")
 
 
 def test_chance_earns_little_and_the_table_says_so(tmp_path: Path):

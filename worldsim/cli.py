@@ -67,7 +67,8 @@ def collect(
     Args:
         env: "car-racing" or "pendulum" for the measured recipes, or any Gymnasium id.
         folder: where to; data/NAME by default.
-        policy: "module:function", a policy obs -> action; random actions by default.
+        policy: "module:function", a policy obs -> action; by default the environment's mix of
+            behaviours if this house has one (CarRacing-v3, Pendulum-v1), else random actions.
         workers: processes.
         episodes: training episodes; all of the recipe by default.
         chunk: frames an action is repeated for (where there is no recipe).

@@ -295,7 +295,7 @@ def dreamt_context(networks: Networks, targets: int) -> Parts:
     window = networks.sizes.context
     later = repeated(networks.denoiser(1, window + 1), DREAMT_PASSES - 1)
     chunk = together(networks.denoiser(2, window + 1), later)
-    return together(networks.denoiser(window - 1), repeated(chunk, targets - DREAMT_FROM))
+    return together(networks.denoiser(window - 1), repeated(chunk, max(0, targets - DREAMT_FROM)))
 
 
 def two_streams(networks: Networks, targets: int) -> Parts:

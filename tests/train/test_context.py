@@ -2,19 +2,23 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 
-from tests.worlds import tiny_dynamics
+from tests.worlds import CAR, tiny_dynamics, tiny_world
+from worldsim.core import WorldError, row_keys
 from worldsim.diffusion.denoiser import Clip
 from worldsim.models.dit import DiTOutput
 from worldsim.train.context import (
     DREAMT_FROM,
+    DREAMT_PASSES,
     Batch,
     damage_context,
     dream_context,
     dreamlike,
     resample_context,
 )
+from worldsim.train.distill import Distillation
 from worldsim.train.dynamics import DynamicsTraining
 from worldsim.train.loop import FitConfig
 
@@ -71,8 +75,31 @@ def test_a_dreamt_context_starts_true_and_is_the_networks_own():
     assert torch.equal(shown.latents, true.latents)
 
 
-def test_a_dreamt_context_is_what_a_world_would_dream():
-    """The same passes as stepping: actions reach the chunk they lead into, and no later one."""
+@pytest.mark.parametrize("context", [2, 3, 6])
+def test_a_dreamt_context_is_what_a_world_dreams(monkeypatch: pytest.MonkeyPatch, context: int):
+    """Step by step the same chunks, from the same start, actions and (next to no) noise."""
+    world = tiny_world(CAR, steps=DREAMT_PASSES, context=context)
+    world = world.with_sampling(replace(world.config.sampling, temperature=1e-9))
+    g = torch.Generator().manual_seed(0)
+    latents, actions = torch.randn(3, 9, 3, 4, 4, generator=g), torch.rand(3, 9, 3, generator=g)
+    whole = Clip(latents, latents[:, :-1], torch.zeros(3, 8), actions)
+    monkeypatch.setattr(torch, "randn", lambda *shape, generator=None: torch.zeros(*shape))
+    shown = dream_context(world.dynamics.dit, whole, 1.0, context, g).context
+    seen = slice(max(0, DREAMT_FROM - context), DREAMT_FROM)
+    state = world.enter(latents[:, seen], actions[:, seen], row_keys(range(3)))
+    for t in range(DREAMT_FROM, 8):
+        state, _ = world.step(state, actions[:, t])
+        assert torch.allclose(state.latent, shown[:, t], atol=1e-5)
+    assert (shown[:, DREAMT_FROM:] - latents[:, DREAMT_FROM:8]).abs().mean() > 0.1
+
+
+@pytest.mark.parametrize("kind", [DynamicsTraining, Distillation])
+def test_clips_that_leave_nothing_to_dream_are_refused(kind: type):
+    with pytest.raises(WorldError, match="targets: expected more than 4 .* got 4"):
+        kind(fit=FitConfig(steps=1), dreamt=0.1, targets=4)
+
+
+def test_actions_reach_the_dreamt_chunk_they_lead_into():
     true, network = clip(), tiny_dynamics(channels=4).dit.eval()
     first = dream_context(network, true, 1.0, WINDOW, generator()).context
     for at in range(1, T):  # what led into the first chunk is never looked at

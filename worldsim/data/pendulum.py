@@ -1,4 +1,4 @@
-"""The quick world: Pendulum-v1 from its pixels, recorded in a minute and trained in some more."""
+"""The quick world: Pendulum-v1 from its pixels, and who swings it while it is recorded."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import torch
 from einops import repeat
 from torch import Tensor
 
+from worldsim.core import WorldError
 from worldsim.diffusion.denoiser import (
     ChunkDenoiser,
     Clip,
@@ -27,6 +28,15 @@ DREAMT_FROM = 4
 
 DREAMT_PASSES = 2
 """Passes of each chunk of a dreamt context."""
+
+
+def check_dreamt(dreamt: float, targets: int) -> None:
+    """Raise WorldError for settings of a training that leave nothing to dream."""
+    if dreamt and targets <= DREAMT_FROM:
+        raise WorldError(
+            f"targets: expected more than {DREAMT_FROM} where contexts are dreamt, got {targets}; "
+            "take longer clips, or dreamt=0"
+        )
 
 
 @dataclass(frozen=True)
@@ -99,7 +109,7 @@ def dream_context(
     of the world at its start must still decide its end, or the answer is the mean of all futures.
     """
     count, chunks = round(share * len(clip.latents)), clip.context.shape[1]
-    if not count or chunks <= DREAMT_FROM:
+    if not count:
         return clip
     real, actions = clip.context[-count:, :DREAMT_FROM][:, -window:], clip.actions[-count:]
     blank = real.new_zeros(count, window - real.shape[1], *real.shape[2:])
@@ -108,7 +118,7 @@ def dream_context(
     unknown = led.new_zeros(count, blank.shape[1], *led.shape[2:])
     filled = torch.full((count,), real.shape[1])
     cache = fill_cache(network, past, torch.cat([unknown, led], 1), filled)
-    video = [real[:, -2], real[:, -1]]
+    video = [*clip.context[-count:, DREAMT_FROM - 2 : DREAMT_FROM].unbind(1)]
     for t in range(DREAMT_FROM, chunks):
         denoise = ChunkDenoiser(
             network, video[-1], video[-2], actions[:, t - 1 : t + 1], cache, filled, window

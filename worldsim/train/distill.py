@@ -19,7 +19,7 @@ from worldsim.diffusion.denoiser import chunk_error, draw_levels, predict, ramp
 from worldsim.diffusion.samplers import corrupt
 from worldsim.models.dynamics import Dynamics
 
-from .context import dreamlike
+from .context import check_dreamt, dreamlike
 from .dynamics import compiled, draw_batch, head_losses, settings_of
 from .loop import FitConfig, Losses, fit
 
@@ -55,6 +55,9 @@ class Distillation:
     drop_action: float = 0.05
     heads: float = 0.1
     compile: bool = True
+
+    def __post_init__(self) -> None:
+        check_dreamt(self.dreamt, self.targets)
 
 
 def student_levels(shape: tuple[int, ...], pure: float, g: torch.Generator) -> Tensor:

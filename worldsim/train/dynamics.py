@@ -24,7 +24,7 @@ from worldsim.diffusion.denoiser import Network, chunk_error, draw_levels, predi
 from worldsim.diffusion.samplers import corrupt
 from worldsim.models.dynamics import Dynamics
 
-from .context import Batch, dreamlike
+from .context import Batch, check_dreamt, dreamlike
 from .loop import FitConfig, Losses, Settings, fit
 
 
@@ -53,6 +53,9 @@ class DynamicsTraining:
     drop_action: float = 0.05
     heads: float = 0.1
     compile: bool = True
+
+    def __post_init__(self) -> None:
+        check_dreamt(self.dreamt, self.targets)
 
 
 def draw_batch(

@@ -110,7 +110,7 @@ def _first_seed(data: Dataset, run: Path, episodes: int) -> int:
     mark = run / "first-seed"
     if mark.exists():
         return int(mark.read_text())
-    seeds = [data.load(path).seed for path in data.episodes("train")]
+    seeds = [int(path.stem.removeprefix("episode_")) for path in data.episodes("train")]
     first = max(seeds, default=-1) + 1
     if first + episodes > SPLITS["train"][1]:
         most = SPLITS["train"][1]
