@@ -95,7 +95,6 @@ class Face:
             "render_fps": int(rate) if rate == int(rate) else rate,
         }
 
-    @torch.no_grad()
     def native(self, actions: Tensor) -> Tensor:
         """An agent's actions `(..., *action)` in the world's own range."""
         return self.world.spec.action.from_normalized(actions) if self.normalized else actions
@@ -118,6 +117,7 @@ class Face:
         except WorldError as error:
             raise WorldError(f"options: {error}") from error
 
+    @torch.no_grad()
     def _check_clip(self, frames: Tensor, actions: Any, rows: int | None) -> Clip:
         spec = self.world.spec
         batch = () if rows is None or frames.ndim != 5 else (rows,)

@@ -137,6 +137,7 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
 
     # --- Gymnasium's methods ----------------------------------------------------------------------
 
+    @torch.no_grad()
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[Any], dict[str, Any]]:
@@ -167,7 +168,10 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
         steps = episode.steps + 1
         terminated = cont < CONT_THRESHOLD
         truncated = code > 0 or steps >= self.face.time_limit
-        after = replace(episode, state=state, steps=steps, over=terminated or truncated)
+        over = terminated or truncated
+        after = Episode(
+            state=state, seed=episode.seed, number=episode.number, steps=steps, over=over
+        )
         info: dict[str, Any] = {"steps": steps}
         if code > 0:
             info["reason"] = REASONS[code]
@@ -175,6 +179,7 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
             info |= {"cont": cont, "trust": told(trust), **beside(raw, self.caution)}
         return self._enter(after), reward, terminated, truncated, info
 
+    @torch.no_grad()
     def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
         """The newest frame, (H, W, 3) uint8, yours to keep; None without a render mode."""
         if self.render_mode is None:
@@ -255,6 +260,5 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
         self._episode, self._frames = episode, frames
         return (frames if self.face.observation == "chunk" else frames[-1]).copy()
 
-    @torch.no_grad()
     def _decode(self, episode: Episode) -> NDArray[np.uint8]:
         return self.world.decode(episode.state)[0].cpu().numpy()

@@ -218,22 +218,23 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         truncated = broken | (state.age >= self.time_limit)
         if self.caution.mode == "truncate":
             truncated = truncated | self.caution.stops(said)
-        begun = torch.zeros_like(terminated)
+        ended = begun = terminated | truncated
         if mode is AutoresetMode.NEXT_STEP:
             begun = now.due.read().to(self.device, non_blocking=True)
-            reward = torch.where(begun, 0, reward)
+            reward = reward.masked_fill(begun, 0)
             terminated, truncated, broken = (x & ~begun for x in (terminated, truncated, broken))
-        ended = terminated | truncated
-        if mode is AutoresetMode.SAME_STEP:
-            begun = ended
-        fresh, ahead = self._next_starts(now, begun)
+            ended = terminated | truncated
+        elif mode is AutoresetMode.DISABLED:
+            begun = torch.zeros_like(ended)
+        plain = self._looks and not bool((begun | ended).any())  # as most steps are
+        fresh, ahead = (None, None) if plain else self._next_starts(now, begun)
         info: dict[str, Any] = {}
         if fresh is not None and mode is AutoresetMode.SAME_STEP:
             info = self._farewell(after, said, ended, broken)
         scene = after if fresh is None else fresh.where(begun, after)
         self._present = Present(scene=scene, due=Flags(ended), ahead=ahead)
-        info |= self._told({"steps": scene.state.age}, torch.ones_like(begun))
-        info |= self._judged(said, broken, ~begun)
+        info |= self._told({"steps": scene.state.age})
+        info |= self._told(self._words(said)) if plain else self._judged(said, broken, ~begun)
         results = (self._out(x) for x in (reward, terminated, truncated))
         return self._observe(scene), *results, info
 
@@ -346,18 +347,23 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
     def _observe(self, scene: Scene) -> Array:
         return self._out(scene.observe(self.face.observation))
 
-    def _told(self, what: dict[str, Tensor], mask: Tensor) -> dict[str, Array]:
+    def _told(self, what: dict[str, Tensor], mask: Tensor | None = None) -> dict[str, Array]:
         """Info on the rows of `mask`, each with its mask; zero elsewhere, as Gymnasium has it."""
         info: dict[str, Array] = {}
+        hidden = None if mask is None else ~mask
         for name, x in what.items():
-            info[name] = self._out(torch.where(mask, x, torch.zeros_like(x)))
-            info[f"_{name}"] = self._out(mask.clone())
+            info[name] = self._out(x.clone() if hidden is None else x.masked_fill(hidden, 0))
+            shown = torch.ones_like(x, dtype=torch.bool) if mask is None else mask.clone()
+            info[f"_{name}"] = self._out(shown)
         return info
 
+    def _words(self, said: Prediction) -> dict[str, Tensor]:
+        """What a step says beside the reward that is given."""
+        return {"cont": said.cont, "trust": said.trust, **beside(said.reward, self.caution)}
+
     def _judged(self, said: Prediction, broken: Tensor, mask: Tensor) -> dict[str, Array]:
-        """What a step says beside the reward, in the rows of `mask`."""
-        what = {"cont": said.cont, "trust": said.trust, **beside(said.reward, self.caution)}
-        info = self._told(what, mask & ~broken)
+        """The same in the rows of `mask`, and why a row was cut."""
+        info = self._told(self._words(said), mask & ~broken)
         if self.caution.mode != "truncate" and self._looks and not bool(broken.any()):
             return info
         stops = self.caution.stops(said)

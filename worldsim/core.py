@@ -120,7 +120,7 @@ class ActionSpec:
                 raise WorldError(f"action: expected 0 to {self.n - 1}, got {given.tolist()}")
             return
         low, high = _ends(self.low, self.high, given.device)
-        if not bool(((given >= low) & (given <= high)).all()):  # NaN fails both
+        if not torch.equal(given.clamp(low, high), given):  # NaN equals nothing
             raise WorldError(
                 f"action: expected finite values from {self.low} to {self.high}, "
                 f"got {given.tolist()}; clip it with np.clip(action, space.low, space.high)"

@@ -55,6 +55,24 @@ def test_a_band_of_seeds_belongs_to_one_behaviour_and_leaves_the_others_alone():
         choose(banded[:1], 12)
 
 
+def test_the_clumsy_are_each_wrong_in_their_own_way(monkeypatch: pytest.MonkeyPatch):
+    looks, asked = [], []
+    monkeypatch.setattr(
+        behaviours, "pursue", lambda env: looks.append(1) or np.array([0.5, 0.5, 0.2], np.float32)
+    )
+    drives = []
+    for seed in range(60):
+        looks.clear()
+        policy = behaviours.clumsy(None, np.random.default_rng(seed))  # type: ignore[arg-type]
+        drives.append(np.stack([policy(None) for _ in range(600)]))
+        asked.append(len(looks) / 600)
+    calm = np.array([len(np.unique(drive, axis=0)) < 100 for drive in drives])
+    assert 0.2 < calm.mean() < 0.6  # four of ten have no noise
+    assert min(asked) < 0.6 and max(asked) > 0.95  # some are blind half of the time
+    wheel, gas = (np.array([drive[:, i].mean() for drive in drives]) for i in (0, 1))
+    assert wheel.min() < 0.1 and wheel.max() > 0.7 and gas.min() < 0.15 and gas.max() > 0.5
+
+
 def test_a_steady_foot_is_held_and_light(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(behaviours, "pursue", lambda env: np.array([0.3, 1.0, 1.0], np.float32))
     policy = behaviours.steady(None, np.random.default_rng(0))  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ PARTS = [
     Fault("a partly unknown action is known", "worldsim/core.py",
           "return ~actions.isnan().any(-1)", "return ~actions.isnan().all(-1)", CORE),
     Fault("an ulp below the range is taken", "worldsim/core.py",
-          "((given >= low) & (given <= high))", "((given > low - 1e-3) & (given <= high))", CORE),
+          "given.clamp(low, high)", "given.clamp(low - 1e-3, high)", CORE),
     Fault("one choice too many", "worldsim/core.py",
           "(given < self.n)", "(given <= self.n)", CORE),
     Fault("where is inverted", "worldsim/core.py",
@@ -143,7 +143,7 @@ FACES = [
           "tests/envs/test_gym_env_state.py"),
     # --- the vector environment
     Fault("a reset's reward is the dead episode's", VECTOR,
-          "reward = torch.where(begun, 0, reward)", "pass", PROGRAMS),
+          "reward = reward.masked_fill(begun, 0)", "pass", PROGRAMS),
     Fault("the living are reset", VECTOR,
           "fresh.where(begun, after)", "fresh.where(~begun, after)", PROGRAMS),
     Fault("final_obs is a step old", VECTOR,

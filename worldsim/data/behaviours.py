@@ -187,9 +187,35 @@ def steady(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Policy:
     return policy
 
 
+def clumsy(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Policy:
+    """Drives as the unpractised do: wheel and pedals too weak or too strong, off to one side, under
+    fresh noise at every action, and now and then blind for up to four seconds: nobody brings the
+    car back in time, it gets lost or stands. Without this a world keeps a bad driver on the
+    road, and a policy that is ruined in reality earns well in the dream (docs/log.md)."""
+    gain = rng.uniform([0.2, 0.1, 0.0], [1.5, 1.2, 1.5])
+    lean = rng.normal(0, [0.15, 0.05, 0.05])
+    noise = rng.uniform(0, 0.8) if rng.random() < 0.6 else 0.0
+    blind, left, held = rng.uniform(0.0, 0.03), 0, np.zeros(3)
+
+    def policy(obs: Any) -> Action:
+        nonlocal left, held
+        if left:
+            left -= 1
+        else:
+            held = pursue(env) * gain + lean
+            if rng.random() < blind:
+                left = int(rng.integers(10, 101))
+                stand = np.array([held[0], 0, rng.uniform(0, 0.9)])
+                held = (held, stand, rng.uniform([-1, 0, 0], [1, 1, 0.5]))[rng.integers(3)]
+        return (held + noise * rng.standard_normal(3)).astype(np.float32)
+
+    return policy
+
+
 def car_racing_mix() -> tuple[Behaviour, ...]:
     """The mix recorded for CarRacing: skill, recoveries from every kind of slip, the field; and
-    a band of tracks for light feet, which came later and left the others as they were."""
+    bands of tracks for light feet and for bad drivers, which came later and left the others as they
+    were."""
     return (
         Behaviour(name="expert", make=expert, share=0.20),
         Behaviour(name="weave", make=weave, share=0.30),
@@ -197,4 +223,5 @@ def car_racing_mix() -> tuple[Behaviour, ...]:
         Behaviour(name="expert-ou-0.30", make=partial(noisy_expert, sigma=0.30), share=0.15),
         Behaviour(name="brownian", make=brownian, share=0.10),
         Behaviour(name="steady", make=steady, seeds=(200, 300)),
+        Behaviour(name="clumsy", make=clumsy, seeds=(300, 400)),
     )
