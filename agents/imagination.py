@@ -20,9 +20,9 @@ from torchrl.modules import IndependentNormal, ProbabilisticActor, ValueOperator
 from torchrl.objectives import A2CLoss, ClipPPOLoss
 from torchrl.objectives.value import GAE, TDLambdaEstimator
 
-from worldsim.core import WorldModel, WorldState
+from worldsim.core import WorldModel, WorldSpec, WorldState
 
-from .actor_critic import ActorCritic, seen_shape, to_world
+from .actor_critic import ActorCritic, AgentConfig, seen_shape, to_world
 from .scoring import heeded
 from .settings import Imagination
 
@@ -74,27 +74,21 @@ def torchrl_critic(agent: ActorCritic) -> ValueOperator:
     return ValueOperator(_Head(agent, False), in_keys=["observation"])
 
 
-class DreamEnv(EnvBase):
-    """Dreams that begin in real states, as TorchRL's collectors take them.
+class AgentEnv(EnvBase):
+    """Rows that an agent acts in, as TorchRL's collectors take them.
 
-    The world's state stays inside (its keys and values, most of what a row weighs, would travel
-    twice a step otherwise), so the rows are fixed. A dream never ends by itself: a collector that
-    resets at each batch cuts it at the batch's length, which is not an end, so estimators bootstrap
-    there. Where the world ends an episode (`terminated`), or is no longer to be trusted
-    (`truncated`), a row begins a new dream.
+    Entries: "observation" (what the agent sees), "action" (around -1 to 1, clipped where it is
+    carried out; int64 if discrete), "reward", "done", "terminated", "truncated".
 
-    Entries: "observation" (what the agent sees), "action" (around -1 to 1, clipped here; int64 if
-    discrete), "reward" (scaled, less what distrust costs).
+    Attributes:
+        generator: of whatever the environment draws.
     """
 
-    def __init__(
-        self, world: WorldModel, agent: ActorCritic, how: Imagination, starts: Starts
-    ) -> None:
-        super().__init__(device=world.device, batch_size=torch.Size([how.rows]))
-        self.world, self.agent, self.how, self.starts = world, agent, how, starts
-        self.generator, self.state = torch.Generator(), None
-        shape, action = self.batch_size, world.spec.action
-        seen = torch.Size((*shape, *seen_shape(world.spec, agent.config)))
+    def __init__(self, spec: WorldSpec, config: AgentConfig, rows: int, device: torch.device):
+        super().__init__(device=device, batch_size=torch.Size([rows]))
+        self.generator = torch.Generator()
+        shape, action = self.batch_size, spec.action
+        seen = torch.Size((*shape, *seen_shape(spec, config)))
         self.observation_spec = Composite(observation=Unbounded(seen), shape=shape)
         self.discrete = action.kind == "discrete"
         self.action_spec = (
@@ -110,6 +104,24 @@ class DreamEnv(EnvBase):
 
     def _set_seed(self, seed: int | None) -> None:
         self.generator.manual_seed(seed or 0)
+
+
+class DreamEnv(AgentEnv):
+    """Dreams that begin in real states, as TorchRL's collectors take them.
+
+    The world's state stays inside (its keys and values, most of what a row weighs, would travel
+    twice a step otherwise), so the rows are fixed. A dream never ends by itself: a collector that
+    resets at each batch cuts it at the batch's length, which is not an end, so estimators bootstrap
+    there. Where the world ends an episode (`terminated`), or is no longer to be trusted
+    (`truncated`), a row begins a new dream. Rewards are scaled, less what distrust costs.
+    """
+
+    def __init__(
+        self, world: WorldModel, agent: ActorCritic, how: Imagination, starts: Starts
+    ) -> None:
+        super().__init__(world.spec, agent.config, how.rows, world.device)
+        self.world, self.agent, self.how, self.starts = world, agent, how, starts
+        self.state: WorldState | None = None
 
     def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDict:
         asked = None if tensordict is None else tensordict.get("_reset", None)
@@ -140,27 +152,26 @@ class DreamEnv(EnvBase):
 
 
 class Learner:
-    """Dreams and learns; the agent is changed in place, the world never.
+    """Acts and learns; the agent is changed in place, nothing else is.
 
     Args:
-        world: where to dream. agent: who learns. how: the settings.
+        env: where to act.
+        agent: who learns. how: the settings.
         optimizer: of the agent's parameters.
-        starts: real states that dreams begin in.
         anchor: the agent to stay near, see `Imagination.anchor`.
     """
 
     def __init__(
         self,
-        world: WorldModel,
+        env: AgentEnv,
         agent: ActorCritic,
         how: Imagination,
         optimizer: torch.optim.Optimizer,
-        starts: Starts,
         anchor: ActorCritic | None = None,
     ) -> None:
         self.agent, self.how, self.optimizer, self.anchor = agent, how, optimizer, anchor
         actor, critic = torchrl_actor(agent), torchrl_critic(agent)
-        self.env = DreamEnv(world, agent, how, starts)
+        self.env = env
         self.collector = Collector(
             self.env,
             actor,

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 import tyro
@@ -26,20 +25,23 @@ from benchmarks.page import put
 from worldsim.agents.actor_critic import DreamPolicy
 from worldsim.agents.planners import CEM, PlanningPolicy
 from worldsim.checkpoint import load
-from worldsim.core import WorldState
+from worldsim.core import WorldModel, WorldState
 from worldsim.data.dataset import Dataset, DatasetInfo, open_dataset
 from worldsim.data.pendulum import TORQUE, swing_up
-from worldsim.data.resize import area_resize, crop_frames
+from worldsim.engine import compiled
 from worldsim.fidelity.lines import write_card
 from worldsim.fidelity.provenance import provenance
 from worldsim.metrics import bootstrap, weighted_mean
+from worldsim.microbatch import MicroBatched
 from worldsim.train.agent import load_agent, read_spent
+from worldsim.train.practice import Camera
 from worldsim.world import DiffusionWorld
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SEEDS = range(5000, 5050)
 SEARCH = CEM(horizon=15, candidates=32, elites=6, rounds=2, gamma=0.98, spread=0.7)
 """One and a half seconds ahead: from hanging, a swing and what it earns."""
+GROUP = 256  # rows of one compiled step
 
 Act = Callable[["Crowd"], NDArray[np.float32]]
 """All pendulums -> their torques (B, 1)."""
@@ -50,12 +52,11 @@ class Crowd:
     """Real pendulums side by side, with what a camera saw of them last.
 
     Attributes:
-        envs: they. info: how frames are recorded. frames: chunks (B, c, H, W, 3), oldest first;
-        actions: (B, 1) into each, the first unknown. context: chunks kept.
+        cameras: they, as recorded. frames: chunks (B, c, H, W, 3), oldest first; actions: (B, 1)
+        into each, the first unknown. context: chunks kept.
     """
 
-    envs: list[gymnasium.Env[Any, Any]]
-    info: DatasetInfo
+    cameras: list[Camera]
     context: int
     frames: list[NDArray[np.uint8]] = field(default_factory=list)
     actions: list[Tensor] = field(default_factory=list)
@@ -63,37 +64,19 @@ class Crowd:
     @staticmethod
     def begin(seeds: Sequence[int], info: DatasetInfo, context: int) -> Crowd:
         """One pendulum a seed, standing still for the first chunk that is seen."""
-        envs = [gymnasium.make(info.env_id, render_mode="rgb_array") for _ in seeds]
-        crowd = Crowd(envs, info, context)
-        for env, seed in zip(envs, seeds, strict=True):
-            env.reset(seed=seed)
-        still = np.stack([crowd.look(env) for env in envs])
-        crowd.frames.append(np.stack([still] * info.chunk, 1))
-        crowd.actions.append(torch.full((len(envs), 1), torch.nan))
+        crowd = Crowd([Camera(info, [seed], max_frames=1000) for seed in seeds], context)
+        crowd.frames.append(np.stack([camera.reset() for camera in crowd.cameras]))
+        crowd.actions.append(torch.full((len(seeds), 1), torch.nan))
         return crowd
-
-    def look(self, env: gymnasium.Env[Any, Any]) -> NDArray[np.uint8]:
-        """The frame (H, W, 3) that a recording would hold."""
-        picture = env.render()
-        assert isinstance(picture, np.ndarray)
-        small = area_resize(crop_frames(picture, self.info.crop)[None], self.info.frame_shape[:2])
-        return small[0]
 
     def step(self, torques: NDArray[np.float32], *, seen: bool = True) -> NDArray[np.float64]:
         """One chunk for everybody; rewards (B,). What is not looked at need not be drawn."""
-        rewards, chunks = np.zeros(len(self.envs)), []
-        for n, (env, torque) in enumerate(zip(self.envs, torques, strict=True)):
-            frames = []
-            for _ in range(self.info.chunk):
-                _, reward, *_ = env.step(torque)
-                rewards[n] += float(reward)
-                if seen:
-                    frames.append(self.look(env))
-            chunks.append(frames)
+        pairs = zip(self.cameras, torques, strict=True)
+        chunks, rewards, *_ = zip(*(c.step(a, look=seen) for c, a in pairs), strict=True)
         if seen:
-            self.frames = [*self.frames, np.array(chunks)][-self.context :]
+            self.frames = [*self.frames, np.stack(chunks)][-self.context :]
             self.actions = [*self.actions, torch.from_numpy(torques)][-self.context :]
-        return rewards
+        return np.array(rewards)
 
     def state(self, world: DiffusionWorld) -> WorldState:
         """What the world makes of what was seen."""
@@ -110,8 +93,8 @@ def play(act: Act, info: DatasetInfo, context: int, *, sees: bool, name: str) ->
         torques = act(crowd)
         thinking += time.perf_counter() - begun
         total += crowd.step(torques, seen=sees)
-    for env in crowd.envs:
-        env.close()
+    for camera in crowd.cameras:
+        camera.close()
     values = torch.from_numpy(total).float()
     found = bootstrap(lambda w: weighted_mean(values, w), torch.arange(len(values)))
     return {"returns": total.tolist(), **found._asdict(), "decision": thinking / steps / len(SEEDS)}
@@ -120,7 +103,7 @@ def play(act: Act, info: DatasetInfo, context: int, *, sees: bool, name: str) ->
 def blind() -> Act:
     """Uniformly random torques."""
     rng = np.random.default_rng(0)
-    return lambda crowd: rng.uniform(-TORQUE, TORQUE, (len(crowd.envs), 1)).astype(np.float32)
+    return lambda crowd: rng.uniform(-TORQUE, TORQUE, (len(crowd.cameras), 1)).astype(np.float32)
 
 
 def thoughtful(world: DiffusionWorld, think: Callable[[WorldState], Tensor]) -> Act:
@@ -130,7 +113,7 @@ def thoughtful(world: DiffusionWorld, think: Callable[[WorldState], Tensor]) -> 
 
 @dataclass(frozen=True)
 class Row:
-    """A policy of the table. steps: real ones recorded; dreamt: ones that it learned from."""
+    """A policy of the table. steps: real ones recorded or practised; dreamt: ones learned from."""
 
     name: str
     act: Act
@@ -140,25 +123,34 @@ class Row:
     seconds: float = 0.0
 
 
-def rows(world: DiffusionWorld, agents: Sequence[Path], recorded: int, search: CEM) -> list[Row]:
-    """The script and chance, the agents, the planner."""
+def rows(
+    world: DiffusionWorld, agents: Sequence[Path], recorded: int, search: CEM, dream: WorldModel
+) -> list[Row]:
+    """The script and chance, the agents, and the planner, which thinks in `dream`."""
 
     def skilled(crowd: Crowd) -> NDArray[np.float32]:
-        return np.stack([swing_up(env) for env in crowd.envs])
+        return np.stack([swing_up(camera.env) for camera in crowd.cameras])
 
     made = [Row("swing-up script, reads the state", skilled, sees=False)]
     made.append(Row("random", blind(), sees=False))
-    stages = {"clone": "cloned", "dream": "learned in the dream", "clone-dream": "cloned, dreamt"}
+    stages = {
+        "clone": "cloned",
+        "dream": "learned in the dream",
+        "clone-dream": "cloned, then dream",
+        "agent": "after a turn of improve",
+        "real": "practised for real, no world",
+    }
     for stage, title in stages.items():
         for folder in agents:
             path = folder / stage / "agent"
             if path.with_suffix(".json").exists():
                 spent = read_spent(path)
                 act = thoughtful(world, DreamPolicy(world, load_agent(path, world.spec)))
-                made.append(Row(f"{title}, {folder.name}", act, steps=recorded,
+                steps = int(spent.get("real_steps", recorded))
+                made.append(Row(f"{title}, {folder.name}", act, steps=steps,
                                 dreamt=int(spent.get("dream_steps", 0)),
                                 seconds=spent["seconds"]))  # fmt: skip
-    planner = PlanningPolicy(world.with_steps(1), search, torch.Generator().manual_seed(0))
+    planner = PlanningPolicy(dream, search, torch.Generator().manual_seed(0))
     what = f"planned: iCEM, {search.horizon} steps, {search.candidates} x {search.rounds}"
     return [*made, Row(what, thoughtful(world, planner), steps=recorded)]
 
@@ -170,7 +162,7 @@ def steps_of(data: Dataset) -> int:
 
 def table(found: dict[str, Any]) -> str:
     """The report, in Markdown."""
-    head = ("policy", "return", "real steps recorded", "steps dreamt", "training, s",
+    head = ("policy", "return", "real steps", "steps dreamt", "training, s",
             "ms a decision")  # fmt: skip
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name, row in found.items():
@@ -188,6 +180,7 @@ def main(
     search: CEM = SEARCH,
     out: Path = RESULTS / "pendulum.json",
     page: Path | None = None,
+    compile: bool = True,
 ) -> None:
     """Score policies on 50 real pendulums.
 
@@ -198,11 +191,14 @@ def main(
         search: the planner's numbers.
         out: the JSON file.
         page: whose table is replaced by this one, such as docs/pendulum.md.
+        compile: plan in compiled steps; making them takes a minute, once.
     """
-    dream, recorded = load(world), open_dataset(data)
+    loaded, recorded = load(world), open_dataset(data)
+    quick: Any = loaded.with_steps(1)
+    dream = MicroBatched(compiled(quick) if compile else quick, GROUP)
     found: dict[str, Any] = {}
-    for row in rows(dream, agents, steps_of(recorded), search):
-        played = play(row.act, recorded.info, dream.spec.context, sees=row.sees, name=row.name)
+    for row in rows(loaded, agents, steps_of(recorded), search, dream):
+        played = play(row.act, recorded.info, loaded.spec.context, sees=row.sees, name=row.name)
         found[row.name] = played | {
             "steps": row.steps, "dreamt": row.dreamt, "seconds": row.seconds,
         }  # fmt: skip

@@ -52,7 +52,8 @@ def test_the_command_scores_script_chance_agents_and_planner(
     page.write_text(f"above\n\n{BEGIN}\n\n{END}\nbelow")
     search = CEM(horizon=1, candidates=4, elites=2, rounds=1)
     paths = {"world": str(tmp_path / "world"), "agents": (tmp_path / "agents",)}
-    main(**paths, data=tmp_path / "data", search=search, out=tmp_path / "out.json", page=page)
+    main(**paths, data=tmp_path / "data", search=search, out=tmp_path / "out.json", page=page,
+         compile=False)  # fmt: skip
     found = json.loads((tmp_path / "out.json").read_text())["policies"]
     script, chance, learned, planned = found.values()
     assert script["value"] > -500 > -700 > chance["value"]

@@ -1,4 +1,4 @@
-"""The command line: collect, train, distill, calibrate, eval, agent, improve, demo, info, compute.
+"""The command line: collect, train, distill, calibrate, eval, agent, practise, improve, demo, ...
 
     python -m worldsim.cli collect car-racing --folder data/car-racing
     python -m worldsim.cli train vae --data data/car-racing --run runs/car-racing
@@ -7,6 +7,7 @@
     python -m worldsim.cli calibrate --world worlds/mine --data data/car-racing
     python -m worldsim.cli eval --world worlds/mine --data data/car-racing
     python -m worldsim.cli agent --world worlds/mine --data data/car-racing
+    python -m worldsim.cli practise --world worlds/mine --data data/car-racing
     python -m worldsim.cli improve --world worlds/mine --data data/car-racing --run runs/turn-1 \
         --agent runs/agents/seed-0/dream/agent
     python -m worldsim.cli demo --world worlds/mine
@@ -30,6 +31,7 @@ from tyro.extras import SubcommandApp
 
 from worldsim.account import Use
 from worldsim.account import table as account_table
+from worldsim.agents.settings import Imagination
 from worldsim.checkpoint import load, save
 from worldsim.compute import Networks
 from worldsim.core import ActionSpec, WorldError
@@ -242,6 +244,36 @@ def agent(
     dreamt = load(world).with_steps(passes)
     train_agent(compiled(dreamt) if compile else dreamt, open_dataset(data), recipe, run)
     print(f"saved {run}; score it: python -m benchmarks.transfer --world {world} --agents {run}")
+
+
+@app.command
+def practise(
+    world: str = "car-racing",
+    data: Path = Path("data/car-racing"),
+    run: Path = Path("runs/agents/seed-0"),
+    recipe: AgentRecipe = AgentRecipe(imagination=Imagination(rows=8, horizon=475)),  # noqa: B008
+    steps: int | None = None,
+    threads: int | None = None,
+) -> None:
+    """Train the same agent in the real environment alone: what it costs to have no world.
+
+    RUN/real/agent drives. It sees through the world's encoder, but no step is dreamt.
+
+    Args:
+        world: a bundled world's name or a folder.
+        data: how the environment was recorded; nothing recorded is learned from.
+        run: the agent's folder.
+        recipe: as of an agent that dreams; rows: environments, horizon: steps of an episode.
+        steps: real env steps to spend; by default as many as the data holds.
+        threads: CPU threads; all by default.
+    """
+    from worldsim.train.practice import practise as train  # TorchRL: slow to import, and an extra
+
+    _threads(threads)
+    recorded = open_dataset(data)
+    spent = steps or sum(len(recorded.load(e).actions) for e in recorded.episodes("train"))
+    train(load(world), recorded.info, recipe, run, steps=spent)
+    print(f"saved {run}/real/agent")
 
 
 @app.command

@@ -20,7 +20,7 @@ from worldsim.agents.actor_critic import (
     latents_seen,
 )
 from worldsim.agents.cloning import Recorded, cloning_loss, moments, returns_to_go
-from worldsim.agents.imagination import Learner
+from worldsim.agents.imagination import DreamEnv, Learner
 from worldsim.agents.settings import Imagination
 from worldsim.core import Prediction, WorldError, WorldModel, WorldState, row_keys
 from worldsim.models.vae import to_float
@@ -62,7 +62,8 @@ def learner(
     torch.manual_seed(0)
     agent = ActorCritic(world.spec, replace(config, spread=0.4))
     starts = lambda rows, g: world.reset(torch.randint(2**31, (rows, 2), generator=g))  # noqa: E731
-    return Learner(world, agent, how, torch.optim.Adam(agent.parameters(), lr), starts)
+    env = DreamEnv(world, agent, how, starts)
+    return Learner(env, agent, how, torch.optim.Adam(agent.parameters(), lr))
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -146,7 +147,9 @@ def test_some_rows_begin_anew_and_the_others_dream_on() -> None:
     world = bandit()
     student = learner(world, Imagination(rows=4, horizon=2))
     student.dream(generator())
-    env, before = student.env, student.env.state
+    env = student.env
+    assert isinstance(env, DreamEnv)
+    before = env.state
     assert before is not None
     asked = torch.tensor([[True], [False], [True], [False]])
     env.reset(TensorDict({"_reset": asked}, [4]))

@@ -66,6 +66,7 @@ def test_a_saved_agent_drives(tmp_path: Path) -> None:
         assert world.spec.action_space.contains(action)
 
 
-def test_a_recording_of_renderings_is_refused() -> None:
-    with pytest.raises(WorldError, match="source"):
-        FramePolicy(Counting(), replace(INFO, source="render"))
+def test_video_without_an_environment_is_refused() -> None:
+    FramePolicy(Counting(), replace(INFO, source="render"))
+    with pytest.raises(WorldError, match="environment"):
+        FramePolicy(Counting(), replace(INFO, source="recording"))

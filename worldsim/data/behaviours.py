@@ -223,5 +223,5 @@ def car_racing_mix() -> tuple[Behaviour, ...]:
         Behaviour(name="expert-ou-0.30", make=partial(noisy_expert, sigma=0.30), share=0.15),
         Behaviour(name="brownian", make=brownian, share=0.10),
         Behaviour(name="steady", make=steady, seeds=(200, 300)),
-        Behaviour(name="clumsy", make=clumsy, seeds=(300, 400)),
+        Behaviour(name="clumsy", make=clumsy, seeds=(300, 360)),
     )

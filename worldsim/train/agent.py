@@ -128,7 +128,8 @@ def dream(
     Every batch of dreams is named by (seed, number) alone, so a training that was killed goes on
     as if it had not been. Returns the averaged agent; `agent` stays as it was.
     """
-    from worldsim.agents.imagination import Learner  # TorchRL: slow to import, and an extra
+    # TorchRL: slow to import, and an extra
+    from worldsim.agents.imagination import DreamEnv, Learner
 
     home = copy.deepcopy(agent).requires_grad_(False)
     agent = copy.deepcopy(agent).requires_grad_(True)
@@ -140,7 +141,8 @@ def dream(
     settings = {"recipe": to_json(recipe), "passes": world.config.sampling.steps}
     run = Run(folder, agent, config, settings)
     adam = run.optimizer.parts[0]
-    learner = Learner(world, agent, how, adam, stuff.starts(world, recipe.best), home)
+    env = DreamEnv(world, agent, how, stuff.starts(world, recipe.best))
+    learner = Learner(env, agent, how, adam, home)
     saved = time.monotonic()
     bar = tqdm(range(run.step, config.steps), initial=run.step, total=config.steps)
     bar.set_description(folder.name)

@@ -36,7 +36,9 @@ class FramePolicy:
     """Any driver as `policy(obs) -> action`, called at every frame of the real environment.
 
     Sees the environment as the recording did: frames are cropped and resized, each decision holds
-    for a chunk, and the warm-up's frames are sat out. `forget()` before another episode.
+    for a chunk, and the warm-up's frames are sat out. `forget()` before another episode. Where
+    pictures were recorded that the environment renders, it is handed those: `policy(env.render())`,
+    or an environment in `gymnasium.wrappers.AddRenderObservation`.
 
     Args:
         driver: who decides.
@@ -44,11 +46,8 @@ class FramePolicy:
     """
 
     def __init__(self, driver: Driver, info: DatasetInfo) -> None:
-        if info.source != "observation":
-            raise WorldError(
-                f"source: expected a recording of observations, got {info.source!r}; hand what "
-                "the environment renders to a Driver yourself"
-            )
+        if info.source == "recording":
+            raise WorldError("info: expected a recorded environment, got video without one")
         self.driver, self.info = driver, info
         self.idle: Any = np.int64(0)
         if info.action.kind == "continuous":
