@@ -93,7 +93,7 @@ pendulum: setup
 	$(PY) -m worldsim.cli collect pendulum
 	$(PY) -m worldsim.cli train vae $(QUICK) --recipe.vae.fit.steps 1500
 	$(PY) -m worldsim.cli train dynamics $(QUICK) --recipe.forced.fit.steps 2500 --recipe.teacher.fit.steps 2000
-	$(PY) -m worldsim.cli distill $(QUICK) --recipe.distill.fit.steps 800 \
+	$(PY) -m worldsim.cli distill $(QUICK) --recipe.distill.fit.steps 1500 \
 	  --time-limit 100 --out worlds/pendulum --overwrite
 	$(PY) -m worldsim.cli calibrate --data data/pendulum --world worlds/pendulum
 	$(PY) -m worldsim.cli eval --data data/pendulum --run runs/pendulum --world worlds/pendulum

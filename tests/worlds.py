@@ -66,9 +66,9 @@ def make_tiny(device: torch.device | str = "cpu") -> DiffusionWorld:
     return tiny_world().to(device)
 
 
-def with_doubts(world: DiffusionWorld, seed: int = 0) -> DiffusionWorld:
+def with_doubts(world: DiffusionWorld, seed: int = 0, bank: int = 64) -> DiffusionWorld:
     """The world with a judge of random weights, so that every sign counts."""
-    trust, g = Trust(world.spec), torch.Generator().manual_seed(seed)
+    trust, g = Trust(world.spec, bank), torch.Generator().manual_seed(seed)
     for name, buffer in trust.named_buffers():
         buffer.copy_(0.3 * torch.randn(buffer.shape, generator=g))
         if name in ("scale", "high", "low"):

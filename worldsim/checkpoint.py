@@ -55,11 +55,12 @@ from .manifest import (
     read_contents,
     read_manifest,
 )
-from .trust import Trust
+from .trust import BANK, Trust
 from .weights import FLOATS, build, by_file, check_tensors, fill, header, pack
 from .world import DiffusionWorld, Starts, WorldConfig
 
 MAX_STARTS = GIB  # unpacked
+MOST_RECORDED = 2**16  # latents that trust compares with
 
 
 def load(name: str | Path, device: torch.device | str = "cpu") -> DiffusionWorld:
@@ -288,9 +289,11 @@ def upgraded(raw: Any, schema: int) -> Any:
 
 
 def _read_trust(folder: Path, entry: FileEntry, config: WorldConfig) -> Trust:
+    told = [tensor.shape[0] for tensor in entry.tensors if tensor.name == "bank" and tensor.shape]
+    bank = min(told[0], MOST_RECORDED) if told else BANK  # it has grown since the first worlds
     with torch.device("meta"):
-        check_tensors(folder / TRUST, Trust(config.spec), entry)
-    trust = Trust(config.spec)
+        check_tensors(folder / TRUST, Trust(config.spec, bank), entry)
+    trust = Trust(config.spec, bank)
     fill(folder, entry, trust)
     return trust
 

@@ -52,14 +52,14 @@ class Trust(nn.Module):
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, spec: WorldSpec) -> None:
+    def __init__(self, spec: WorldSpec, bank: int = BANK) -> None:
         super().__init__()
         self.action = spec.action
         size = torch.Size(spec.latent_shape).numel()
         parts, inputs = min(PARTS, size), FEATURES
         shapes: dict[str, tuple[int, ...]] = {
             "sampling": (3,), "bound": (), "centre": (size,), "basis": (size, parts),
-            "bank": (BANK, parts), "moves": (BANK, parts + action_width(spec.action)),
+            "bank": (bank, parts), "moves": (bank, parts + action_width(spec.action)),
             "shift": (inputs,), "scale": (inputs,), "low": (inputs,), "high": (inputs,),
             "weight": (inputs,), "bias": (),
         }  # fmt: skip

@@ -61,8 +61,9 @@ def scenes(episodes: int, ahead: int = AHEAD) -> Clips:
         episode = record(config, (Behaviour(name="nothing", make=policy),), SEED + i)
         paid = np.flatnonzero(episode.rewards > 0)
         begin = 6 + (0 if not len(paid) else 1 + int(paid[-1]))
-        starts = np.linspace(begin, len(episode.actions) - ahead, CONTEXTS).astype(int)
-        clips = cut_clips(episode, i, [int(s) for s in starts if s >= begin], 6, ahead)
+        last = len(episode.actions) - ahead
+        starts = np.linspace(begin, last, CONTEXTS).astype(int) if begin <= last else []
+        clips = cut_clips(episode, i, [int(s) for s in starts], 6, ahead)
         if clips is not None and not episode.terminated:
             found.append(clips)
     return Clips.cat(found)
