@@ -22,7 +22,7 @@ SIGNS = ("disagreement", "unseen", "unlikely_move", "strange", "reward_entropy",
 """Signs of doubt of one step, each larger the more there is to doubt; see `Trust.signs`."""
 
 PARTS = 24  # principal components by which latents are compared
-BANK = 512  # recorded latents that a new one is compared with
+BANK = 2048  # recorded latents that a new one is compared with
 FEATURES = 2 + 3 * len(SIGNS)  # that the judge looks at: see `Trust.features`
 TINY = 1e-4
 
@@ -33,7 +33,7 @@ class Trust(nn.Module):
     Attributes:
         sampling: (3,) method, steps and temperature that it was fitted for; others are unknown.
         bound: () mean squared error of frames (scale 0..1) up to which a dream tracks reality.
-        centre (D,), basis (D, P): recorded latents and their principal components, whitened.
+        centre (D,), basis (D, P): recorded latents and their principal components, scaled.
         bank: (M, P) recorded latents; moves: (M, P + A) with the action taken there.
         shift, scale: (F,) that centre and scale features; low, high: (F,) that they are held to.
         weight (F,), bias (): the judge's, a logistic regression.

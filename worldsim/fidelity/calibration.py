@@ -26,7 +26,8 @@ from worldsim.world import DiffusionWorld
 from .clips import Clips, cut_clips, even_starts
 
 LOOK_EVERY = 3  # steps between those whose frames are compared
-BANK_EPISODES = 48  # training episodes that the bank of latents is drawn from
+BANK_EPISODES = 192  # training episodes that the bank of latents is drawn from
+LEAST_PART = 0.1  # of the largest component's spread: to what varies less, distances pay no heed
 GOLDEN = 0.6180339887498949  # its multiples spread evenly, however many there are
 FOLDS = 5  # of the episodes, each judged by a regression that has not seen it
 RIDGE = 1e-3  # on weights of features of unit spread
@@ -108,6 +109,7 @@ def fit_senses(world: DiffusionWorld, data: Dataset, seed: int = 0) -> Trust:
     _, spread, axes = torch.linalg.svd(flat - trust.centre, full_matrices=False)
     parts = trust.basis.shape[1]
     spread = (spread[:parts] / len(flat) ** 0.5).clamp(min=TINY)
+    spread = spread.maximum(LEAST_PART * spread[0])
     trust.basis.copy_(axes[:parts].T / spread)
     picked = torch.randperm(len(flat), generator=generator)[:BANK]
     picked = picked[torch.arange(BANK) % len(picked)]  # fewer are told more than once
