@@ -194,8 +194,7 @@ def main(
         compile: plan in compiled steps; making them takes a minute, once.
     """
     loaded, recorded = load(world), open_dataset(data)
-    quick: Any = loaded.with_steps(1)
-    dream = MicroBatched(compiled(quick) if compile else quick, GROUP)
+    dream = MicroBatched(compiled(loaded) if compile else loaded, GROUP)
     found: dict[str, Any] = {}
     for row in rows(loaded, agents, steps_of(recorded), search, dream):
         played = play(row.act, recorded.info, loaded.spec.context, sees=row.sees, name=row.name)

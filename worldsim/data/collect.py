@@ -45,7 +45,7 @@ def car_racing(folder: Path = Path("data/car-racing")) -> CollectConfig:
         size=(56, 64),
         chunk=2,
         warmup=50,
-        train=(0, 360),
+        train=(0, 300),
         val=(1000, 1050),
         test=(5000, 5050),
     )
