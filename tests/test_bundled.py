@@ -80,3 +80,19 @@ def test_gas_moves_the_world_and_a_standing_car_stands(world):
         after, _ = world.step(now, torch.tensor([action]).expand(8, -1))
         change[name] = float((world.decode(after).float() - before).abs().mean())
     assert change["gas"] > 2 * change["brake"]
+
+
+def test_the_quick_world_ships_too_and_is_driven_by_the_torque(root: Path):
+    """Full torque one way and the other swing the pendulum apart, and its card is the recorded one."""
+    pendulum = worldsim.load("pendulum")
+    results = json.loads((root / "benchmarks" / "results" / "fidelity-pendulum.json").read_text())
+    assert pendulum.card == results and pendulum.calibrated
+    state, frames = pendulum.reset(row_keys(range(8))), []
+    for torque in (-2.0, 2.0, 2.0):
+        now = state
+        for _ in range(8):
+            now, said = pendulum.step(now, torch.full((8, 1), torque))
+        frames.append(pendulum.decode(now)[:, -1].float())
+        assert (said.cont > 0.9).all()  # nothing ever ends there
+    left, right, again = frames
+    assert torch.equal(right, again) and (left - right).abs().mean() > 2.0
