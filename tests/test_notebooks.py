@@ -26,7 +26,10 @@ def test_every_notebook_is_tried() -> None:
 
 
 @pytest.mark.parametrize("name", SHORTER)
-def test_a_notebook_runs_and_shows_what_it_showed(name: str, tmp_path: Path) -> None:
+def test_a_notebook_runs_and_shows_what_it_showed(
+    name: str, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(root))
     book = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
     nbformat.validate(book)
     shown = pictures(book)
