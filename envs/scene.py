@@ -73,7 +73,7 @@ def keep_finite(
     """
     total = after.latent.flatten(1).sum(1, dtype=torch.float32) + said.reward + said.cont
     if total.device.type == "cpu" and isfinite(total.sum().item()):  # looking costs nothing here
-        return after, said, torch.zeros(len(total), dtype=torch.bool)
+        return after, said, torch.zeros_like(total, dtype=torch.bool)
     broken = ~total.isfinite()
     mask = broken.reshape(-1, *[1] * (after.latents.ndim - 1))
     held = replace(after, latents=torch.where(mask, before.latents, after.latents))
