@@ -83,7 +83,7 @@ def test_gas_moves_the_world_and_a_standing_car_stands(world):
 
 
 def test_the_quick_world_ships_too_and_is_driven_by_the_torque(root: Path):
-    """Full torque one way and the other swing the pendulum apart, and its card is the recorded one."""
+    """Full torque one way and the other swing the pendulum apart; its card is the recorded one."""
     pendulum = worldsim.load("pendulum")
     results = json.loads((root / "benchmarks" / "results" / "fidelity-pendulum.json").read_text())
     assert pendulum.card == results and pendulum.calibrated
