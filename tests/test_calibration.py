@@ -65,6 +65,13 @@ def test_clips_are_harmed_as_they_say(data):
         assert frames[(real == colour).all(-1)].unique(dim=0).shape[0] == 1
 
 
+def test_components_that_hardly_vary_are_not_blown_up(data):
+    trust = calibration.fit_senses(tiny_world(), data)
+    scales = trust.basis.norm(dim=0)  # one over each component's spread
+    assert scales.max() <= scales.min() / calibration.LEAST_PART * 1.01
+    assert scales.max() > 2 * scales.min()  # the others are scaled
+
+
 def test_the_judge_learns_what_can_be_learned_and_says_how_sure_it_is():
     """The odds of tracking reality hang on one sign among many: trust finds it, and the odds."""
     g = torch.Generator().manual_seed(0)
