@@ -27,7 +27,7 @@ class Filmed(Protocol):
         """The next episode's first chunk, (c, H, W, 3)."""
         ...
 
-    def step(self, action: Any) -> tuple[Frames | None, float, bool, bool]:
+    def step(self, action: Any) -> tuple[Frames, float, bool, bool]:
         """An action for one chunk: frames, reward, terminated, truncated."""
         ...
 

@@ -26,15 +26,15 @@ from worldsim.agents.actor_critic import DreamPolicy
 from worldsim.agents.planners import CEM, PlanningPolicy
 from worldsim.checkpoint import load
 from worldsim.core import WorldModel, WorldState
-from worldsim.data.dataset import Dataset, DatasetInfo, open_dataset
+from worldsim.data.dataset import Dataset, open_dataset
 from worldsim.data.pendulum import TORQUE, swing_up
+from worldsim.data.record import Camera, CollectConfig, as_recorded
 from worldsim.engine import compiled
 from worldsim.fidelity.lines import write_card
 from worldsim.fidelity.provenance import provenance
 from worldsim.metrics import bootstrap, weighted_mean
 from worldsim.microbatch import MicroBatched
 from worldsim.train.agent import load_agent, read_spent
-from worldsim.train.practice import Camera
 from worldsim.world import DiffusionWorld
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -62,20 +62,19 @@ class Crowd:
     actions: list[Tensor] = field(default_factory=list)
 
     @staticmethod
-    def begin(seeds: Sequence[int], info: DatasetInfo, context: int) -> Crowd:
+    def begin(seeds: Sequence[int], config: CollectConfig, context: int) -> Crowd:
         """One pendulum a seed, standing still for the first chunk that is seen."""
-        crowd = Crowd([Camera(info, [seed], max_frames=1000) for seed in seeds], context)
+        crowd = Crowd([Camera(config, [seed]) for seed in seeds], context)
         crowd.frames.append(np.stack([camera.reset() for camera in crowd.cameras]))
         crowd.actions.append(torch.full((len(seeds), 1), torch.nan))
         return crowd
 
-    def step(self, torques: NDArray[np.float32], *, seen: bool = True) -> NDArray[np.float64]:
-        """One chunk for everybody; rewards (B,). What is not looked at need not be drawn."""
+    def step(self, torques: NDArray[np.float32]) -> NDArray[np.float64]:
+        """One chunk for everybody; rewards (B,)."""
         pairs = zip(self.cameras, torques, strict=True)
-        chunks, rewards, *_ = zip(*(c.step(a, look=seen) for c, a in pairs), strict=True)
-        if seen:
-            self.frames = [*self.frames, np.stack(chunks)][-self.context :]
-            self.actions = [*self.actions, torch.from_numpy(torques)][-self.context :]
+        chunks, rewards, *_ = zip(*(camera.step(action) for camera, action in pairs), strict=True)
+        self.frames = [*self.frames, np.stack(chunks)][-self.context :]
+        self.actions = [*self.actions, torch.from_numpy(torques)][-self.context :]
         return np.array(rewards)
 
     def state(self, world: DiffusionWorld) -> WorldState:
@@ -84,15 +83,15 @@ class Crowd:
         return world.encode(clip, torch.stack(self.actions, 1))
 
 
-def play(act: Act, info: DatasetInfo, context: int, *, sees: bool, name: str) -> dict[str, Any]:
+def play(act: Act, config: CollectConfig, context: int, *, name: str) -> dict[str, Any]:
     """Returns of 50 episodes of 200 frames, their mean and interval, and seconds a decision."""
-    crowd, total, thinking = Crowd.begin(SEEDS, info, context), np.zeros(len(SEEDS)), 0.0
-    steps = 200 // info.chunk
+    crowd, total, thinking = Crowd.begin(SEEDS, config, context), np.zeros(len(SEEDS)), 0.0
+    steps = 200 // config.chunk
     for _ in tqdm(range(steps), desc=name):
         begun = time.perf_counter()
         torques = act(crowd)
         thinking += time.perf_counter() - begun
-        total += crowd.step(torques, seen=sees)
+        total += crowd.step(torques)
     for camera in crowd.cameras:
         camera.close()
     values = torch.from_numpy(total).float()
@@ -117,7 +116,6 @@ class Row:
 
     name: str
     act: Act
-    sees: bool = True
     steps: int = 0
     dreamt: int = 0
     seconds: float = 0.0
@@ -131,8 +129,8 @@ def rows(
     def skilled(crowd: Crowd) -> NDArray[np.float32]:
         return np.stack([swing_up(camera.env) for camera in crowd.cameras])
 
-    made = [Row("swing-up script, reads the state", skilled, sees=False)]
-    made.append(Row("random", blind(), sees=False))
+    made = [Row("swing-up script, reads the state", skilled)]
+    made.append(Row("random", blind()))
     stages = {
         "clone": "cloned",
         "dream": "learned in the dream",
@@ -197,7 +195,7 @@ def main(
     dream = MicroBatched(compiled(loaded) if compile else loaded, GROUP)
     found: dict[str, Any] = {}
     for row in rows(loaded, agents, steps_of(recorded), search, dream):
-        played = play(row.act, recorded.info, loaded.spec.context, sees=row.sees, name=row.name)
+        played = play(row.act, as_recorded(recorded), loaded.spec.context, name=row.name)
         found[row.name] = played | {
             "steps": row.steps, "dreamt": row.dreamt, "seconds": row.seconds,
         }  # fmt: skip

@@ -226,8 +226,8 @@ class WorldSimTorchRL(EnvBase):
         return self._unchecked(held | words, batch)
 
     def _unchecked(self, held: dict[str, Any], batch: Sequence[int]) -> TensorDict:
-        """A tensordict without the checks of its constructor: 20 us of a step, as in TorchRL's own
-        environments; all shapes in here are made here."""
+        """A tensordict without the checks of its constructor, some 25 us of a step; TorchRL's own
+        environments do so, too. All shapes in here are made here."""
         device = self.face.world.device
         return TensorDict._new_unsafe(held, batch_size=torch.Size(batch), device=device)
 

@@ -18,14 +18,14 @@ from worldsim.checkpoint import save
 from worldsim.core import ActionSpec
 from worldsim.data.collect import collect
 from worldsim.data.pendulum import pendulum, pendulum_mix
-from worldsim.data.record import describe, record
+from worldsim.data.record import record
 from worldsim.train.agent import save_agent
 
 
 def test_a_crowd_sees_and_earns_what_was_recorded(tmp_path: Path):
     config = replace(pendulum(tmp_path), max_frames=12)
     episodes = [record(config, pendulum_mix()[:1], seed) for seed in (5000, 5001)]
-    crowd = Crowd.begin([5000, 5001], describe(config), context=4)
+    crowd = Crowd.begin([5000, 5001], config, context=4)
     for t in range(6):
         rewards = crowd.step(np.stack([e.actions[t] for e in episodes]))
         for n, episode in enumerate(episodes):
@@ -64,7 +64,7 @@ def test_the_command_scores_script_chance_agents_and_planner(
 
 
 def test_chance_earns_little_and_the_table_says_so(tmp_path: Path):
-    found = play(blind(), describe(pendulum(tmp_path)), 4, sees=False, name="random")
+    found = play(blind(), pendulum(tmp_path), 4, name="random")
     assert len(found["returns"]) == len(SEEDS) and -1700 < found["value"] < -900
     row = found | {"steps": 0, "dreamt": 0, "seconds": 0}
     assert f"| random | {found['value']:.0f} [" in table({"random": row})

@@ -36,6 +36,7 @@ from worldsim.checkpoint import load, save
 from worldsim.compute import Networks
 from worldsim.core import ActionSpec, WorldError
 from worldsim.data.dataset import RESERVED_SEED, open_dataset
+from worldsim.data.record import as_recorded
 from worldsim.demo import run_demo
 from worldsim.devices import device_named
 from worldsim.engine import compiled
@@ -257,7 +258,8 @@ def practise(
 ) -> None:
     """Train the same agent in the real environment alone: what it costs to have no world.
 
-    RUN/real/agent drives. It sees through the world's encoder, but no step is dreamt.
+    RUN/real/agent drives. It sees through the world's encoder, but no step is dreamt. Killed, it
+    begins anew.
 
     Args:
         world: a bundled world's name or a folder.
@@ -272,7 +274,7 @@ def practise(
     _threads(threads)
     recorded = open_dataset(data)
     spent = steps or sum(len(recorded.load(e).actions) for e in recorded.episodes("train"))
-    train(load(world), recorded.info, recipe, run, steps=spent)
+    train(load(world), as_recorded(recorded), recipe, run, steps=spent)
     print(f"saved {run}/real/agent")
 
 

@@ -13,10 +13,10 @@ from worldsim.agents.real_env import RealEnv
 from worldsim.agents.settings import Imagination
 from worldsim.core import ActionSpec, WorldError
 from worldsim.data.pendulum import pendulum, pendulum_mix
-from worldsim.data.record import describe, record
+from worldsim.data.record import Camera, record
 from worldsim.models.vae import to_float
 from worldsim.train.agent import AgentRecipe, load_agent, read_spent
-from worldsim.train.practice import Camera, practise, sight
+from worldsim.train.practice import practise, sight
 from worldsim.world import DiffusionWorld
 
 SMALL = AgentConfig(width=8, hidden=16)
@@ -29,23 +29,24 @@ def world() -> DiffusionWorld:
 
 
 def test_a_camera_shows_and_pays_what_was_recorded() -> None:
-    episode, info = record(CONFIG, pendulum_mix()[:1], 5), describe(CONFIG)
-    camera = Camera(info, [5, 6], max_frames=12)
+    episode = record(CONFIG, pendulum_mix()[:1], 5)
+    camera = Camera(CONFIG, [5, 6])
     first = camera.reset()
     assert first.shape == (2, 32, 32, 3) and np.array_equal(first[0], first[1])
     for t, action in enumerate(episode.actions):
         frames, reward, terminated, truncated = camera.step(action)
-        assert frames is not None and np.array_equal(frames, episode.frames[2 * t : 2 * t + 2])
+        assert np.array_equal(frames, episode.frames[2 * t : 2 * t + 2])
         assert reward == pytest.approx(episode.rewards[t], rel=1e-5)
         assert (terminated, truncated) == (False, t == 5)
     assert not np.array_equal(camera.reset(), first)  # the next seed
-    assert camera.step(episode.actions[0], look=False)[0] is None
+    assert np.array_equal(camera.reset(), first)  # and round again
+    camera.close()
 
 
 def test_rows_see_through_the_worlds_encoder_and_begin_anew_alone() -> None:
-    loaded, info = world(), describe(CONFIG)
+    loaded = world()
     agent = ActorCritic(loaded.spec, SMALL)
-    cameras = [Camera(info, [row, row + 10], max_frames=12) for row in range(2)]
+    cameras = [Camera(CONFIG, [row, row + 10]) for row in range(2)]
     env = RealEnv(loaded.spec, agent, HOW, cameras, sight(loaded, agent))
     td = env.reset()
     episodes = [record(CONFIG, pendulum_mix()[:1], seed) for seed in (0, 1)]
@@ -65,9 +66,9 @@ def test_rows_see_through_the_worlds_encoder_and_begin_anew_alone() -> None:
 
 
 def test_practice_spends_whole_batches_and_leaves_an_agent(tmp_path: Path) -> None:
-    loaded, info = world(), describe(CONFIG)
+    loaded = world()
     recipe = AgentRecipe(agent=SMALL, imagination=HOW, lr=1e-2)
-    agent = practise(loaded, info, recipe, tmp_path, steps=20)
+    agent = practise(loaded, CONFIG, recipe, tmp_path, steps=20)
     saved = load_agent(tmp_path / "real" / "agent", loaded.spec)
     assert read_spent(tmp_path / "real" / "agent")["real_steps"] == 18
     torch.manual_seed(recipe.seed)
@@ -76,4 +77,4 @@ def test_practice_spends_whole_batches_and_leaves_an_agent(tmp_path: Path) -> No
         assert torch.equal(value, agent.state_dict()[name])
     assert any(not torch.equal(v, untrained[k]) for k, v in saved.state_dict().items())
     with pytest.raises(WorldError, match="steps: expected at least 6"):
-        practise(loaded, info, recipe, tmp_path, steps=5)
+        practise(loaded, CONFIG, recipe, tmp_path, steps=5)

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .behaviours import Behaviour, Policy, choose
-from .dataset import RESERVED_SEED, SPLITS, ActionInfo, DatasetInfo
+from .dataset import RESERVED_SEED, SPLITS, ActionInfo, Dataset, DatasetInfo
 from .episodes import Episode
 from .resize import area_resize, crop_frames
 
@@ -93,6 +94,24 @@ def _make_env(config: CollectConfig) -> gymnasium.Env[Any, Any]:
             f"env_id: expected an environment that can be made here, got {config.env_id!r} "
             f"({error}); install its package, or name it 'module:Name-v0'"
         ) from error
+
+
+def as_recorded(
+    data: Dataset, band: tuple[int, int] = (0, 0), max_frames: int = 1000
+) -> CollectConfig:
+    """The settings that a dataset was recorded with, for more training episodes of it.
+
+    Raises CollectError for video that no environment made.
+    """
+    info = data.info
+    if info.source == "recording":
+        raise CollectError("data: expected episodes of an environment, got video without one")
+    none = {split: (first, first) for split, (first, _) in SPLITS.items()}
+    return CollectConfig(
+        env_id=info.env_id, env_kwargs=info.env_kwargs, folder=data.folder, source=info.source,
+        crop=info.crop, size=info.frame_shape[:2], chunk=info.chunk, warmup=info.warmup,
+        max_frames=max_frames, workers=1, **(none | {"train": band}),
+    )  # fmt: skip
 
 
 def describe(config: CollectConfig) -> DatasetInfo:
@@ -235,3 +254,33 @@ def _to_space(space: gymnasium.Space[Any], action: Any) -> Any:
     if not np.isfinite(values).all():
         raise CollectError(f"action: expected finite numbers, got {action!r}")
     return np.clip(values, space.low, space.high).astype(np.float32)
+
+
+class Camera:
+    """One environment, seen and stepped chunk by chunk as a recording of it is.
+
+    Args:
+        config: how it is recorded; its `max_frames` truncates an episode.
+        seeds: of its episodes, one after the other, and round again.
+    """
+
+    def __init__(self, config: CollectConfig, seeds: Sequence[int]) -> None:
+        self.config, self.seeds, self.played = config, cycle(seeds), 0
+        self.env = _make_env(config)
+
+    def reset(self) -> NDArray[np.uint8]:
+        """The next episode's first chunk, standing still, (c, H, W, 3) uint8."""
+        obs, _ = self.env.reset(seed=next(self.seeds))
+        self.played = 0
+        return _still(self.env, self.config, _warm_up(self.env, self.config, obs))
+
+    def step(self, action: Any) -> tuple[NDArray[np.uint8], float, bool, bool]:
+        """An action for one chunk: its frames (c, H, W, 3), reward, terminated, truncated."""
+        _, chunk, reward, terminated, truncated = _step_chunk(self.env, self.config, action)
+        self.played += self.config.chunk
+        over = self.played + self.config.chunk > self.config.max_frames
+        return chunk, reward, terminated, truncated or over
+
+    def close(self) -> None:
+        """Let the environment go."""
+        self.env.close()

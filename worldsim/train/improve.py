@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from worldsim.checkpoint import load, save
 from worldsim.core import WorldError
 from worldsim.data.behaviours import Behaviour, Policy
-from worldsim.data.collect import CollectConfig, collect
+from worldsim.data.collect import collect
 from worldsim.data.dataset import SPLITS, Dataset, open_dataset
 from worldsim.data.latents import latent_cache
+from worldsim.data.record import as_recorded
 from worldsim.files import atomic_path
 from worldsim.world import DiffusionWorld
 
@@ -119,19 +120,6 @@ def _first_seed(data: Dataset, run: Path, episodes: int) -> int:
     with atomic_path(mark) as part:
         part.write_text(str(first))
     return first
-
-
-def as_recorded(data: Dataset, band: tuple[int, int], max_frames: int) -> CollectConfig:
-    """The settings that a dataset was recorded with, for more training episodes of it."""
-    info = data.info
-    if info.source == "recording":
-        raise WorldError("data: expected episodes of an environment, got video without one")
-    none = {split: (first, first) for split, (first, _) in SPLITS.items()}
-    return CollectConfig(
-        env_id=info.env_id, env_kwargs=info.env_kwargs, folder=data.folder, source=info.source,
-        crop=info.crop, size=info.frame_shape[:2], chunk=info.chunk, warmup=info.warmup,
-        max_frames=max_frames, workers=1, **(none | {"train": band}),
-    )  # fmt: skip
 
 
 def make_agent(world: str, agent: str, noise: float, env: Any, rng: np.random.Generator) -> Policy:
