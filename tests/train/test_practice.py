@@ -39,6 +39,7 @@ def test_a_camera_shows_and_pays_what_was_recorded() -> None:
         assert reward == pytest.approx(episode.rewards[t], rel=1e-5)
         assert (terminated, truncated) == (False, t == 5)
     assert not np.array_equal(camera.reset(), first)  # the next seed
+    assert camera.step(episode.actions[0])[2:] == (False, False)  # an episode of its own
     assert np.array_equal(camera.reset(), first)  # and round again
     camera.close()
 
