@@ -73,6 +73,25 @@ def test_the_clumsy_are_each_wrong_in_their_own_way(monkeypatch: pytest.MonkeyPa
     assert wheel.min() < 0.1 and wheel.max() > 0.7 and gas.min() < 0.15 and gas.max() > 0.5
 
 
+def test_a_stray_sees_the_road_now_and_then_only(monkeypatch: pytest.MonkeyPatch):
+    road = iter(range(10**6))  # what the road asks for: another wheel each time it is looked at
+    monkeypatch.setattr(
+        behaviours, "pursue", lambda env: np.array([next(road) * 1e-5, 0.5, 0.0], np.float32)
+    )
+    drives, looks = [], []
+    for seed in range(40):
+        first = next(road)
+        policy = behaviours.stray(None, np.random.default_rng(seed))  # type: ignore[arg-type]
+        drives.append(np.stack([policy(None) for _ in range(475)]))
+        looks.append((next(road) - first) / 475)
+    assert 0.2 < np.mean(looks) < 0.6 and max(looks) < 0.8
+    actions = np.concatenate(drives)
+    both = (actions[:, 1] > 0.2) & (actions[:, 2] > 0.1)
+    assert 0.1 < both.mean() < 0.5  # a foot on each pedal
+    again = [len(np.unique(drive[:, 0])) / len(drive) for drive in drives]
+    assert min(again) < 0.7  # the wheel is held, or turned as it was before
+
+
 def test_a_steady_foot_is_held_and_light(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(behaviours, "pursue", lambda env: np.array([0.3, 1.0, 1.0], np.float32))
     policy = behaviours.steady(None, np.random.default_rng(0))  # type: ignore[arg-type]

@@ -212,6 +212,55 @@ def clumsy(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Policy:
     return policy
 
 
+def stray(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Policy:
+    """Drives by the road for a while, then for a second or more as if it saw another road: it does
+    again what it did some time ago, holds the wheel, or lets it wander. Both pedals may be held all
+    along, and noise lies on everything at times. Good drivers' actions tell where the road is, so
+    that a world trained on them alone bends the road to whoever drives (a delusion: Ortega et al.
+    2021, 2110.10819); these tell nothing, as an agent's choices in a dream do not."""
+    done: list[Action] = []
+    sighted, left, noise = False, 0, 0.0
+    pedals: Action | None = None
+    again: list[Action] = []
+    wheel = turn = 0.0
+
+    def begin() -> None:
+        nonlocal sighted, left, noise, pedals, again, wheel, turn
+        sighted = not sighted
+        left = int(rng.integers(15, 60 if sighted else 90))
+        noise = rng.uniform(0, 0.8) if rng.random() < 0.4 else 0.0
+        most = rng.choice([0.0, 0.4, 1.0], p=[0.4, 0.4, 0.2])
+        pedals = rng.uniform(0, [1.0, most]).astype(np.float32) if rng.random() < 0.5 else None
+        if pedals is None:
+            pedals = None if sighted else np.array([rng.uniform(0, 0.6), 0], np.float32)
+        again, kind, turn = [], rng.random(), 0.0
+        if not sighted and len(done) > left and kind < 0.5:
+            first = int(rng.integers(len(done) - left))
+            again = done[first : first + left]
+        elif not sighted:  # hold the wheel straight, as it is, or anywhere; or let it wander
+            wheel = float(rng.choice([0.0, wheel, rng.uniform(-1, 1)]))
+            turn = 0.2 if kind > 0.8 else 0.0
+
+    def policy(obs: Any) -> Action:
+        nonlocal left, wheel
+        if left == 0:
+            begin()
+        left -= 1
+        if sighted or again:
+            action = again[-left - 1] if again else pursue(env)
+            wheel = float(action[0])
+        else:
+            wheel = float(np.clip(0.97 * wheel + turn * rng.standard_normal(), -1, 1))
+            action = np.array([wheel, 0, 0], np.float32)
+        if pedals is not None and not again:
+            action = np.array([wheel, *pedals], np.float32)
+        if sighted:
+            done.append(action)
+        return (action + noise * rng.standard_normal(3)).astype(np.float32)
+
+    return policy
+
+
 def car_racing_mix() -> tuple[Behaviour, ...]:
     """The mix recorded for CarRacing: skill, recoveries from every kind of slip, the field; and
     bands of tracks for light feet and for bad drivers, which came later and left the others as they
@@ -224,4 +273,5 @@ def car_racing_mix() -> tuple[Behaviour, ...]:
         Behaviour(name="brownian", make=brownian, share=0.10),
         Behaviour(name="steady", make=steady, seeds=(200, 300)),
         Behaviour(name="clumsy", make=clumsy, seeds=(300, 360)),
+        Behaviour(name="stray", make=stray, seeds=(360, 480)),
     )
