@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from worldsim.core import WorldError
 
 from .actor_critic import SEEN, ActorCritic, latents_seen, pixels_seen
-from .planners import to_normalized
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def cloning_loss(
         if net.spec.action.kind == "discrete":
             error = nn.functional.cross_entropy(loc, wanted)
         else:
-            error = nn.functional.mse_loss(loc, to_normalized(net.spec.action, wanted))
+            error = nn.functional.mse_loss(loc, net.spec.action.to_normalized(wanted))
         value = nn.functional.smooth_l1_loss(net.value(seen)[:, 0].float(), ahead[now])
         return {"action": error, "value": 0.1 * value}
 

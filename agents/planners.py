@@ -36,6 +36,10 @@ class Plan:
     value: Tensor
     elites: Tensor
 
+    def later(self) -> Plan:
+        """What is left of it a step on; its last actions are meant to go on."""
+        return Plan(_shifted(self.actions, 1), self.value, _shifted(self.elites, 2))
+
 
 class Planner(Protocol):
     """Anything that plans."""
@@ -58,26 +62,41 @@ class Planner(Protocol):
 
 @dataclass
 class PlanningPolicy:
-    """Acts on the first action of a plan, then plans again from where it got to.
+    """Acts on the first actions of a plan, then plans again from where it got to.
 
     Remembers its last plan: begin another episode with `forget()`. The dreams it plans in have
     noise of their own, so it does not foresee what the world will draw.
+
+    Attributes:
+        every: actions that are taken from a plan before the next one is made.
+        last: the plan; its first actions are the ones taken last.
+        taken: how many actions of it were taken.
     """
 
     world: WorldModel
     planner: Planner
     generator: torch.Generator | None = None
+    every: int = 1
     last: Plan | None = field(default=None, init=False)
+    taken: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise WorldError(f"every: expected at least 1, got {self.every}")
 
     def __call__(self, state: WorldState) -> Tensor:
         """Actions `(B, *action)`."""
-        fits = self.last is not None and len(self.last.actions) == len(state)
-        key = torch.randint(2**31, state.key.shape, generator=self.generator)
-        blind = replace(state, key=key.to(state.key.device))
-        previous = self.last if fits else None
-        self.last = self.planner.plan(
-            self.world, blind, previous=previous, generator=self.generator
-        )
+        previous = self.last
+        if previous is not None and len(previous.actions) != len(state):
+            previous = None
+        if previous is not None and self.taken < self.every:
+            self.last = previous.later()
+        else:
+            key = torch.randint(2**31, state.key.shape, generator=self.generator)
+            blind = replace(state, key=key.to(state.key.device))
+            how = {"previous": previous, "generator": self.generator}
+            self.last, self.taken = self.planner.plan(self.world, blind, **how), 0
+        self.taken += 1
         return self.last.actions[:, 0]
 
     def forget(self) -> None:
@@ -96,6 +115,8 @@ class Shooting:
         gamma: discount a step.
         distrust: cost of a step the world is sure it gets wrong; unknown trust costs nothing.
         value: what is still to come at the end of a plan.
+        start: the action that a first plan holds, in the world's own range, where actions are
+            continuous; the middle of the range if None.
     """
 
     horizon: int = 12
@@ -104,6 +125,7 @@ class Shooting:
     gamma: float = 1.0
     distrust: float = 0.0
     value: Value | None = None
+    start: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("horizon", "candidates", "rounds"):
@@ -119,6 +141,15 @@ class Shooting:
         """`(B, N)` of plans in the world's own range."""
         how = {"gamma": self.gamma, "distrust": self.distrust, "value": self.value}
         return plan_returns(world, state, plans, **how)
+
+    def begin(self, spec: ActionSpec, state: WorldState) -> Tensor:
+        """The mean of a first plan, `(B, T, *action)` from -1 to 1."""
+        mean = torch.zeros(len(state), self.horizon, *spec.shape, device=state.key.device)
+        if self.start is None:
+            return mean
+        if len(self.start) != len(spec.low):
+            raise WorldError(f"start: expected {len(spec.low)} numbers, got {self.start}")
+        return mean + spec.to_normalized(torch.tensor(self.start, device=mean.device))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,10 +211,10 @@ class CEM(Shooting):
         self, spec: ActionSpec, state: WorldState, previous: Plan | None
     ) -> tuple[Tensor, Tensor]:
         if previous is None:
-            mean = torch.zeros(len(state), self.horizon, *spec.shape, device=state.key.device)
+            mean = self.begin(spec, state)
             return mean, mean[:, None][:, :0]
-        kept = _shifted(to_normalized(spec, previous.elites), 2)
-        mean = _shifted(to_normalized(spec, previous.actions), 1)
+        kept = _shifted(spec.to_normalized(previous.elites), 2)
+        mean = _shifted(spec.to_normalized(previous.actions), 1)
         return mean, kept[:, : round(self.kept * self.elites)]
 
 
@@ -215,9 +246,9 @@ class MPPI(Shooting):
     ) -> Plan:
         """See `Planner.plan`; `value` is the weighted mean of the candidates' returns."""
         spec = _continuous(world)
-        mean = torch.zeros(len(state), self.horizon, *spec.shape, device=state.key.device)
+        mean = self.begin(spec, state)
         if previous is not None:
-            mean = _shifted(to_normalized(spec, previous.actions), 1)
+            mean = _shifted(spec.to_normalized(previous.actions), 1)
         value = mean.new_zeros(len(state))
         for _ in range(self.rounds):
             shape = (len(state), self.candidates, *mean.shape[1:])
@@ -299,12 +330,6 @@ def coloured_noise(
     size = size / ((twice * size**2).sum() / steps).sqrt()
     wave = torch.fft.rfft(white, dim=-2) * size[:, None]
     return torch.fft.irfft(wave, n=steps, dim=-2)
-
-
-def to_normalized(spec: ActionSpec, actions: Tensor) -> Tensor:
-    """The inverse of `ActionSpec.from_normalized`."""
-    low, high = (torch.tensor(x, device=actions.device) for x in (spec.low, spec.high))
-    return 2 * (actions - low) / (high - low) - 1
 
 
 def _shifted(plans: Tensor, time: int) -> Tensor:

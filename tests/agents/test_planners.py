@@ -1,6 +1,7 @@
 """Planners on PointWorld, whose best plan is known in closed form."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from worldsim.agents.planners import (
     CEM,
     MPPI,
     CategoricalCEM,
+    Plan,
     Planner,
     PlanningPolicy,
     coloured_noise,
@@ -70,6 +72,47 @@ def test_a_warm_start_helps() -> None:
     warm = poor.plan(world, following, previous=first, generator=generator(1))
     cold = poor.plan(world, following, generator=generator(1))
     assert warm.value.mean() > cold.value.mean() + 0.01
+
+
+def test_a_plan_is_carried_on_for_some_steps_and_then_made_anew() -> None:
+    world = PointWorld(thrust=0.05)
+    made: list[Plan] = []
+
+    class Spy(CEM):
+        def plan(self, world: Any, state: Any, **how: Any) -> Plan:
+            made.append(super().plan(world, state, **how))
+            return made[-1]
+
+    policy = PlanningPolicy(world, Spy(horizon=5, candidates=8, elites=2), generator(), every=3)
+    state = world.reset(row_keys(range(2)))
+    taken = torch.stack([policy(state) for _ in range(6)])
+    assert len(made) == 2
+    for step, action in enumerate(taken):
+        assert torch.equal(action, made[step // 3].actions[:, step % 3])
+    policy.forget()
+    policy(state)
+    assert len(made) == 3 and len(policy(state[:1])) == 1  # other rows: a plan of their own
+    with pytest.raises(WorldError, match="every: expected at least 1"):
+        PlanningPolicy(world, Spy(), every=0)
+
+
+HELD = (0.25, -0.75)
+
+
+@pytest.mark.parametrize(
+    "planner",
+    [
+        CEM(horizon=4, candidates=4, elites=2, rounds=1, spread=1e-6, start=HELD),
+        MPPI(horizon=4, candidates=4, rounds=1, spread=1e-6, start=HELD),
+    ],
+)
+def test_a_first_plan_begins_where_it_is_told(planner: CEM | MPPI) -> None:
+    world = PointWorld(thrust=0.05)
+    state = world.reset(row_keys(range(2)))
+    found = planner.plan(world, state, generator=generator()).actions
+    torch.testing.assert_close(found, torch.tensor(HELD).expand_as(found), atol=1e-4, rtol=0)
+    with pytest.raises(WorldError, match="start: expected 2 numbers"):
+        replace(planner, start=(0.0,)).plan(world, state)
 
 
 def test_plans_do_not_foresee_the_worlds_noise() -> None:
