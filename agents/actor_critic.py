@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from worldsim.core import ActionSpec, WorldError, WorldModel, WorldSpec, WorldState
 
 SEEN = 2  # chunks an agent looks at
+START_MOST = 0.9  # of -1 to 1: nearer the ends an untrained actor would hardly move
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +34,15 @@ class AgentConfig:
         width: channels of the convolutions.
         hidden: units of the last layer.
         spread: standard deviation of actions (of -1 to 1) at first.
+        start: the action that an untrained agent takes, in the world's own range, where actions are
+            continuous; the middle of the range if None, which is a foot on every pedal of a car.
     """
 
     sees: Literal["latents", "pixels"] = "latents"
     width: int = 64
     hidden: int = 256
     spread: float = 0.2
+    start: tuple[float, ...] | None = None
 
 
 def seen_shape(spec: WorldSpec, config: AgentConfig) -> tuple[int, ...]:
@@ -88,7 +92,8 @@ class ActorCritic(nn.Module):
         last = self.actor[-1]
         assert isinstance(last, nn.Linear)
         nn.init.orthogonal_(last.weight, 0.01)
-        nn.init.zeros_(last.bias)
+        with torch.no_grad():
+            last.bias.copy_(_first_bias(spec.action, config.start))
         self.log_spread = nn.Parameter(torch.full((outputs,), log(config.spread)))
 
     def loc(self, seen: Tensor) -> Tensor:
@@ -115,6 +120,17 @@ class ActorCritic(nn.Module):
     def act(self, seen: Tensor) -> Tensor:
         """The best action, in the world's own range, `(B, *action)`."""
         return to_world(self.spec.action, self.loc(seen))
+
+
+def _first_bias(spec: ActionSpec, start: tuple[float, ...] | None) -> Tensor:
+    """What the actor's last layer says before it has learnt anything."""
+    outputs = spec.n or len(spec.low)
+    if start is None:
+        return torch.zeros(outputs)
+    if spec.kind == "discrete" or len(start) != outputs:
+        raise WorldError(f"start: expected {outputs} numbers of a continuous action, got {start}")
+    # tanh has to reach it, and to leave room for learning
+    return spec.to_normalized(torch.tensor(start)).clamp(-START_MOST, START_MOST).atanh()
 
 
 def to_world(spec: ActionSpec, loc: Tensor) -> Tensor:

@@ -18,7 +18,9 @@ from worldsim.agents.planners import CEM, PlanningPolicy
 from worldsim.core import WorldState
 from worldsim.data.behaviours import pursue
 from worldsim.data.dataset import DatasetInfo
+from worldsim.engine import compiled
 from worldsim.fidelity.car_racing import steer_by_sight
+from worldsim.microbatch import MicroBatched
 from worldsim.train.agent import load_agent
 from worldsim.train.driver import Driver, FramePolicy, agent_driver
 from worldsim.world import DiffusionWorld
@@ -27,8 +29,10 @@ Think = Callable[[WorldState], Tensor]
 """A policy in the dream: state -> actions (B, 3)."""
 
 BLIND = ("expert", "random", "straight")
-SEARCH = CEM(horizon=12, candidates=32, elites=6, rounds=1, gamma=0.98)
-"""Half a second ahead, some 420 dreamt steps a decision."""
+SEARCH = CEM(horizon=24, candidates=28, elites=6, rounds=1, gamma=0.98, start=(0.0, 0.3, 0.0))
+"""A second ahead, some 750 dreamt steps a plan; it begins on a light gas."""
+EVERY, PASSES = 4, 2
+"""Actions taken of each plan, and passes of the dreams that it is made in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +112,9 @@ def blind(script: str, rng: np.random.Generator, rows: int) -> NDArray[Any]:
 
 
 def planner(world: DiffusionWorld) -> PlanningPolicy:
-    """iCEM in one-pass dreams."""
-    return PlanningPolicy(world.with_steps(1), SEARCH, torch.Generator().manual_seed(0))
+    """iCEM in compiled dreams, as many at once as a plan has candidates."""
+    dream = MicroBatched(compiled(world.with_steps(PASSES)), SEARCH.candidates + 4)
+    return PlanningPolicy(dream, SEARCH, torch.Generator().manual_seed(0), every=EVERY)
 
 
 def driver_of(who: Contestant, world: DiffusionWorld, env: Any, seed: int) -> Driver:

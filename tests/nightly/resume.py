@@ -72,8 +72,8 @@ def train(stage: Stage, run: Path, child: Child) -> None:
         child.tell(step)
         return generator(seed, step)
 
-    def draw(self: Windows, count: int, length: int, g: Any) -> Tensor:
-        rows = sample(self, count, length, g)
+    def draw(self: Windows, count: int, length: int, g: Any, *which: Any) -> Tensor:
+        rows = sample(self, count, length, g, *which)
         with open(run / "batches.jsonl", "a") as file:
             file.write(json.dumps([now, rows[:, 0].tolist()]) + "\n")
         return rows

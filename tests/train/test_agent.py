@@ -9,14 +9,22 @@ import torch
 
 from tests.worlds import tiny_world
 from worldsim.agents import imagination
-from worldsim.agents.actor_critic import ActorCritic, AgentConfig
+from worldsim.agents.actor_critic import ActorCritic, AgentConfig, seen_shape
 from worldsim.agents.cloning import Recorded
 from worldsim.agents.settings import Imagination
 from worldsim.core import WorldError
 from worldsim.data.clips import Windows
 from worldsim.data.latents import LatentRecording
 from worldsim.train import agent as training
-from worldsim.train.agent import AgentRecipe, Material, dream, logged_seconds, read_spent
+from worldsim.train.agent import (
+    AgentRecipe,
+    Material,
+    dream,
+    load_agent,
+    logged_seconds,
+    read_spent,
+    save_agent,
+)
 from worldsim.train.loop import CheckpointError, FitConfig
 
 RECIPE = AgentRecipe(
@@ -95,6 +103,17 @@ def test_dreams_begin_in_the_best_episodes_after_a_whole_context() -> None:
         first = int(at)
         assert torch.equal(state.latents[row], best[first : first + 3])
         assert torch.equal(state.actions[row], stuff.latents.actions[30 + first :][:3])
+
+
+def test_an_untrained_agent_begins_where_it_is_told(tmp_path: Path) -> None:
+    spec = tiny_world().spec
+    config = replace(RECIPE.agent, start=(0.0, 0.3, 0.0))
+    save_agent(ActorCritic(spec, config), tmp_path / "agent")
+    agent = load_agent(tmp_path / "agent", spec)
+    acted = agent.act(torch.randn(5, *seen_shape(spec, config)))
+    torch.testing.assert_close(acted, torch.tensor([0.0, 0.3, 0.05]).expand(5, 3), atol=0.1, rtol=0)
+    with pytest.raises(WorldError, match="start: expected 3 numbers"):
+        ActorCritic(spec, replace(config, start=(0.0,)))
 
 
 def test_there_is_nothing_to_stay_near_without_a_clone() -> None:

@@ -7,6 +7,8 @@ import torch
 
 from tests.worlds import CAR, tiny_dynamics, tiny_world
 from worldsim.core import WorldError, row_keys
+from worldsim.data.clips import Windows
+from worldsim.data.latents import LatentRecording
 from worldsim.diffusion.denoiser import Clip
 from worldsim.models.dit import DiTOutput
 from worldsim.train.context import (
@@ -19,7 +21,7 @@ from worldsim.train.context import (
     resample_context,
 )
 from worldsim.train.distill import Distillation
-from worldsim.train.dynamics import DynamicsTraining
+from worldsim.train.dynamics import DynamicsTraining, draw_batch
 from worldsim.train.loop import FitConfig
 
 ROWS, T, WINDOW = 4, 7, 3
@@ -44,6 +46,22 @@ def test_a_share_of_the_clips_gets_context_of_the_networks_own():
     changed = (shown.context[:2, 1:] != true.context[:2, 1:]).flatten(2).any(-1)
     assert changed.all()
     assert torch.equal(shown.latents, true.latents)  # the truth that is asked for stays
+
+
+def test_what_will_be_dreamt_is_of_blind_drivers():
+    """The last clips, as those are dreamt; the first come from everybody."""
+    lengths = (30, 40, 30)
+    episode = torch.arange(3.0).repeat_interleave(torch.tensor(lengths))
+    zero = torch.zeros(100)
+    latents = episode[:, None, None, None].expand(100, 7, 8, 4)
+    data = LatentRecording(latents, torch.zeros(100, 3), zero, zero, Windows(lengths))
+    how = Distillation(fit=FitConfig(steps=1, batch=40), targets=6, dreamt=0.5, blind=(1, 2))
+    came = draw_batch(data, how, CAR, generator()).latents[:, 0, 0, 0, 0]
+    assert (came[20:] == 1).all() and len(came[:20].unique()) == 3
+    everybody = draw_batch(data, replace(how, blind=None), CAR, generator()).latents[:, 0, 0, 0, 0]
+    assert torch.equal(everybody[:20], came[:20]) and len(everybody[20:].unique()) == 3
+    with pytest.raises(ValueError, match=r"of episodes \(3, 9\) in 3"):
+        draw_batch(data, replace(how, blind=(3, 9)), CAR, generator())
 
 
 def test_resampled_context_is_what_the_network_says_there():

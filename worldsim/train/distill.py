@@ -37,6 +37,8 @@ class Distillation:
         context_noise: largest noise level put on the context.
         resample: share of clips whose context the averaged student draws anew itself.
         dreamt: share of clips whose context it dreams from the clip's start on.
+        blind: [first, stop) of the episodes that these clips are of, whose actions tell nothing of
+            what is still unseen; all if None.
         damage: share of clips whose context is damaged.
         drop_action: share of actions hidden.
         heads: weight of the reward and continuation losses.
@@ -51,6 +53,7 @@ class Distillation:
     context_noise: float = 0.3
     resample: float = 0.5
     dreamt: float = 0.0
+    blind: tuple[int, int] | None = None
     damage: float = 0.4
     drop_action: float = 0.05
     heads: float = 0.1
@@ -75,8 +78,7 @@ def train_student(
 
     def losses(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
         assert isinstance(net, Dynamics) and isinstance(ema, Dynamics)
-        size = training.fit.batch
-        batch = draw_batch(data, size, training.targets + 1, action, training.drop_action, g)
+        batch = draw_batch(data, training, action, g)
         clip = dreamlike(network(ema), batch, training, model.dit.config.patch, window, g)
         clean = batch.latents[:, 1:]
         level = student_levels(tuple(clean.shape[:2]), training.pure, g)

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,8 @@ class DynamicsTraining:
         context_noise: largest noise level put on the context.
         resample: share of clips whose context the averaged network draws anew itself.
         dreamt: share of clips whose context the averaged network dreams from its start on.
+        blind: [first, stop) of the episodes that these clips are of, whose actions tell nothing of
+            what is still unseen; all if None.
         damage: share of clips whose context is damaged.
         drop_action: share of actions hidden, so that unlabelled video works too.
         heads: weight of the reward and continuation losses.
@@ -49,6 +51,7 @@ class DynamicsTraining:
     context_noise: float = 0.3
     resample: float = 0.0
     dreamt: float = 0.0
+    blind: tuple[int, int] | None = None
     damage: float = 0.0
     drop_action: float = 0.05
     heads: float = 0.1
@@ -58,12 +61,32 @@ class DynamicsTraining:
         check_dreamt(self.dreamt, self.targets)
 
 
-def draw_batch(
-    data: LatentRecording, count: int, chunks: int, action: ActionSpec, drop: float,
-    g: torch.Generator,
-) -> Batch:  # fmt: skip
-    """Random clips; a share `drop` of the actions is replaced by "no action known"."""
+class Drawn(Protocol):
+    """Which clips are drawn, the fields of a training's settings."""
+
+    @property
+    def fit(self) -> FitConfig: ...  # noqa: D102
+    @property
+    def targets(self) -> int: ...  # noqa: D102
+    @property
+    def drop_action(self) -> float: ...  # noqa: D102
+    @property
+    def dreamt(self) -> float: ...  # noqa: D102
+    @property
+    def blind(self) -> tuple[int, int] | None: ...  # noqa: D102
+
+
+def draw_batch(data: LatentRecording, how: Drawn, action: ActionSpec, g: torch.Generator) -> Batch:
+    """Random clips; a share `drop_action` of the actions is replaced by "no action known".
+
+    Those whose context will be dreamt, the last ones, are of blind episodes. A dream has another
+    road than the recording, and the recording's answer is asked for; where the driver followed the
+    recorded road, his actions give it away, and the network learns to bend roads to whoever drives.
+    """
+    count, chunks, drop = how.fit.batch, how.targets + 1, how.drop_action
     rows = data.windows.sample(count, chunks, g)
+    if how.blind and (some := round(how.dreamt * count)):
+        rows[-some:] = data.windows.sample(some, chunks, g, how.blind)
     actions = data.actions[rows]
     hide = torch.rand(rows.shape, generator=g) < drop
     hide = hide.reshape(*hide.shape, *[1] * (actions.ndim - 2))
@@ -86,7 +109,7 @@ def train_dynamics(
     def losses(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
         assert isinstance(net, Dynamics) and isinstance(ema, Dynamics)
         size = training.fit.batch
-        batch = draw_batch(data, size, training.targets + 1, action, training.drop_action, g)
+        batch = draw_batch(data, training, action, g)
         clip = dreamlike(network(ema), batch, training, model.dit.config.patch, window, g)
         level = draw_levels((size, training.targets), g)
         clean = batch.latents[:, 1:]
