@@ -35,6 +35,7 @@ def main(
     put: bool = False,
     twins: Path | None = None,
     foreign: Path | None = None,
+    policies: Path | None = None,
     device: str = "cpu",
     threads: int | None = None,
 ) -> None:
@@ -50,6 +51,7 @@ def main(
         put: also put the card into the world's folder.
         twins: what `python -m benchmarks.twins` wrote: the noise floor.
         foreign: what `python -m benchmarks.foreign` wrote: reality under recorded actions.
+        policies: what `python -m benchmarks.transfer` wrote: their returns, dreamt and real.
         device: where to compute.
         threads: CPU threads; all by default.
     """
@@ -58,10 +60,11 @@ def main(
     if run is None and teacher and (Path(teacher) / "teacher").is_dir():
         run = Path(teacher)
     record_tests(world, data)
-    measured = [None if path is None else json.loads(path.read_text()) for path in (twins, foreign)]
+    others = (twins, foreign, policies)
+    measured = [None if path is None else json.loads(path.read_text()) for path in others]
     card = evaluate(
         world, data, teacher=teacher, run=run, quick=quick, device=device,
-        twins=measured[0], foreign=measured[1],
+        twins=measured[0], foreign=measured[1], policies=measured[2],
     )  # fmt: skip
     name = f"fidelity-{card['world']}{'-quick' if quick else ''}.json"
     path = out or RESULTS / name

@@ -210,8 +210,8 @@ def summary(rows: list[Contestant], lines: list[dict[str, Any]], recorded: int) 
     result: dict[str, Any] = {"policies": found, "ranked": len(both)}
     if len(both) >= 2:
         dream, real = ([r[k]["value"] for r in both] for k in ("dream", "real"))
-        ones = torch.ones(1, len(both))
-        result["pearson"] = pearson(torch.tensor(dream), torch.tensor(real), ones).item()
+        x, y = torch.tensor(dream), torch.tensor(real)
+        result["pearson"] = bootstrap(lambda w: pearson(x, y, w), torch.arange(len(x)))._asdict()
         result["mmrv"] = mmrv(dream, real)
     return result
 
@@ -236,9 +236,11 @@ def table(found: dict[str, Any]) -> str:
                  "" if took is None else f"{took:.1f}")  # fmt: skip
         lines.append("| " + " | ".join(str(c) for c in cells) + " |")
     if "pearson" in found:
+        agree = found["pearson"]
         lines.append(
             f"\nDream against reality over {found['ranked']} policies: Pearson "
-            f"{found['pearson']:.3f}, MMRV {found['mmrv']:.1f}."
+            f"{agree['value']:.3f} [{agree['low']:.2f}, {agree['high']:.2f}] "
+            f"(95%, policies drawn again), MMRV {found['mmrv']:.1f}."
         )
     return "\n".join(lines)
 

@@ -169,6 +169,23 @@ def test_a_card_is_whole_and_repeats_itself(data: Dataset):
     assert "VAE: test frames" in text and "teacher (2 steps) minus 2-step student" in text
 
 
+def test_a_card_is_renewed_in_trust_and_ranking_alone(data: Dataset):
+    world = tiny_world().with_sampling(Sampling())
+    first = evaluate(world, data, plan=PLAN)
+    spoilt = json.loads(json.dumps(first))
+    spoilt["figures"]["safe_horizon"] = {"steps": 99}
+    pearson = {"value": 0.5, "low": 0.1, "high": 0.7}
+    ranking = {"ranked": 9, "pearson": pearson, "mmrv": 12.0, "policies": {}}
+    renewed = card.renew_trust(spoilt, world, data, policies=ranking)
+    assert renewed["figures"].pop("policies") == {"ranked": 9, "pearson": pearson, "mmrv": 12.0}
+    first["figures"].pop("policies")
+    assert renewed["figures"] == first["figures"]
+    [line] = [x for x in renewed["lines"] if x["figure"].startswith("policies' returns")]
+    assert (
+        line["passed"] is False and line["interval"] == [0.1, 0.7] and "9 policies" in line["note"]
+    )
+
+
 def test_figures_do_not_depend_on_the_batch(data: Dataset):
     world = tiny_world().with_sampling(Sampling())
     small, large = (evaluate(world, data, plan=replace(PLAN, rows=n)) for n in (1, 6))

@@ -181,6 +181,7 @@ def evaluate_world(
     quick: bool = False,
     twins: Path | None = None,
     foreign: Path | None = None,
+    policies: Path | None = None,
     only_trust: bool = False,
     device: str = "cpu",
     threads: int | None = None,
@@ -194,24 +195,27 @@ def evaluate_world(
         quick: a tenth of the work, printed only.
         twins: what `python -m benchmarks.twins` wrote: the noise floor.
         foreign: what `python -m benchmarks.foreign` wrote: reality under recorded actions.
-        only_trust: renew only what the world's card says of safe horizon and trust.
+        policies: what `python -m benchmarks.transfer` wrote: their returns, dreamt and real.
+        only_trust: renew only what the world's card says of safe horizon, trust and, where they are
+            given, twins and policies.
         device: where to compute.
         threads: CPU threads; all by default.
     """
     _threads(threads)
     teacher = None if run is None else str(run)
-    floor, off_road = (
-        None if path is None else json.loads(path.read_text()) for path in (twins, foreign)
+    floor, off_road, ranked = (
+        None if path is None else json.loads(path.read_text())
+        for path in (twins, foreign, policies)
     )
     if only_trust:
         loaded = load(world, device)
         if loaded.card is None:
             raise WorldError(f"{world}: expected a card to renew; measure all of it first")
-        card = renew_trust(loaded.card, loaded, data, twins=floor)
+        card = renew_trust(loaded.card, loaded, data, twins=floor, policies=ranked)
     else:
         card = evaluate(
             world, data, teacher=teacher, run=run, quick=quick, device=device,
-            twins=floor, foreign=off_road,
+            twins=floor, foreign=off_road, policies=ranked,
         )  # fmt: skip
     print(table(card["lines"]))
     if not quick:

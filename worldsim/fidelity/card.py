@@ -101,9 +101,9 @@ def evaluate(
     training. run: the training run, for its wall time. plan: how much to measure; quick: a tenth of
     it. command: what to quote in the card; the present command line by default. twins: what
     `python -m benchmarks.twins` wrote, the noise floor. foreign: what `python -m
-    benchmarks.foreign` wrote, reality under recorded actions, for long dreams. policies: what a
-    ranking of policies gave, with a "pearson" of value, low and high. Deterministic on one machine
-    and thread count. Raises WorldError where data or teacher do not fit the world.
+    benchmarks.foreign` wrote, reality under recorded actions, for long dreams. policies: what
+    `python -m benchmarks.transfer` wrote: how dream and reality rank them. Deterministic on one
+    machine and thread count. Raises WorldError where data or teacher do not fit the world.
     """
     plan = plan or (QUICK if quick else Plan())
     world = world if isinstance(world, DiffusionWorld) else _load_uncarded(world, device)
@@ -121,7 +121,7 @@ def evaluate(
             long_dreams.dream_long(world, actions, advance), found.real, foreign
         )
     figures["horizon"]["twins"] = None if twins is None else twins["psnr"]["twins"]
-    figures["policies"] = policies
+    figures["policies"] = _ranking(policies)
     card = {
         "format": "worldsim-card",
         "version": 1,
@@ -144,12 +144,13 @@ def renew_trust(
     *,
     command: str | None = None,
     twins: dict[str, Any] | None = None,
+    policies: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A card with safe horizon and trust measured anew, and all else as it was.
 
     For a world that was calibrated after it was measured: neither its weights nor its dreams are
-    others. Where the new part is from stands beside the card's own provenance. twins: as for
-    `evaluate`.
+    others. Where the new part is from stands beside the card's own provenance. twins, policies: as
+    for `evaluate`; None keeps what the card says of them.
     """
     data = data if isinstance(data, Dataset) else open_dataset(data)
     plan, found, clock = Plan(**card["plan"]), [], dict[str, float]()
@@ -168,8 +169,14 @@ def renew_trust(
     }  # fmt: skip
     if twins is not None:
         figures["horizon"] = figures["horizon"] | {"twins": twins["psnr"]["twins"]}
+    if policies is not None:
+        figures["policies"] = _ranking(policies)
     new = {"figures": figures, "lines": judge(figures), "trust_provenance": provenance(command)}
     return finite(card | new)
+
+
+def _ranking(policies: dict[str, Any] | None) -> dict[str, Any] | None:
+    return policies and {key: policies[key] for key in ("ranked", "pearson", "mmrv")}
 
 
 def _load_uncarded(name: Path | str, device: torch.device | str) -> DiffusionWorld:

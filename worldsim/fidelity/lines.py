@@ -113,7 +113,8 @@ def _policies(figures: dict[str, Any]) -> Iterator[Line]:
     if found is None:
         yield _line(name, None, 0.78, note="not measured: python -m benchmarks.transfer")
     else:
-        yield _with_interval(name, found["pearson"], 0.78)
+        note = f"{found['ranked']} policies, mean maximum rank violation {found['mmrv']:.0f}"
+        yield _with_interval(name, found["pearson"], 0.78, note=note)
 
 
 def _long(found: dict[str, Any]) -> Iterator[Line]:
