@@ -117,6 +117,8 @@ class Shooting:
         value: what is still to come at the end of a plan.
         start: the action that a first plan holds, in the world's own range, where actions are
             continuous; the middle of the range if None.
+        home: how far every plan's beginning is drawn back to it, 0 to 1. A search that looks a
+            second ahead finds full gas best at every step, until the bend.
     """
 
     horizon: int = 12
@@ -126,6 +128,7 @@ class Shooting:
     distrust: float = 0.0
     value: Value | None = None
     start: tuple[float, ...] | None = None
+    home: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("horizon", "candidates", "rounds"):
@@ -136,20 +139,24 @@ class Shooting:
             raise WorldError(f"elites: expected 2 to {self.candidates}, got {elites}")
         if not 0 < self.gamma <= 1:
             raise WorldError(f"gamma: expected above 0 to 1, got {self.gamma}")
+        if not 0 <= self.home <= 1:
+            raise WorldError(f"home: expected 0 to 1, got {self.home}")
 
     def returns(self, world: WorldModel, state: WorldState, plans: Tensor) -> Tensor:
         """`(B, N)` of plans in the world's own range."""
         how = {"gamma": self.gamma, "distrust": self.distrust, "value": self.value}
         return plan_returns(world, state, plans, **how)
 
-    def begin(self, spec: ActionSpec, state: WorldState) -> Tensor:
-        """The mean of a first plan, `(B, T, *action)` from -1 to 1."""
+    def begin(self, spec: ActionSpec, state: WorldState, previous: Plan | None) -> Tensor:
+        """The mean that a plan begins from, `(B, T, *action)` from -1 to 1."""
         mean = torch.zeros(len(state), self.horizon, *spec.shape, device=state.key.device)
-        if self.start is None:
+        if self.start is not None:
+            if len(self.start) != len(spec.low):
+                raise WorldError(f"start: expected {len(spec.low)} numbers, got {self.start}")
+            mean = mean + spec.to_normalized(torch.tensor(self.start, device=mean.device))
+        if previous is None:
             return mean
-        if len(self.start) != len(spec.low):
-            raise WorldError(f"start: expected {len(spec.low)} numbers, got {self.start}")
-        return mean + spec.to_normalized(torch.tensor(self.start, device=mean.device))
+        return torch.lerp(_shifted(spec.to_normalized(previous.actions), 1), mean, self.home)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +169,7 @@ class CEM(Shooting):
 
     Attributes:
         elites: plans a round that the next one narrows on.
-        spread: standard deviation in the first round, of actions from -1 to 1.
+        spread: standard deviation in the first round, of actions from -1 to 1; of all, or of each.
         colour: 0 for white noise; about 2 where actions should change slowly.
         kept: share of the elites that goes on.
         momentum: of mean and spread from round to round.
@@ -170,7 +177,7 @@ class CEM(Shooting):
     """
 
     elites: int = 8
-    spread: float = 0.5
+    spread: float | tuple[float, ...] = 0.5
     colour: float = 2.0
     kept: float = 0.3
     momentum: float = 0.1
@@ -187,8 +194,12 @@ class CEM(Shooting):
     ) -> Plan:
         """See `Planner.plan`."""
         spec = _continuous(world)
-        mean, kept = self._start(spec, state, previous)
-        spread = torch.full_like(mean, self.spread)
+        mean = self.begin(spec, state, previous)
+        kept = mean[:, None][:, :0]
+        if previous is not None:
+            kept = _shifted(spec.to_normalized(previous.elites), 2)
+            kept = kept[:, : round(self.kept * self.elites)]
+        spread = torch.zeros_like(mean) + torch.tensor(self.spread, device=mean.device)
         best, value = mean, mean.new_full((len(state),), -torch.inf)
         elite = kept
         for turn in range(self.rounds):
@@ -206,16 +217,6 @@ class CEM(Shooting):
             spread = torch.lerp(elite.std(1), spread, self.momentum)
             kept = elite[:, : round(self.kept * self.elites)]
         return Plan(spec.from_normalized(best), value, spec.from_normalized(elite))
-
-    def _start(
-        self, spec: ActionSpec, state: WorldState, previous: Plan | None
-    ) -> tuple[Tensor, Tensor]:
-        if previous is None:
-            mean = self.begin(spec, state)
-            return mean, mean[:, None][:, :0]
-        kept = _shifted(spec.to_normalized(previous.elites), 2)
-        mean = _shifted(spec.to_normalized(previous.actions), 1)
-        return mean, kept[:, : round(self.kept * self.elites)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,9 +247,7 @@ class MPPI(Shooting):
     ) -> Plan:
         """See `Planner.plan`; `value` is the weighted mean of the candidates' returns."""
         spec = _continuous(world)
-        mean = self.begin(spec, state)
-        if previous is not None:
-            mean = _shifted(spec.to_normalized(previous.actions), 1)
+        mean = self.begin(spec, state, previous)
         value = mean.new_zeros(len(state))
         for _ in range(self.rounds):
             shape = (len(state), self.candidates, *mean.shape[1:])

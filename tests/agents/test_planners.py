@@ -111,8 +111,21 @@ def test_a_first_plan_begins_where_it_is_told(planner: CEM | MPPI) -> None:
     state = world.reset(row_keys(range(2)))
     found = planner.plan(world, state, generator=generator()).actions
     torch.testing.assert_close(found, torch.tensor(HELD).expand_as(found), atol=1e-4, rtol=0)
+    other = Plan(torch.ones(2, 4, 2), torch.zeros(2), torch.ones(2, 0, 4, 2))
+    drawn = replace(planner, home=0.25).plan(world, state, previous=other, generator=generator())
+    back = 0.75 + 0.25 * torch.tensor(HELD)
+    torch.testing.assert_close(drawn.actions, back.expand(2, 4, 2), atol=1e-4, rtol=0)
     with pytest.raises(WorldError, match="start: expected 2 numbers"):
         replace(planner, start=(0.0,)).plan(world, state)
+    with pytest.raises(WorldError, match="home: expected 0 to 1"):
+        replace(planner, home=2.0)
+
+
+def test_every_action_may_have_a_spread_of_its_own() -> None:
+    world = PointWorld(thrust=0.05)
+    planner = CEM(horizon=4, candidates=64, elites=2, rounds=1, spread=(0.3, 1e-6))
+    found = planner.plan(world, world.reset(row_keys([0])), generator=generator()).elites
+    assert found[..., 0].std() > 0.1 and found[..., 1].std() < 1e-4
 
 
 def test_plans_do_not_foresee_the_worlds_noise() -> None:
