@@ -29,8 +29,11 @@ Think = Callable[[WorldState], Tensor]
 """A policy in the dream: state -> actions (B, 3)."""
 
 BLIND = ("expert", "random", "straight")
-SEARCH = CEM(horizon=24, candidates=28, elites=6, rounds=1, gamma=0.98, start=(0.0, 0.3, 0.0))
-"""A second ahead, some 750 dreamt steps a plan; it begins on a light gas."""
+SEARCH = CEM(
+    horizon=24, candidates=28, elites=6, rounds=2, gamma=0.98,
+    start=(0.0, 0.1, 0.0), home=0.3, spread=(0.3, 0.2, 0.2),
+)  # fmt: skip
+"""A second ahead, some 1,300 dreamt steps a plan; drawn back to a light gas (docs/log.md)."""
 EVERY, PASSES = 4, 2
 """Actions taken of each plan, and passes of the dreams that it is made in."""
 

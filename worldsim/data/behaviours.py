@@ -217,7 +217,7 @@ def stray(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Policy:
     again what it did some time ago, holds the wheel, or lets it wander. Both pedals may be held all
     along, and noise lies on everything at times. Good drivers' actions tell where the road is, so
     that a world trained on them alone bends the road to whoever drives (a delusion: Ortega et al.
-    2021, 2110.10819); these tell nothing, as an agent's choices in a dream do not."""
+    2021, 2110.10819); a blind driver's tell nothing, as an agent's in a dream."""
     done: list[Action] = []
     sighted, left, noise = False, 0, 0.0
     pedals: Action | None = None
@@ -229,10 +229,7 @@ def stray(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Policy:
         sighted = not sighted
         left = int(rng.integers(15, 60 if sighted else 90))
         noise = rng.uniform(0, 0.8) if rng.random() < 0.4 else 0.0
-        most = rng.choice([0.0, 0.4, 1.0], p=[0.4, 0.4, 0.2])
-        pedals = rng.uniform(0, [1.0, most]).astype(np.float32) if rng.random() < 0.5 else None
-        if pedals is None:
-            pedals = None if sighted else np.array([rng.uniform(0, 0.6), 0], np.float32)
+        pedals = _held_pedals(rng, sighted)
         again, kind, turn = [], rng.random(), 0.0
         if not sighted and len(done) > left and kind < 0.5:
             first = int(rng.integers(len(done) - left))
@@ -259,6 +256,14 @@ def stray(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Policy:
         return (action + noise * rng.standard_normal(3)).astype(np.float32)
 
     return policy
+
+
+def _held_pedals(rng: np.random.Generator, sighted: bool) -> Action | None:
+    """Gas and brake held for a while, at times both; None leaves them to who sees the road."""
+    most = rng.choice([0.0, 0.4, 1.0], p=[0.4, 0.4, 0.2])
+    if rng.random() < 0.5:
+        return rng.uniform(0, [1.0, most]).astype(np.float32)
+    return None if sighted else np.array([rng.uniform(0, 0.6), 0], np.float32)
 
 
 def car_racing_mix() -> tuple[Behaviour, ...]:
