@@ -117,8 +117,8 @@ class Shooting:
         value: what is still to come at the end of a plan.
         start: the action that a first plan holds, in the world's own range, where actions are
             continuous; the middle of the range if None.
-        home: how far every plan's beginning is drawn back to it, 0 to 1. A search that looks a
-            second ahead finds full gas best at every step, until the bend.
+        home: how far every plan's beginning is drawn back to `start`, 0 to 1, where actions are
+            continuous. A short search finds haste best at every step, until what it did not see.
     """
 
     horizon: int = 12
@@ -199,7 +199,7 @@ class CEM(Shooting):
         if previous is not None:
             kept = _shifted(spec.to_normalized(previous.elites), 2)
             kept = kept[:, : round(self.kept * self.elites)]
-        spread = torch.zeros_like(mean) + torch.tensor(self.spread, device=mean.device)
+        spread = torch.zeros_like(mean) + self._spread(spec).to(mean.device)
         best, value = mean, mean.new_full((len(state),), -torch.inf)
         elite = kept
         for turn in range(self.rounds):
@@ -217,6 +217,11 @@ class CEM(Shooting):
             spread = torch.lerp(elite.std(1), spread, self.momentum)
             kept = elite[:, : round(self.kept * self.elites)]
         return Plan(spec.from_normalized(best), value, spec.from_normalized(elite))
+
+    def _spread(self, spec: ActionSpec) -> Tensor:
+        if isinstance(self.spread, tuple) and len(self.spread) != len(spec.low):
+            raise WorldError(f"spread: expected 1 or {len(spec.low)} numbers, got {self.spread}")
+        return torch.tensor(self.spread)
 
 
 @dataclass(frozen=True, kw_only=True)

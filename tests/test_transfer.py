@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks import transfer_drivers
 from benchmarks.transfer import (
     MARKS,
     Scope,
@@ -20,6 +22,7 @@ from benchmarks.transfer import (
 from benchmarks.transfer_drivers import Contestant, Sight, contestants, driver_of
 from tests.worlds import tiny_world
 from worldsim.agents.actor_critic import ActorCritic, AgentConfig
+from worldsim.agents.planners import CEM, Plan
 from worldsim.core import WorldError, row_keys
 from worldsim.train.agent import save_agent
 
@@ -70,7 +73,24 @@ def test_who_drives_where() -> None:
     assert scope.real(RANDOM) == [5000, 5001, 5002, 5003]
     assert scope.real(Contestant(name="noisy", script="random", noise=0.1)) == [5000, 5001]
     assert scope.real(planner) == scope.dreamt(planner) == [5000]
-    assert scope.dreamt(Contestant(name="expert", script="expert")) == []
+
+
+def test_the_planner_of_the_table_plans_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer_drivers, "compiled", lambda world: world)  # takes a minute
+    world, passes = tiny_world(), []
+
+    class Spy(CEM):
+        def plan(self, world: Any, state: Any, **how: Any) -> Plan:
+            passes.append(world.world.config.sampling.steps)
+            return super().plan(world, state, **how)
+
+    drive = transfer_drivers.planner(world)
+    drive.planner = Spy(**vars(drive.planner))
+    state = world.reset(row_keys([0]))
+    actions = torch.cat([drive(state) for _ in range(transfer_drivers.EVERY + 1)])
+    assert passes == 2 * [transfer_drivers.PASSES]
+    assert actions.shape == (transfer_drivers.EVERY + 1, 3)
+    assert actions[:, 1].max() < 0.6  # a light gas
 
 
 def test_spoilt_actions_are_in_range_and_worse_on_purpose() -> None:

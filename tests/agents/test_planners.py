@@ -126,6 +126,8 @@ def test_every_action_may_have_a_spread_of_its_own() -> None:
     planner = CEM(horizon=4, candidates=64, elites=2, rounds=1, spread=(0.3, 1e-6))
     found = planner.plan(world, world.reset(row_keys([0])), generator=generator()).elites
     assert found[..., 0].std() > 0.1 and found[..., 1].std() < 1e-4
+    with pytest.raises(WorldError, match="spread: expected 1 or 2 numbers"):
+        replace(planner, spread=(0.3, 0.3, 0.3)).plan(world, world.reset(row_keys([0])))
 
 
 def test_plans_do_not_foresee_the_worlds_noise() -> None:

@@ -60,6 +60,8 @@ def test_what_will_be_dreamt_is_of_blind_drivers():
     assert (came[20:] == 1).all() and len(came[:20].unique()) == 3
     everybody = draw_batch(data, replace(how, blind=None), CAR, generator()).latents[:, 0, 0, 0, 0]
     assert torch.equal(everybody[:20], came[:20]) and len(everybody[20:].unique()) == 3
+    with pytest.raises(WorldError, match="blind: expected None"):
+        replace(how, dreamt=0.0)
     with pytest.raises(ValueError, match=r"of episodes \(3, 9\) in 3"):
         draw_batch(data, replace(how, blind=(3, 9)), CAR, generator())
 

@@ -30,8 +30,12 @@ DREAMT_PASSES = 2
 """Passes of each chunk of a dreamt context."""
 
 
-def check_dreamt(dreamt: float, targets: int) -> None:
+def check_dreamt(dreamt: float, targets: int, blind: tuple[int, int] | None) -> None:
     """Raise WorldError for settings of a training that leave nothing to dream."""
+    if blind and not dreamt:
+        raise WorldError(
+            f"blind: expected None, as no context is dreamt, got {blind}; set dreamt, too"
+        )
     if dreamt and targets <= DREAMT_FROM:
         raise WorldError(
             f"targets: expected more than {DREAMT_FROM} where contexts are dreamt, got {targets}; "

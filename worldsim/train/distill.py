@@ -60,7 +60,7 @@ class Distillation:
     compile: bool = True
 
     def __post_init__(self) -> None:
-        check_dreamt(self.dreamt, self.targets)
+        check_dreamt(self.dreamt, self.targets, self.blind)
 
 
 def student_levels(shape: tuple[int, ...], pure: float, g: torch.Generator) -> Tensor:

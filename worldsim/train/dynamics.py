@@ -24,7 +24,7 @@ from worldsim.diffusion.denoiser import Network, chunk_error, draw_levels, predi
 from worldsim.diffusion.samplers import corrupt
 from worldsim.models.dynamics import Dynamics
 
-from .context import Batch, check_dreamt, dreamlike
+from .context import Batch, Faults, check_dreamt, dreamlike
 from .loop import FitConfig, Losses, Settings, fit
 
 
@@ -58,11 +58,11 @@ class DynamicsTraining:
     compile: bool = True
 
     def __post_init__(self) -> None:
-        check_dreamt(self.dreamt, self.targets)
+        check_dreamt(self.dreamt, self.targets, self.blind)
 
 
-class Drawn(Protocol):
-    """Which clips are drawn, the fields of a training's settings."""
+class Drawn(Faults, Protocol):
+    """Which clips are drawn, too: the fields of a training's settings."""
 
     @property
     def fit(self) -> FitConfig: ...  # noqa: D102
@@ -71,17 +71,16 @@ class Drawn(Protocol):
     @property
     def drop_action(self) -> float: ...  # noqa: D102
     @property
-    def dreamt(self) -> float: ...  # noqa: D102
-    @property
     def blind(self) -> tuple[int, int] | None: ...  # noqa: D102
 
 
 def draw_batch(data: LatentRecording, how: Drawn, action: ActionSpec, g: torch.Generator) -> Batch:
     """Random clips; a share `drop_action` of the actions is replaced by "no action known".
 
-    Those whose context will be dreamt, the last ones, are of blind episodes. A dream has another
-    road than the recording, and the recording's answer is asked for; where the driver followed the
-    recorded road, his actions give it away, and the network learns to bend roads to whoever drives.
+    Those whose context will be dreamt, the last ones, are of `blind` episodes, if any. A dream has
+    another road than the recording, and the recording's answer is asked for; where the driver
+    followed the recorded road, his actions give it away, and the network learns to bend roads to
+    whoever drives.
     """
     count, chunks, drop = how.fit.batch, how.targets + 1, how.drop_action
     rows = data.windows.sample(count, chunks, g)
