@@ -52,6 +52,8 @@ class Scope:
         plan_tracks: of those, how many the planner drives; 0 leaves it out.
         dream_tracks: of those, how many are dreamt on from.
         steps: of a dream; a real episode has 475.
+        passes: of each step of those dreams; as many as the world ships with if None. A planner has
+            its own.
         workers: processes for the real environment.
     """
 
@@ -60,6 +62,7 @@ class Scope:
     plan_tracks: int = 0
     dream_tracks: int = 16
     steps: int = 475
+    passes: int | None = None
     workers: int = 1
 
     def real(self, who: Contestant) -> list[int]:
@@ -136,7 +139,8 @@ def dream_all(
     note: Note,
 ) -> None:  # fmt: skip
     """What is still to be dreamt, all tracks of a policy at once."""
-    loaded = compiled(load(world))
+    shipped = load(world)
+    loaded = compiled(shipped.with_steps(scope.passes) if scope.passes else shipped)
     for who in rows:
         tracks = [t for t in scope.dreamt(who) if (who.name, t, "dream") not in done]
         if not tracks:

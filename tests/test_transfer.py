@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import transfer_drivers
+from benchmarks import transfer, transfer_drivers
 from benchmarks.transfer import (
     MARKS,
     Scope,
@@ -73,6 +73,24 @@ def test_who_drives_where() -> None:
     assert scope.real(RANDOM) == [5000, 5001, 5002, 5003]
     assert scope.real(Contestant(name="noisy", script="random", noise=0.1)) == [5000, 5001]
     assert scope.real(planner) == scope.dreamt(planner) == [5000]
+
+
+def test_dreams_take_as_many_passes_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, passes = tiny_world(), []
+
+    def dreamt(who: Contestant, dream: Any, starts: Any, steps: int) -> list[float]:
+        passes.append(dream.config.sampling.steps)
+        return [0.0]
+
+    for name, of_transfer in {
+        "load": lambda name: world, "compiled": lambda world: world, "dream_returns": dreamt,
+        "track_starts": lambda *_: None,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(transfer, name, of_transfer)
+    for asked in (None, 5):
+        scope = Scope(dream_tracks=1, passes=asked)
+        transfer.dream_all([RANDOM], set(), "tiny", Path(), scope, lambda *_: None)
+    assert passes == [world.config.sampling.steps, 5]
 
 
 def test_the_planner_of_the_table_plans_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
