@@ -1,5 +1,7 @@
 """Long dreams, and the eyes that look at CarRacing."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -33,6 +35,22 @@ def test_the_eyes_see_road_and_car():
     assert not car_racing.has_car(track(car=False)).any()
     assert car_racing.car_place(frame)[0].tolist() == pytest.approx([47.5, 31.5])
     assert car_racing.car_place(track(car=False)).isnan().all()
+
+
+def test_the_eyes_do_not_look_at_the_panel():
+    """Grey below the field is no road, and an action by sight is the same with it."""
+    both = torch.cat([track(), track(road=False), track(lean=0.5)])
+    panel = torch.full((3, 8, 64, 3), 104, dtype=torch.uint8)
+    whole, wheel = torch.cat([both, panel], 1), torch.zeros(3)
+    for look in (car_racing.has_road, car_racing.has_car, car_racing.car_place):
+        torch.testing.assert_close(look(whole), look(both), equal_nan=True)
+    seen = (car_racing.steer_by_sight(frames, wheel) for frames in (whole, both))
+    torch.testing.assert_close(*seen)
+    spec = tiny_world().spec
+    spec = replace(spec, action=replace(spec.action, low=(-1.0, 0.0, 0.0), high=(1.0,) * 3))
+    sizes = [(56, 64, 3), (64, 64, 3), (64, 56, 3)]
+    known = [car_racing.recognised(replace(spec, frame_shape=size)) for size in sizes]
+    assert known == [True, True, False]
 
 
 @pytest.mark.parametrize("shift", [0.25, -1.5])

@@ -68,7 +68,8 @@ def collect(
     """Record episodes of a Gymnasium environment into a folder.
 
     Args:
-        env: "car-racing" or "pendulum" for the measured recipes, or any Gymnasium id.
+        env: "car-racing", "car-racing-panel" or "pendulum" for the measured recipes, or any
+            Gymnasium id.
         folder: where to; data/NAME by default.
         policy: "module:function", a policy obs -> action; by default the environment's mix of
             behaviours if this house has one (CarRacing-v3, Pendulum-v1), else random actions.

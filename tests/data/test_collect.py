@@ -8,7 +8,14 @@ import pytest
 
 from worldsim.data import DatasetError, open_dataset, save_episode
 from worldsim.data.behaviours import Behaviour, car_racing_mix, uniform
-from worldsim.data.collect import CollectConfig, CollectError, car_racing, collect, main
+from worldsim.data.collect import (
+    CollectConfig,
+    CollectError,
+    car_racing,
+    car_racing_panel,
+    collect,
+    main,
+)
 from worldsim.data.record import record
 
 
@@ -180,6 +187,19 @@ def test_car_racing_is_recorded_as_described(tmp_path: Path):
     assert one.frames[:, -3:].mean() > 60  # the black bar with the score is gone
     car = one.frames[:, 44:52, 29:35].astype(int)
     assert (car[..., 0] - car[..., 1]).max() > 80  # red, at the bottom centre
+
+
+def test_the_panel_tells_the_speed(tmp_path: Path):
+    """Same picture above, and a white bar that grows: a car that stands has none."""
+    pytest.importorskip("Box2D")
+    expert, recipes = car_racing_mix()[:1], (car_racing_panel, car_racing)
+    whole, field = (
+        record(replace(recipe(tmp_path), max_frames=120), expert, seed=3) for recipe in recipes
+    )
+    assert whole.frames.shape == (120, 64, 64, 3)
+    np.testing.assert_array_equal(whole.frames[:, :56], field.frames)
+    bar = whole.frames[:, 56:, 8:10].astype(int).sum((1, 2, 3))
+    assert bar[-1] > 2 * bar[30] > 2 * bar[0]
 
 
 def test_the_expert_finishes_a_track_with_hairpins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

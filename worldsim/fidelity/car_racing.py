@@ -1,4 +1,6 @@
-"""What can be recognised in a CarRacing frame of 56x64: the road, its edges, and the car.
+"""What can be recognised in a CarRacing frame: the road, its edges, and the car.
+
+Frames are 56x64, or 64x64 with the panel below, at which nobody looks here.
 
 Grass is green, road is grey and kerbs are red and white, so "green minus the mean of red and blue"
 is above 100 on grass and at most 0 elsewhere. The camera follows the car: it stands at rows 44-51,
@@ -13,7 +15,8 @@ from torch import Tensor
 from worldsim.core import WorldSpec
 from worldsim.metrics import Crossings, crossings
 
-FRAME = (56, 64, 3)
+FRAMES = ((56, 64, 3), (64, 64, 3))
+FIELD = slice(0, 56)  # rows above the panel
 HALFWAY = 51.0  # half of what grass scores
 LINES = slice(2, 42, 4)  # horizontal lines on which edges are measured: clear of the car
 CAR = (slice(42, 54), slice(27, 37))  # rows and columns around the car's place
@@ -26,7 +29,7 @@ EDGE_REACH = 4.0  # pixels within which an edge counts as found
 
 def recognised(spec: WorldSpec) -> bool:
     """Whether a world looks like the CarRacing that these eyes know."""
-    return spec.frame_shape == FRAME and spec.action.low == (-1.0, 0.0, 0.0)
+    return spec.frame_shape in FRAMES and spec.action.low == (-1.0, 0.0, 0.0)
 
 
 def greenness(frames: Tensor) -> Tensor:
@@ -42,7 +45,7 @@ def road_edges(frames: Tensor) -> Crossings:
 
 def has_road(frames: Tensor) -> Tensor:
     """Whether grey road is in sight: (..., H, W, 3) uint8 -> bool (...)."""
-    values = frames.float()
+    values = frames[..., FIELD, :, :].float()
     spread = values.amax(-1) - values.amin(-1)
     grey = (spread < 20) & (values.mean(-1) > 80) & (values.mean(-1) < 130)
     return grey.float().mean((-2, -1)) > ROAD_SHARE
