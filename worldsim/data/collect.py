@@ -56,8 +56,8 @@ def car_racing(folder: Path = Path("data/car-racing")) -> CollectConfig:
 def car_racing_panel(folder: Path = Path("data/car-racing-panel")) -> CollectConfig:
     """The same with the panel below the picture: 64x64.
 
-    The panel shows the speed, which a moving picture alone shows too roughly to be dreamt on: the
-    latest chunk tells it to 1.4 units a second, without the panel to 5 or so (docs/log.md).
+    The panel shows the speed, which a moving picture alone shows too roughly to be dreamt on: its
+    latest chunk tells it to 1.4 units a second, six without the panel to 3.7 (docs/log.md).
     """
     return replace(car_racing(folder), crop=None, size=(64, 64))
 
