@@ -97,6 +97,7 @@ def train(
     run: Path = Path("runs/car-racing"),
     size: SizeName = "small",
     recipe: Recipe = Recipe(),  # noqa: B008
+    begin: str | None = None,
     threads: int | None = None,
 ) -> None:
     """Train a stage: first "vae", then "dynamics" (the teacher, in two runs).
@@ -107,12 +108,15 @@ def train(
         run: the run's folder; a run goes on where it stood.
         size: the networks' size.
         recipe: how to train.
+        begin: a world whose VAE goes on here, a bundled one's name or a folder; "vae" only.
         threads: CPU threads; all by default.
     """
     _threads(threads)
     dataset, sizes = open_dataset(data), SIZES[size]()
     if stage == "vae":
-        fit_vae(dataset, sizes, recipe.vae, run)
+        fit_vae(dataset, sizes, recipe.vae, run, load(begin) if begin else None)
+    elif begin:
+        raise WorldError(f"begin: expected none for a teacher, got {begin!r}; `distill` takes it")
     else:
         fit_forced(dataset, sizes, recipe.forced, run)
         fit_teacher(dataset, sizes, recipe.teacher, run)
@@ -125,6 +129,7 @@ def distill(
     run: Path = Path("runs/car-racing"),
     size: SizeName = "small",
     recipe: Recipe = Recipe(),  # noqa: B008
+    begin: str | None = None,
     time_limit: int = 475,
     threads: int | None = None,
     overwrite: bool = False,
@@ -137,13 +142,14 @@ def distill(
         run: the run's folder.
         size: the networks' size.
         recipe: how to train.
+        begin: a world whose student goes on here; the run's teacher is distilled without.
         time_limit: steps after which the world's environments truncate an episode.
         threads: CPU threads; all by default.
         overwrite: replace a world that is there.
     """
     _threads(threads)
     dataset, sizes = open_dataset(data), SIZES[size]()
-    fit_student(dataset, sizes, recipe.distill, run)
+    fit_student(dataset, sizes, recipe.distill, run, load(begin) if begin else None)
     world = assemble(dataset, sizes, run, out.name, time_limit=time_limit)
     save(world, out, overwrite=overwrite)
     print(f"saved {out}; measure it: python -m worldsim.cli eval --world {out} --data {data}")

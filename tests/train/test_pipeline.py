@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from worldsim.checkpoint import load, save
-from worldsim.core import row_keys
+from worldsim.core import WorldError, row_keys
 from worldsim.data.dataset import ActionInfo, DatasetInfo, open_dataset
 from worldsim.data.episodes import Episode, save_episode
 from worldsim.models.dit import DiTConfig
@@ -17,7 +17,7 @@ from worldsim.models.vae import VAEConfig
 from worldsim.presets import SIZES, Sizes
 from worldsim.train.distill import Distillation
 from worldsim.train.dynamics import DynamicsTraining
-from worldsim.train.loop import FitConfig
+from worldsim.train.loop import CheckpointError, FitConfig
 from worldsim.train.pipeline import (
     assemble,
     fit_forced,
@@ -110,6 +110,25 @@ def test_training_lowers_every_loss(data, tmp_path: Path):
         lines = (tmp_path / stage / "log.jsonl").read_text().splitlines()
         errors = [json.loads(line)["_mse"] for line in lines]
         assert np.mean(errors[-3:]) < share * errors[0], (stage, errors)
+
+
+def test_a_line_that_begins_with_another_world(data, tmp_path: Path):
+    """Both networks go on from that world's, and neither goes on from anything else."""
+    vae, dynamics, distill = recipe(20)
+    fit_vae(data, SIZES_HERE, vae, tmp_path / "a")
+    fit_forced(data, SIZES_HERE, dynamics, tmp_path / "a")
+    old = assemble(data, SIZES_HERE, tmp_path / "a", "film", stage="forced", clips=4)
+    one = FitConfig(steps=1, batch=4, lr=1e-6, warmup=0, bf16=False)
+    run, vae, distill = tmp_path / "b", replace(vae, fit=one), replace(distill, fit=one)
+    went_on = fit_vae(data, SIZES_HERE, vae, run, old)
+    student = fit_student(data, SIZES_HERE, distill, run, old)
+    for ours, its in ((went_on, old.vae), (student, old.dynamics)):
+        for mine, yours in zip(ours.parameters(), its.parameters(), strict=True):
+            assert torch.allclose(mine, yours, atol=1e-4)
+    with pytest.raises(CheckpointError, match="begin was"):
+        fit_vae(data, SIZES_HERE, vae, run)
+    with pytest.raises(WorldError, match="begin: expected a world whose dit is"):
+        fit_student(data, replace(SIZES_HERE, dit=DiTConfig(dim=64)), distill, run, old)
 
 
 def test_a_stage_without_the_one_before_says_so(data, tmp_path: Path):

@@ -25,7 +25,7 @@ from worldsim.diffusion.samplers import corrupt
 from worldsim.models.dynamics import Dynamics
 
 from .context import Batch, Faults, check_dreamt, dreamlike
-from .loop import FitConfig, Losses, Settings, fit
+from .loop import FitConfig, Losses, Settings, fingerprint, fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +128,8 @@ def train_dynamics(
 def settings_of(training: Any, model: Dynamics, window: int, data: LatentRecording) -> Settings:
     """All that decides a training of a dynamics model."""
     sizes = {"dit": to_json(model.dit.config), "heads": to_json(model.heads.config)}
-    return to_json(training) | {"model": sizes, "window": window, "data": digest(data)}
+    told = {"model": sizes, "window": window, "data": digest(data), "begin": fingerprint(model)}
+    return to_json(training) | told
 
 
 def compiled(on: bool) -> Callable[[Dynamics], Network]:

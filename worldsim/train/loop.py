@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from math import cos, pi
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ LossFn = Callable[[nn.Module, nn.Module, int, torch.Generator], Losses]
 """`(model, ema, step, generator)` -> named losses; their sum is minimised, `_names` only logged."""
 
 Settings = dict[str, Any]
-"""All that decides a run, as JSON: the fields of its training, its model, a hash of its data."""
+"""All that decides a run, as JSON: the fields of its training, its model, hashes of its data and of
+the weights that it begins with."""
 
 HARMLESS = ("save_seconds", "compile")  # settings that a resumed run may change
 
@@ -149,6 +151,15 @@ def _step_of(line: str) -> float:
         return json.loads(line)["step"]
     except ValueError:
         return float("inf")
+
+
+def fingerprint(model: nn.Module) -> str:
+    """SHA-256 of all weights and buffers: what a run begins with."""
+    whole = sha256()
+    for name, value in model.state_dict().items():
+        whole.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        whole.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return whole.hexdigest()
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

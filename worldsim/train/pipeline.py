@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from worldsim.core import ActionSpec, WorldSpec
+from worldsim.core import ActionSpec, WorldError, WorldSpec
 from worldsim.data.clips import Recording, load_recording
 from worldsim.data.dataset import Dataset
 from worldsim.data.latents import LatentRecording, latent_cache
@@ -78,10 +78,14 @@ def new_dynamics(data: Dataset, sizes: Sizes, seed: int = 0) -> Dynamics:
     return Dynamics(sizes.dit, sizes.heads, sizes.vae.channels, action_spec(data))
 
 
-def fit_vae(data: Dataset, sizes: Sizes, training: VAETraining, run: Path) -> SpacetimeVAE:
-    """First stage."""
+def fit_vae(
+    data: Dataset, sizes: Sizes, training: VAETraining, run: Path,
+    begin: DiffusionWorld | None = None,
+) -> SpacetimeVAE:  # fmt: skip
+    """First stage, from nothing or from the VAE of another world."""
+    old = None if begin is None else _fitting(begin, data, sizes).vae
     recording = load_recording(data, data.episodes("train"))
-    vae = train_vae(recording, sizes.vae, training, run / "vae")
+    vae = train_vae(recording, sizes.vae, training, run / "vae", old)
     _finish(vae, run / "vae")
     return vae
 
@@ -107,13 +111,34 @@ def _fit_dynamics(
     return trained
 
 
-def fit_student(data: Dataset, sizes: Sizes, training: Distillation, run: Path) -> Dynamics:
-    """Fourth stage, from the third's weights."""
+def fit_student(
+    data: Dataset, sizes: Sizes, training: Distillation, run: Path,
+    begin: DiffusionWorld | None = None,
+) -> Dynamics:  # fmt: skip
+    """Fourth stage, from the third's weights or from the dynamics of another world."""
+    model = new_dynamics(data, sizes)
+    if begin is None:
+        load_final(model, run / "teacher")
+    else:
+        model.load_state_dict(_fitting(begin, data, sizes).dynamics.state_dict())
     latents = latents_of(data, "train", sizes, run)
-    model = load_final(new_dynamics(data, sizes), run / "teacher")
     student = train_student(latents, model, sizes.context, training, run / "student")
     _finish(student, run / "student")
     return student
+
+
+def _fitting(begin: DiffusionWorld, data: Dataset, sizes: Sizes) -> DiffusionWorld:
+    """The world to begin with; raises WorldError unless its networks are of this kind."""
+    kind = (sizes.vae, sizes.dit, sizes.heads, action_spec(data))
+    config = begin.config
+    found = (config.vae, config.dit, config.heads, config.spec.action)
+    for name, ours, its in zip(("vae", "dit", "heads", "action"), kind, found, strict=True):
+        if ours != its:
+            raise WorldError(
+                f"begin: expected a world whose {name} is {ours}, got {its} in "
+                f"{config.spec.name!r}; choose its size and its kind of actions, or begin anew"
+            )
+    return begin
 
 
 def assemble(

@@ -17,7 +17,7 @@ from worldsim.config import to_json
 from worldsim.data.clips import Recording, digest
 from worldsim.models.vae import SpacetimeVAE, VAEConfig, to_float
 
-from .loop import FitConfig, Losses, fit
+from .loop import FitConfig, Losses, fingerprint, fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +70,13 @@ def vae_losses(vae: SpacetimeVAE, video: Tensor, config: VAETraining, g: torch.G
 
 
 def train_vae(
-    recording: Recording, config: VAEConfig, training: VAETraining, folder: Path
-) -> SpacetimeVAE:
-    """Train in `folder` (resumes there) and measure the latents' mean and spread."""
+    recording: Recording, config: VAEConfig, training: VAETraining, folder: Path,
+    begin: SpacetimeVAE | None = None,
+) -> SpacetimeVAE:  # fmt: skip
+    """Train in `folder` (resumes there) and measure the latents' mean and spread.
+
+    begin: a VAE of the same config to go on from.
+    """
 
     def losses(model: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
         assert isinstance(model, SpacetimeVAE)
@@ -81,8 +85,11 @@ def train_vae(
         return vae_losses(model, video, training, g)
 
     torch.manual_seed(training.fit.seed)
+    model = SpacetimeVAE(config)
+    if begin is not None:
+        model.load_state_dict(begin.state_dict())
     settings = to_json(training) | {"model": to_json(config), "data": digest(recording)}
-    vae = fit(SpacetimeVAE(config), losses, training.fit, folder, settings)
+    vae = fit(model, losses, training.fit, folder, settings | {"begin": fingerprint(model)})
     assert isinstance(vae, SpacetimeVAE)
     measure_latents(vae, recording)
     return vae
