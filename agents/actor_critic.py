@@ -36,6 +36,8 @@ class AgentConfig:
         spread: standard deviation of actions (of -1 to 1) at first.
         start: the action that an untrained agent takes, in the world's own range, where actions are
             continuous; the middle of the range if None, which is a foot on every pedal of a car.
+        height: pixels of the picture that it looks at, from the top; all if None. A panel below
+            them may show the last action, which a clone would copy (1905.11979).
     """
 
     sees: Literal["latents", "pixels"] = "latents"
@@ -43,6 +45,7 @@ class AgentConfig:
     hidden: int = 256
     spread: float = 0.2
     start: tuple[float, ...] | None = None
+    height: int | None = None
 
 
 def seen_shape(spec: WorldSpec, config: AgentConfig) -> tuple[int, ...]:
@@ -54,10 +57,34 @@ def seen_shape(spec: WorldSpec, config: AgentConfig) -> tuple[int, ...]:
     return (SEEN * channels, *place)
 
 
+class Top(nn.Module):
+    """The first `rows` of a picture (B, C, h, w)."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.rows = rows
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, rows, w)."""
+        return x[..., : self.rows, :]
+
+
+def _top(spec: WorldSpec, height: int, place: list[int]) -> int:
+    """How many rows of a `place` (h, w) of pixels or latents make `height` pixels."""
+    cell = spec.frame_shape[0] // place[0] if place else 0
+    if not place or height % cell or not 0 < height <= spec.frame_shape[0]:
+        most = f"a multiple of {cell} up to {spec.frame_shape[0]}" if place else "None (no rows)"
+        raise WorldError(f"height: expected {most}, got {height}; None looks at the whole picture")
+    return height // cell
+
+
 def torso(spec: WorldSpec, config: AgentConfig) -> nn.Sequential:
     """(B, *seen) -> (B, hidden)."""
     channels, *place = seen_shape(spec, config)
     layers: list[nn.Module] = []
+    if config.height is not None:
+        place[0] = _top(spec, config.height, place)
+        layers.append(Top(place[0]))
     if not place:
         layers += [nn.Linear(channels, config.hidden), nn.SiLU()]
         return nn.Sequential(*layers, nn.Linear(config.hidden, config.hidden), nn.SiLU())

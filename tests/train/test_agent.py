@@ -116,6 +116,26 @@ def test_an_untrained_agent_begins_where_it_is_told(tmp_path: Path) -> None:
         ActorCritic(spec, replace(config, start=(0.0,)))
 
 
+@pytest.mark.parametrize(("sees", "rows"), [("latents", 2), ("pixels", 16)])
+def test_an_agent_may_look_at_the_top_alone(tmp_path: Path, sees: str, rows: int) -> None:
+    """What lies below `height` changes nothing, what lies above it does; saved ones know it."""
+    spec = tiny_world().spec  # 24x32 pixels, 3x4 latents
+    config = replace(RECIPE.agent, sees=sees, height=16)  # type: ignore[arg-type]
+    save_agent(ActorCritic(spec, config), tmp_path / "agent")
+    agent = load_agent(tmp_path / "agent", spec)
+    torch.nn.init.normal_(agent.actor[-1].weight)  # type: ignore[arg-type]
+    seen = torch.randn(5, *seen_shape(spec, config))
+    below, above = seen.clone(), seen.clone()
+    below[..., rows:, :] += 1
+    above[..., rows - 1, :] += 1
+    assert torch.equal(agent.loc(below), agent.loc(seen))
+    assert torch.equal(agent.value(below), agent.value(seen))
+    assert not torch.equal(agent.loc(above), agent.loc(seen))
+    for bad in (0, 12, 32) if sees == "latents" else (0, 32):
+        with pytest.raises(WorldError, match="height: expected a multiple of"):
+            ActorCritic(spec, replace(config, height=bad))
+
+
 def test_there_is_nothing_to_stay_near_without_a_clone() -> None:
     with pytest.raises(WorldError, match="anchor"):
         AgentRecipe(imagination=Imagination(anchor=1.0))
