@@ -38,8 +38,8 @@ from .transfer_drivers import Contestant, contestants, drive, thinker
 
 TRACKS = range(5000, 5050)
 MARKS = ("<!-- transfer: begin -->", "<!-- transfer: end -->")
-Note = Callable[[Contestant, int, str, float, float], None]
-"""(who, track, "real" or "dream", return, seconds) -> written down."""
+Note = Callable[[Contestant, int, str, dict[str, float]], None]
+"""(who, track, "real" or "dream", figures: return, seconds and decision) -> written down."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,16 +101,17 @@ def track_starts(world: DiffusionWorld, data: Path, tracks: list[int]) -> WorldS
 Job = tuple[Contestant, str, DatasetInfo, int]
 
 
-def _real_job(job: Job) -> tuple[Contestant, int, float, float]:
+def _real_job(job: Job) -> tuple[Contestant, int, dict[str, float]]:
     torch.set_num_threads(1)
     who, name, info, seed = job
     began = time.perf_counter()
     world = load(name)
-    found = drive(who, world, info, seed)
-    return who, seed, found, time.perf_counter() - began
+    found, decision = drive(who, world, info, seed)
+    took = time.perf_counter() - began
+    return who, seed, {"return": found, "seconds": took, "decision": decision}
 
 
-def _results(jobs: list[Job], workers: int) -> Iterator[tuple[Contestant, int, float, float]]:
+def _results(jobs: list[Job], workers: int) -> Iterator[tuple[Contestant, int, dict[str, float]]]:
     if workers == 1:
         yield from map(_real_job, jobs)
         return
@@ -130,8 +131,8 @@ def drive_all(
         for who in rows
         if seed in scope.real(who) and (who.name, seed, "real") not in done
     ]
-    for who, seed, found, took in tqdm(_results(jobs, scope.workers), "real", len(jobs)):
-        note(who, seed, "real", found, took)
+    for who, seed, figures in tqdm(_results(jobs, scope.workers), "real", len(jobs)):
+        note(who, seed, "real", figures)
 
 
 def dream_all(
@@ -149,7 +150,7 @@ def dream_all(
         found = dream_returns(who, loaded, track_starts(loaded, data, tracks), scope.steps)
         took = (time.perf_counter() - began) / len(tracks)
         for seed, value in zip(tracks, found, strict=True):
-            note(who, seed, "dream", value, took)
+            note(who, seed, "dream", {"return": value, "seconds": took})
 
 
 def mmrv(dream: list[float], real: list[float]) -> float:
@@ -186,7 +187,9 @@ def row_of(who: Contestant, lines: list[dict[str, Any]], recorded: int) -> dict[
     mine = [line for line in lines if line["policy"] == who.name]
     real = [x["return"] for x in mine if x["where"] == "real"]
     dream = [x["return"] for x in mine if x["where"] == "dream"]
+    decided = [x["decision"] for x in mine if "decision" in x]
     learnt = {} if who.agent is None else read_spent(Path(who.agent))
+    own = learnt.get("real_steps", 0)  # practised on real tracks
     row: dict[str, Any] = {
         "tracks": len(real),
         "dreams": len(dream),
@@ -195,8 +198,9 @@ def row_of(who: Contestant, lines: list[dict[str, Any]], recorded: int) -> dict[
         if real
         else None,
         "training_seconds": learnt.get("seconds", 0),
-        "recorded_steps": recorded if who.agent or who.script == "plan" else 0,
-        "own_real_steps": 0,  # nobody here practises on the real track
+        "decision_seconds": float(np.mean(decided)) if decided else None,
+        "recorded_steps": recorded if who.script == "plan" or (who.agent and not own) else 0,
+        "own_real_steps": own,
         "dreamt_steps": learnt.get("dream_steps", 0),
     }
     for key, values in (("real", real), ("dream", dream)):
@@ -227,17 +231,20 @@ def table(found: dict[str, Any]) -> str:
         x = row.get(key)
         return f"{x['value']:.0f} [{x['low']:.0f}, {x['high']:.0f}]" if x else ""
 
-    head = ("policy", "real", "tracks", "dream", "dreams", "gap", "recorded steps", "dreamt steps",
-            "training, s", "s an episode")  # fmt: skip
+    head = ("policy", "real", "tracks", "dream", "dreams", "gap", "real steps", "dreamt steps",
+            "training, s", "s an episode", "ms a decision")  # fmt: skip
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name, row in found["policies"].items():
         if not row["tracks"] + row["dreams"]:
             continue
         gap, took = row.get("gap"), row["seconds_an_episode"]
+        decision = row.get("decision_seconds")  # not in results of before
+        spent = row["recorded_steps"] + row["own_real_steps"]
         cells = (name, cell(row, "real"), row["tracks"], cell(row, "dream"), row["dreams"],
-                 "" if gap is None else f"{gap:+.0f}", f"{row['recorded_steps']:,}",
+                 "" if gap is None else f"{gap:+.0f}", f"{spent:,}",
                  f"{row['dreamt_steps']:,}", f"{row['training_seconds']:.0f}",
-                 "" if took is None else f"{took:.1f}")  # fmt: skip
+                 "" if took is None else f"{took:.1f}",
+                 "" if decision is None else f"{1000 * decision:.3g}")  # fmt: skip
         lines.append("| " + " | ".join(str(c) for c in cells) + " |")
     if "pearson" in found:
         agree = found["pearson"]
@@ -283,9 +290,9 @@ def main(
     done = {(x["policy"], x["track"], x["where"]) for x in lines}
     with open(out, "a") as file:
 
-        def note(who: Contestant, track: int, where: str, found: float, seconds: float) -> None:
-            line = {"policy": who.name, "track": track, "where": where, "return": found}
-            file.write(json.dumps(line | {"seconds": seconds}) + "\n")
+        def note(who: Contestant, track: int, where: str, figures: dict[str, float]) -> None:
+            line = {"policy": who.name, "track": track, "where": where, **figures}
+            file.write(json.dumps(line) + "\n")
             file.flush()
 
         dream_all(rows, done, world, data, scope, note)

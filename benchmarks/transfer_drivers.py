@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,11 +139,34 @@ def driver_of(who: Contestant, world: DiffusionWorld, env: Any, seed: int) -> Dr
     return Plain(lambda frames: who.spoil(found(frames), rng))
 
 
-def drive(who: Contestant, world: DiffusionWorld, info: DatasetInfo, seed: int) -> float:
-    """The return of one real episode of at most 1,000 frames: the environment's own rewards."""
+class Timed:
+    """A driver, and how long it took to decide."""
+
+    def __init__(self, driver: Driver) -> None:
+        self.driver, self.seconds, self.decisions = driver, 0.0, 0
+
+    def forget(self) -> None:
+        """Begin another episode."""
+        self.driver.forget()
+
+    def __call__(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
+        """The newest chunk's frames -> an action (3,)."""
+        begun = time.perf_counter()
+        action = self.driver(frames)
+        self.seconds += time.perf_counter() - begun
+        self.decisions += 1
+        return action
+
+
+def drive(
+    who: Contestant, world: DiffusionWorld, info: DatasetInfo, seed: int
+) -> tuple[float, float]:
+    """The return of one real episode of at most 1,000 frames: the environment's own rewards; and
+    seconds a decision, of which there is one a chunk."""
     env = gymnasium.make(info.env_id, **info.env_kwargs)
     try:
-        policy = FramePolicy(driver_of(who, world, env, seed), info)
+        timed = Timed(driver_of(who, world, env, seed))
+        policy = FramePolicy(timed, info)
         obs, _ = env.reset(seed=seed)
         if who.script in BLIND:  # pictures are most of the time, and nobody looks at them
             still = np.asarray(obs)
@@ -151,7 +175,7 @@ def drive(who: Contestant, world: DiffusionWorld, info: DatasetInfo, seed: int) 
         while not over:
             obs, reward, terminated, truncated, _ = env.step(policy(obs))
             total, over = total + float(reward), terminated or truncated
-        return total
+        return total, timed.seconds / timed.decisions
     finally:
         env.close()
 
@@ -174,12 +198,15 @@ def thinker(who: Contestant, world: DiffusionWorld) -> Think:
 def contestants(agents: tuple[Path, ...], plan: bool) -> list[Contestant]:
     """The rows of the table; the spoilt ones give the ranking drivers of every skill.
 
-    agents: folders of the agent command; their clone, dream and clone-dream stages take part.
+    agents: folders of the agent and practise commands; all stages in them take part.
     """
     scripts = {"expert": "scripted driver", "random": "random", "straight": "straight on"}
     rows = [Contestant(name=name, script=script) for script, name in scripts.items()]
     rows.append(Contestant(name="by sight", script="sight"))
-    stages = {"clone": "cloning", "dream": "dream", "clone-dream": "cloning, then dream"}
+    stages = {
+        "clone": "cloning", "dream": "dream", "clone-dream": "cloning, then dream",
+        "real": "real practice",
+    }  # fmt: skip
     for stage, title in stages.items():
         for folder in agents:
             path = folder / stage / "agent"

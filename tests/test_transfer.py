@@ -19,7 +19,7 @@ from benchmarks.transfer import (
     table,
     write_table,
 )  # fmt: skip
-from benchmarks.transfer_drivers import Contestant, Sight, contestants, driver_of
+from benchmarks.transfer_drivers import Contestant, Sight, Timed, contestants, driver_of
 from tests.worlds import tiny_world
 from worldsim.agents.actor_critic import ActorCritic, AgentConfig
 from worldsim.agents.planners import CEM, Plan
@@ -135,6 +135,23 @@ def test_stages_of_the_agent_command_are_found(tmp_path: Path) -> None:
     assert learnt["dream, seed-0"]["dreamt_steps"] == 8
     assert learnt["dream, seed-0"]["recorded_steps"] == 900
     assert learnt["random"]["recorded_steps"] == 0
+    save_agent(agent, tmp_path / "seed-0" / "real" / "agent", real_steps=700)
+    rows = contestants((tmp_path / "seed-0",), plan=False)
+    practised = summary(rows, [line("real practice, seed-0", 5000, "real", 1.0)], 900)
+    row = practised["policies"]["real practice, seed-0"]
+    assert row["own_real_steps"] == 700 and row["recorded_steps"] == 0
+    assert "| 700 |" in table(practised)
+
+
+def test_a_decision_is_timed_and_told() -> None:
+    timed = Timed(Sight())
+    for _ in range(3):
+        timed(np.zeros((2, 56, 64, 3), np.uint8))
+    assert timed.decisions == 3 and timed.seconds > 0
+    lines = [line("random", track, "real", 0.0) | {"decision": 0.02 * track} for track in (1, 3)]
+    found = summary([RANDOM], lines, 900)
+    assert found["policies"]["random"]["decision_seconds"] == pytest.approx(0.04)
+    assert "| 2.0 | 40 |" in table(found)
 
 
 def test_dream_returns_stop_counting_at_an_end() -> None:
