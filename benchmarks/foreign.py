@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.twins import Job, Twin, at_start
+from benchmarks.twins import Crop, Job, Twin, at_start
 from worldsim.data import open_dataset
 from worldsim.data.dataset import Dataset
 from worldsim.data.resize import area_resize, crop_frames
@@ -49,7 +49,7 @@ class Drive:
     actions: NDArray[np.float32]
 
 
-def chunks(env: Twin, actions: NDArray[np.float32], crop: tuple[int, int, int, int]) -> Iterator:
+def chunks(env: Twin, actions: NDArray[np.float32], crop: Crop) -> Iterator:
     """Every 4th chunk as it was seen, (2, height, width, 3); nothing more once the episode ends."""
     for t, action in enumerate(actions):
         env.shown = (t + 1) % LOOK_EVERY == 0
@@ -75,15 +75,14 @@ def drive(one: Drive) -> Tensor:
 
 def drives(data: Dataset, plan: Plan) -> list[Drive]:
     """The very actions of the card's dreams that are not driven by sight, each on another track."""
-    crop = data.info.crop
-    assert crop is not None
     episodes = [data.load(path) for path in data.episodes("test")[: plan.episodes]]
     recorded = [torch.from_numpy(e.actions) for e in episodes]
     actions = recorded_actions(recorded, plan.dreams, plan.dream_steps)
     made = []
     for row in range(1, plan.dreams, 2):
         other = episodes[(row + len(episodes) // 2) % len(episodes)]
-        made.append(Drive(Job(other, [], [], 0, data.info.warmup, crop), actions[row].numpy()))
+        job = Job(other, [], [], 0, data.info.warmup, data.info.crop)
+        made.append(Drive(job, actions[row].numpy()))
     return made
 
 

@@ -45,6 +45,9 @@ LENGTH = 70  # tiles of a donor: further than 60 steps lead at full speed
 CHOICE = 100  # best fitting places, of which every twin takes a random one
 DONORS = range(1100, 1140)  # seeds of the tracks that twins go on with: in nobody's data
 
+Crop = tuple[int, int, int, int] | None
+"""(top, bottom, left, right) of a frame that was recorded; all of it if None."""
+
 Track = NDArray[np.float64]
 """(N, 3): heading, x, y of every tile."""
 
@@ -162,7 +165,7 @@ class Job:
     donors: list[Track]
     draws: int
     warmup: int
-    crop: tuple[int, int, int, int]
+    crop: Crop
 
 
 def donor_tracks(seeds: Sequence[int]) -> list[Track]:
@@ -258,7 +261,6 @@ def error_by_step(a: Tensor, b: Tensor) -> Tensor:
 def jobs(data: Dataset, episodes: int, draws: int) -> list[Job]:
     """The clips of the fidelity card, episode by episode."""
     donors, crop = donor_tracks(DONORS), data.info.crop
-    assert crop is not None
     made = []
     for path in data.episodes("test")[:episodes]:
         episode = data.load(path)
