@@ -17,7 +17,7 @@ from dataclasses import fields
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from tqdm import tqdm
 from .config import to_json
 from .core import Prediction, WorldError, WorldState
 from .fan import FannedState
+from .nn.precision import Narrow, fast_dtype
 from .nn.tables import Tables
 from .trust import Trust
 from .world import DiffusionWorld, Sampling
@@ -42,7 +43,7 @@ Program = Callable[..., Any]
 def compiled(
     world: DiffusionWorld,
     batch: int | None = None,
-    dtype: Literal["float32", "bfloat16"] | None = None,
+    dtype: Narrow | None = None,
 ) -> CompiledWorld:
     """`world` with a compiled `step` and `decode`: the same states, the same keys, more speed.
 
@@ -62,15 +63,6 @@ def compiled(
     if batch is not None:
         made.warm_up(batch)
     return made
-
-
-def fast_dtype(device: torch.device) -> str:
-    """The narrowest type that `device` multiplies at full speed."""
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    known = "avx512_bf16", "amx_bf16"
-    able = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-    return "bfloat16" if any(able.get(name) for name in known) else "float32"
 
 
 def cache_folder() -> Path:

@@ -15,6 +15,7 @@ from worldsim.core import ActionSpec, WorldError
 from worldsim.data.pendulum import pendulum, pendulum_mix
 from worldsim.data.record import Camera, record
 from worldsim.models.vae import to_float
+from worldsim.nn.precision import narrow
 from worldsim.train.agent import AgentRecipe, load_agent, read_spent
 from worldsim.train.practice import practise, sight
 from worldsim.world import DiffusionWorld
@@ -55,7 +56,7 @@ def test_rows_see_through_the_worlds_encoder_and_begin_anew_alone() -> None:
         actions = np.stack([e.actions[t] for e in episodes])
         td = env.step(td.set("action", torch.from_numpy(actions) / 2))["next"]
     clip = np.stack([e.frames[:4] for e in episodes])
-    with torch.autocast("cpu", torch.bfloat16):
+    with narrow(torch.device("cpu")):
         seen = latents_seen(loaded.vae.encode(to_float(torch.from_numpy(clip))))
     assert torch.equal(td["observation"], seen)
     paid = torch.tensor([e.rewards[1] for e in episodes])

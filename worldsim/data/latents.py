@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from worldsim.files import atomic_path
 from worldsim.models.vae import SpacetimeVAE, to_float
+from worldsim.nn.precision import narrow
 
 from .clips import Recording, Windows, load_recording
 from .dataset import Dataset
@@ -48,7 +49,7 @@ def encode_recording(vae: SpacetimeVAE, recording: Recording, *, rows: int = 256
         for a in range(0, length, rows):
             before = min(a, 1)  # the encoder looks one chunk back
             piece = rearrange(to_float(chunks[a - before : a + rows]), "n c ... -> 1 (n c) ...")
-            with torch.autocast(piece.device.type, torch.bfloat16):
+            with narrow(piece.device):
                 parts.append(vae.encode(piece)[0, before:].half())
         first += length
     return torch.cat(parts)

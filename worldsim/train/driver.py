@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from worldsim.core import WorldError
 from worldsim.data.dataset import DatasetInfo
 from worldsim.data.resize import area_resize, crop_frames
 from worldsim.models.vae import to_float
+from worldsim.nn.precision import narrow
 from worldsim.world import DiffusionWorld
 
 from .agent import load_agent
@@ -81,7 +81,7 @@ def agent_driver(path: Path, world: DiffusionWorld) -> AgentPolicy:
 
     def encode(frames: Tensor) -> Tensor:
         """As `encode_recording` does, which made the latents that agents learn from."""
-        with torch.autocast("cpu", torch.bfloat16):
+        with narrow(frames.device):
             return world.vae.encode(to_float(frames)).float()
 
     return AgentPolicy(agent, encode)

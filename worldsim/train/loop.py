@@ -28,6 +28,7 @@ from tqdm import tqdm
 from worldsim.config import short, to_json
 from worldsim.core import WorldError
 from worldsim.files import atomic_path, clear_leftovers, sync
+from worldsim.nn.precision import narrow
 
 from .optimizer import Optimizer
 
@@ -62,7 +63,7 @@ class FitConfig:
         ema: decay of the averaged weights (which are what is kept).
         seed: names every random choice of the run.
         save_seconds: time between checkpoints.
-        bf16: autocast to bfloat16.
+        bf16: autocast to bfloat16 where the device is fast at it.
     """
 
     steps: int
@@ -230,7 +231,7 @@ def train_step(run: Run, loss_fn: LossFn) -> dict[str, float]:
     """
     config, model = run.config, run.model
     device = next(model.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+    with narrow(device, on=config.bf16):
         losses = loss_fn(model, run.ema, run.step, step_generator(config.seed, run.step))
     total = torch.stack([v for k, v in losses.items() if not k.startswith("_")]).sum()
     if not bool(total.isfinite()):

@@ -21,6 +21,7 @@ from worldsim.core import WorldError
 from worldsim.data.dataset import SPLITS
 from worldsim.data.record import Camera, CollectConfig
 from worldsim.models.vae import to_float
+from worldsim.nn.precision import narrow
 from worldsim.world import DiffusionWorld
 
 from .agent import AgentRecipe, save_agent
@@ -36,7 +37,7 @@ def sight(world: DiffusionWorld, agent: ActorCritic) -> Callable[[Tensor], Tenso
         return pixels_seen
 
     def see(frames: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):  # as the recording's latents were made
+        with narrow(frames.device):  # as the recording's latents were made
             return latents_seen(world.vae.encode(to_float(frames)))
 
     return see

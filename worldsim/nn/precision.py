@@ -1,0 +1,31 @@
+"""How narrow a device may multiply: bfloat16 where that is its fast type, else float32.
+
+A processor that knows bfloat16 is not always fast at it. AVX-512's dot products are twice as fast
+as float32 on AMD's Zen 4 and 5; on Intel's, whose bfloat16 units are the AMX tiles, they have half
+the speed of float32 once a virtual machine hides the tiles (83 against 150 GFLOP/s a core of an
+Emerald Rapids, docs/log.md).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+Narrow = Literal["float32", "bfloat16"]
+
+
+def fast_dtype(device: torch.device) -> Narrow:
+    """The narrowest type that `device` multiplies at full speed."""
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    able = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    intel = str(able.get("cpu_name", "")).startswith("Intel")
+    fast = able.get("amx_bf16") or (able.get("avx512_bf16") and not intel)
+    return "bfloat16" if fast else "float32"
+
+
+def narrow(device: torch.device, *, on: bool = True) -> torch.autocast:
+    """A region where networks multiply in `fast_dtype`; `on=False` leaves all in float32."""
+    enabled = on and fast_dtype(device) == "bfloat16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
