@@ -1,9 +1,8 @@
 """How narrow a device may multiply: bfloat16 where that is its fast type, else float32.
 
-A processor that knows bfloat16 is not always fast at it. AVX-512's dot products are twice as fast
-as float32 on AMD's Zen 4 and 5; on Intel's, whose bfloat16 units are the AMX tiles, they have half
-the speed of float32 once a virtual machine hides the tiles (83 against 150 GFLOP/s a core of an
-Emerald Rapids, docs/log.md).
+A processor that knows bfloat16 is not always fast at it. On an AMD EPYC (Zen 5) AVX-512's dot
+products are; on an Intel Xeon, whose units for it are the AMX tiles, they have half the speed of
+float32 where a virtual machine hides the tiles (83 against 150 GFLOP/s a core, docs/log.md).
 """
 
 from __future__ import annotations
