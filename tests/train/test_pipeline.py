@@ -1,5 +1,6 @@
 """The whole line on small real video: episodes, VAE, teacher, student, world folder, dream."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from worldsim import cli
 from worldsim.checkpoint import load, save
 from worldsim.core import WorldError, row_keys
 from worldsim.data.dataset import ActionInfo, DatasetInfo, open_dataset
@@ -28,6 +30,7 @@ from worldsim.train.pipeline import (
     new_dynamics,
 )
 from worldsim.train.vae import VAETraining, moved_pixels
+from worldsim.world import DiffusionWorld
 
 SIZES_HERE = Sizes(
     vae=VAEConfig(channels=4, widths=(16, 16), blocks=(1, 1)),
@@ -127,8 +130,18 @@ def test_a_line_that_begins_with_another_world(data, tmp_path: Path):
             assert torch.allclose(mine, yours, atol=1e-4)
     with pytest.raises(CheckpointError, match="begin was"):
         fit_vae(data, SIZES_HERE, vae, run)
+    other = copy.deepcopy(old.dynamics.requires_grad_(False))
+    next(other.parameters()).add_(1)
+    other = DiffusionWorld(old.config, old.vae, other, old.starts)
+    with pytest.raises(CheckpointError, match="begin was"):
+        fit_student(data, SIZES_HERE, distill, run, other)
     with pytest.raises(WorldError, match="begin: expected a world whose dit is"):
         fit_student(data, replace(SIZES_HERE, dit=DiTConfig(dim=64)), distill, run, old)
+
+
+def test_a_teacher_begins_with_nothing(data, tmp_path: Path):
+    with pytest.raises(WorldError, match="begin: expected none for a teacher"):
+        cli.train("dynamics", data=data.folder, run=tmp_path, begin="car-racing")
 
 
 def test_a_stage_without_the_one_before_says_so(data, tmp_path: Path):
