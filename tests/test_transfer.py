@@ -147,8 +147,9 @@ def test_stages_of_the_agent_command_are_found(tmp_path: Path) -> None:
 def test_what_dreaming_adds_is_told_track_by_track() -> None:
     """By hand: seeds are averaged first; tracks that one of them has not driven are left out."""
     returns = {
-        "cloning, seed-0": [10, 20, 30], "cloning, seed-1": [30, 40],
-        "cloning, then dream, seed-0": [20, 20, 0], "cloning, then dream, seed-1": [50, 30, 0],
+        "cloning, seed-0": [10, 20, 30, 1], "cloning, seed-1": [30, 40, 10],
+        "cloning, then dream, seed-0": [20, 20, 40, 1],
+        "cloning, then dream, seed-1": [50, 30, 20, 1],
         "cloning, seed-2": [900], "cloning, noise 0.2": [1, 1, 1],
     }  # fmt: skip
     lines = [
@@ -158,12 +159,13 @@ def test_what_dreaming_adds_is_told_track_by_track() -> None:
     ]
     lines.append(line("cloning, seed-0", 5000, "dream", 999.0))
     found = dreaming(lines)
-    assert found is not None and found["seeds"] == ["seed-0", "seed-1"] and found["tracks"] == 2
-    assert [found[k]["value"] for k in ("clones", "dreamt", "difference")] == [25, 30, 5]
-    assert found["better"] == 1 and found["better_by_seed"] == [1, 1]
-    assert [x["value"] for x in found["by_seed"]] == [5, 5]
-    assert "difference 5 [" in table(summary([RANDOM], lines, 900))
-    assert dreaming(lines[:3]) is None
+    assert found is not None and found["seeds"] == ["seed-0", "seed-1"] and found["tracks"] == 3
+    values = [found[k]["value"] for k in ("clones", "dreamt", "difference")]
+    assert values == pytest.approx([70 / 3, 30, 20 / 3])
+    assert found["better"] == 2 and found["better_by_seed"] == [2, 2]
+    assert [x["value"] for x in found["by_seed"]] == pytest.approx([20 / 3, 20 / 3])
+    assert "difference 7 [" in table(summary([RANDOM], lines, 900))
+    assert dreaming(lines[:4]) is None
 
 
 def test_a_decision_is_timed_and_told() -> None:
