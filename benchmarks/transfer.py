@@ -49,7 +49,8 @@ class Scope:
     Attributes:
         tracks: real tracks, seeds from 5,000 up, for everybody but those below.
         spoilt_tracks: of those, how many the policies drive that are there for the ranking only.
-        plan_tracks: of those, how many the planner drives; 0 leaves it out.
+        plan_tracks: of those, how many the planner drives; 0 leaves it out. It has no dreams of
+            its own in the table: they would take as long again.
         dream_tracks: of those, how many are dreamt on from.
         steps: of a dream; a real episode has 475.
         passes: of each step of those dreams; as many as the world ships with if None. A planner has
@@ -72,8 +73,7 @@ class Scope:
 
     def dreamt(self, who: Contestant) -> list[int]:
         """The tracks that its dreams begin on; the scripted driver reads the real track."""
-        most = self.plan_tracks if who.script == "plan" else self.dream_tracks
-        return [] if who.script == "expert" else list(TRACKS[:most])
+        return [] if who.script in ("expert", "plan") else list(TRACKS[: self.dream_tracks])
 
 
 def dream_returns(
