@@ -2,6 +2,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from worldsim.fidelity.clips import Clips, cut_clips, data_hash, ending_starts, 
 from worldsim.fidelity.horizon import Dreamt
 from worldsim.fidelity.provenance import training_cost
 from worldsim.models.vae import to_bytes, to_float
-from worldsim.world import Sampling
+from worldsim.world import DiffusionWorld, Sampling
 
 PLAN = Plan(
     starts=2, horizon=8, teacher_horizon=4, teacher_steps=2, action_steps=4, dreams=3,
@@ -167,6 +168,28 @@ def test_a_card_is_whole_and_repeats_itself(data: Dataset):
     assert len(cards[0]["data"]["sha256"]) == 64 and cards[0]["provenance"]["versions"]["torch"]
     text = lines.table(cards[0]["lines"])
     assert "VAE: test frames" in text and "teacher (2 steps) minus 2-step student" in text
+
+
+def test_a_world_is_judged_in_the_passes_it_ships_with(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch
+):
+    """One and two passes stand beside them; whatever else is told is of its own three."""
+    passes: dict[int, int] = {}  # by the dreams' identity
+    told, dream, reward_figures = [], horizon.dream, horizon.reward_figures
+
+    def dreamt(world: DiffusionWorld, *given: Any) -> Dreamt:
+        found = dream(world, *given)
+        passes[id(found)] = world.config.sampling.steps
+        return found
+
+    def figures(clips: Clips, found: Dreamt) -> dict[str, Any]:
+        told.append(passes[id(found)])
+        return reward_figures(clips, found)
+
+    monkeypatch.setattr(horizon, "dream", dreamt)
+    monkeypatch.setattr(horizon, "reward_figures", figures)
+    card = evaluate(tiny_world().with_sampling(Sampling(steps=3)), data, plan=PLAN)
+    assert list(card["figures"]["horizon"]["psnr"]) == ["1", "2", "3"] and told == [3]
 
 
 def test_a_card_is_renewed_in_trust_and_ranking_alone(data: Dataset):

@@ -131,6 +131,7 @@ def distill(
     recipe: Recipe = Recipe(),  # noqa: B008
     begin: str | None = None,
     time_limit: int = 475,
+    passes: int = 2,
     threads: int | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -144,13 +145,14 @@ def distill(
         recipe: how to train.
         begin: a world whose student goes on here; the run's teacher is distilled without.
         time_limit: steps after which the world's environments truncate an episode.
+        passes: in which the world draws a step.
         threads: CPU threads; all by default.
         overwrite: replace a world that is there.
     """
     _threads(threads)
     dataset, sizes = open_dataset(data), SIZES[size]()
     fit_student(dataset, sizes, recipe.distill, run, load(begin) if begin else None)
-    world = assemble(dataset, sizes, run, out.name, time_limit=time_limit)
+    world = assemble(dataset, sizes, run, out.name, time_limit=time_limit, passes=passes)
     save(world, out, overwrite=overwrite)
     print(f"saved {out}; measure it: python -m worldsim.cli eval --world {out} --data {data}")
 

@@ -30,7 +30,7 @@ from worldsim.train.pipeline import (
     new_dynamics,
 )
 from worldsim.train.vae import VAETraining, moved_pixels
-from worldsim.world import DiffusionWorld
+from worldsim.world import DiffusionWorld, Sampling
 
 SIZES_HERE = Sizes(
     vae=VAEConfig(channels=4, widths=(16, 16), blocks=(1, 1)),
@@ -90,9 +90,10 @@ def test_the_whole_line(data, tmp_path: Path):
     fit_vae(data, SIZES_HERE, vae, tmp_path)
     train_both(data, dynamics, tmp_path)
     fit_student(data, SIZES_HERE, distill, tmp_path)
-    world = assemble(data, SIZES_HERE, tmp_path, "film", clips=4)
+    world = assemble(data, SIZES_HERE, tmp_path, "film", clips=4, passes=3)
     save(world, tmp_path / "film", card={"figures": "none"})
     loaded = load(tmp_path / "film")
+    assert loaded.config.sampling == Sampling(steps=3)
     state = loaded.reset(row_keys([1, 2]))
     for _ in range(5):
         state, prediction = loaded.step(state, torch.zeros(2, 1))

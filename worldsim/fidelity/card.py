@@ -261,13 +261,13 @@ def _dreams(
     clips, rows = found.clips, plan.rows
     still = horizon.persistence(clips)
     own = world.config.sampling
-    counts = (1, 2) if own.method == "consistency" else (own.steps,)
+    counts = sorted({1, 2, own.steps}) if own.method == "consistency" else [own.steps]
     dreamt = {}
     for count in counts:
         with _stage(f"dreams, {count} steps", len(clips), clock) as advance:
             some = world.with_steps(count)
             dreamt[count] = horizon.dream(some, clips, clips.actions, rows, advance)
-    main = dreamt[own.steps if own.steps in dreamt else counts[0]]
+    main = dreamt[own.steps]
     with _stage("shuffled actions", len(clips), clock) as advance:
         cut = clips.upto(min(plan.action_steps, plan.horizon))
         false = horizon.dream(world, cut, horizon.shuffled(cut), rows, advance)
