@@ -31,11 +31,11 @@ Think = Callable[[WorldState], Tensor]
 
 BLIND = ("expert", "random", "straight")
 SEARCH = CEM(
-    horizon=24, candidates=28, elites=6, rounds=2, gamma=0.98,
+    horizon=24, candidates=20, elites=5, rounds=2, gamma=0.98,
     start=(0.0, 0.1, 0.0), home=0.3, spread=(0.3, 0.2, 0.2),
 )  # fmt: skip
-"""A second ahead, some 1,300 dreamt steps a plan; drawn back to a light gas (docs/log.md)."""
-EVERY, PASSES = 4, 2
+"""A second ahead, some 1,000 dreamt steps a plan; drawn back to a light gas (docs/log.md)."""
+EVERY, PASSES = 6, 2
 """Actions taken of each plan, and passes of the dreams that it is made in."""
 
 
@@ -116,8 +116,9 @@ def blind(script: str, rng: np.random.Generator, rows: int) -> NDArray[Any]:
 
 
 def planner(world: DiffusionWorld) -> PlanningPolicy:
-    """iCEM in compiled dreams, as many at once as a plan has candidates."""
-    dream = MicroBatched(compiled(world.with_steps(PASSES)), SEARCH.candidates + 4)
+    """iCEM in compiled dreams, as many at once as a plan has candidates; it asks for no trust."""
+    dream = world.with_steps(PASSES).with_trust(None)
+    dream = MicroBatched(compiled(dream), SEARCH.candidates + 4)
     return PlanningPolicy(dream, SEARCH, torch.Generator().manual_seed(0), every=EVERY)
 
 
