@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import imageio.v2 as imageio
@@ -8,8 +9,8 @@ from benchmarks import pictures
 from tests.measured_data import stripes
 from tests.world_folders import tiny_world
 from worldsim import video
-from worldsim.core import WorldError
-from worldsim.demo import against_reality, dream_alone, run_demo
+from worldsim.core import ActionSpec, WorldError
+from worldsim.demo import against_reality, dream_alone, real_drive, run_demo
 from worldsim.fidelity.clips import cut_clips
 
 
@@ -35,6 +36,17 @@ def test_a_world_without_a_real_environment_dreams_alone(
     assert f"wrote {out}" in said.out
     film = np.stack(imageio.mimread(out))
     assert len(film) == 12 and film.shape[2] == 24 * 6
+
+
+@pytest.mark.parametrize("height", [56, 64])
+def test_reality_is_driven_as_the_world_saw_it(height: int):
+    """With the panel below the picture for a world that has one."""
+    car = ActionSpec(kind="continuous", low=(-1.0, 0.0, 0.0), high=(1.0, 1.0, 1.0))
+    latent = (height // 8, 8, 4)
+    spec = replace(tiny_world().spec, frame_shape=(height, 64, 3), latent_shape=latent, action=car)
+    episode = real_drive(spec, 2, 10_007)
+    assert episode.frames.shape == (2 * (2 + spec.context), height, 64, 3)
+    assert (episode.frames[0, -1] == 0).all() == (height == 64)  # the panel is black below
 
 
 def test_a_dream_repeats_itself_by_its_seed():

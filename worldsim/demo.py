@@ -23,7 +23,7 @@ from worldsim import video
 from worldsim.checkpoint import load
 from worldsim.core import ActionSpec, WorldError, WorldSpec, row_keys
 from worldsim.data.behaviours import Behaviour, brownian, expert
-from worldsim.data.collect import car_racing
+from worldsim.data.collect import car_racing, car_racing_panel
 from worldsim.data.dataset import RESERVED_SEED
 from worldsim.data.episodes import Episode
 from worldsim.data.record import CollectError, record
@@ -93,9 +93,9 @@ def real_drive(spec: WorldSpec, steps: int, seed: int) -> Episode:
         raise CollectError(
             f"world: the demo knows the real environment of CarRacing only, not of {spec.name}"
         )
-    recipe = car_racing()
+    recipes = {recipe.size: recipe for recipe in (car_racing(), car_racing_panel())}
     frames = (steps + spec.context) * spec.chunk
-    config = replace(recipe, chunk=spec.chunk, max_frames=frames)
+    config = replace(recipes[spec.frame_shape[:2]], chunk=spec.chunk, max_frames=frames)
     return record(config, [Behaviour(name="expert", make=expert)], seed)
 
 
