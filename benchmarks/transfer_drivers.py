@@ -31,11 +31,11 @@ Think = Callable[[WorldState], Tensor]
 
 BLIND = ("expert", "random", "straight")
 SEARCH = CEM(
-    horizon=24, candidates=20, elites=5, rounds=2, gamma=0.98,
-    start=(0.0, 0.1, 0.0), home=0.3, spread=(0.3, 0.2, 0.2),
+    horizon=24, candidates=20, elites=5, rounds=1, gamma=0.98,
+    start=(0.0, 0.2, 0.0), home=0.3, spread=(0.3, 0.2, 0.2),
 )  # fmt: skip
-"""A second ahead, some 1,000 dreamt steps a plan; drawn back to a light gas (docs/log.md)."""
-EVERY, PASSES = 6, 2
+"""A second ahead, some 500 dreamt steps a plan; drawn back to a light gas (docs/log.md)."""
+EVERY, PASSES = 3, 3
 """Actions taken of each plan, and passes of the dreams that it is made in."""
 
 
