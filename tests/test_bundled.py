@@ -11,7 +11,8 @@ from gymnasium.utils.env_checker import check_env
 
 import worldsim
 from worldsim import worlds
-from worldsim.core import row_keys
+from worldsim.core import WorldState, row_keys
+from worldsim.world import DiffusionWorld
 
 WORLD = "car-racing"
 LIMIT, LIMIT_OF_ALL = 16_000_000, 40_000_000  # bytes
@@ -21,6 +22,18 @@ SPEED_BAR = (slice(59, 63), slice(8, 10))  # rows and columns of the panel's whi
 @pytest.fixture(scope="module")
 def world():
     return worldsim.load(WORLD)
+
+
+def held(world: DiffusionWorld, state: WorldState, action: list[float], steps: int) -> WorldState:
+    """The state after some steps of the same action in every row."""
+    for _ in range(steps):
+        state, _ = world.step(state, torch.tensor([action]).expand(len(state), -1))
+    return state
+
+
+def newest(world: DiffusionWorld, state: WorldState) -> torch.Tensor:
+    """The last frame of every row, (B, H, W, 3) float."""
+    return world.decode(state)[:, -1].float()
 
 
 def test_the_readmes_first_lines():
@@ -60,13 +73,9 @@ def test_a_card_is_the_measured_one(name: str, root: Path):
 def test_the_wheel_steers_the_dream(world):
     """Left and right from the same state must part, and mirror each other in the car's turning."""
     state = world.reset(row_keys(range(8)))
-    frames = []
-    for steer in (-0.6, 0.0, 0.6):
-        now = state
-        for _ in range(8):
-            now, _ = world.step(now, torch.tensor([[steer, 0.2, 0.0]]).expand(8, -1))
-        frames.append(world.decode(now)[:, -1].float())
-    left, straight, right = frames
+    left, straight, right = (
+        newest(world, held(world, state, [steer, 0.2, 0.0], 8)) for steer in (-0.6, 0.0, 0.6)
+    )
     apart = (left - right).abs().mean()
     assert apart > (left - straight).abs().mean() > 2.0
     assert apart > (right - straight).abs().mean() > 2.0
@@ -76,11 +85,9 @@ def test_gas_moves_the_world_and_a_standing_car_stands(world):
     state = world.reset(row_keys(range(8)))
     change = {}
     for name, action in {"gas": [0.0, 1.0, 0.0], "brake": [0.0, 0.0, 1.0]}.items():
-        now = state
-        for _ in range(20):
-            now, _ = world.step(now, torch.tensor([action]).expand(8, -1))
+        now = held(world, state, action, 20)
         before = world.decode(now).float()
-        after, _ = world.step(now, torch.tensor([action]).expand(8, -1))
+        after = held(world, now, action, 1)
         change[name] = float((world.decode(after).float() - before).abs().mean())
     assert change["gas"] > 2 * change["brake"]
 
@@ -89,24 +96,20 @@ def test_the_panel_tells_what_the_pedals_do():
     """A second of gas raises the panel's bar of speed, a second of brake takes it down."""
     panel = worldsim.load("car-racing-panel")
     state = panel.reset(row_keys(range(8)))
-    height = {}
-    for name, action in {"gas": [0.0, 0.6, 0.0], "brake": [0.0, 0.0, 0.6]}.items():
-        now = state
-        for _ in range(25):
-            now, _ = panel.step(now, torch.tensor([action]).expand(8, -1))
-        height[name] = panel.decode(now)[:, -1][:, *SPEED_BAR].float().mean()
-    assert height["gas"] > 2 * height["brake"]
+    gas, brake = (
+        newest(panel, held(panel, state, action, 25))[:, *SPEED_BAR].mean()
+        for action in ([0.0, 0.6, 0.0], [0.0, 0.0, 0.6])
+    )
+    assert gas > 2 * brake
 
 
 def test_the_quick_world_is_driven_by_the_torque():
     """Full torque one way and the other swing the pendulum apart."""
     pendulum = worldsim.load("pendulum")
-    state, frames = pendulum.reset(row_keys(range(8))), []
-    for torque in (-2.0, 2.0, 2.0):
-        now = state
-        for _ in range(8):
-            now, said = pendulum.step(now, torch.full((8, 1), torque))
-        frames.append(pendulum.decode(now)[:, -1].float())
+    state = pendulum.reset(row_keys(range(8)))
+    ends = [held(pendulum, state, [torque], 8) for torque in (-2.0, 2.0, 2.0)]
+    for end in ends:
+        _, said = pendulum.step(end, torch.zeros(8, 1))
         assert (said.cont > 0.9).all()  # nothing ever ends there
-    left, right, again = frames
+    left, right, again = (newest(pendulum, end) for end in ends)
     assert torch.equal(right, again) and (left - right).abs().mean() > 2.0

@@ -21,7 +21,7 @@ from benchmarks.transfer import (
     write_table,
 )  # fmt: skip
 from benchmarks.transfer_drivers import Contestant, Sight, Timed, contestants, driver_of
-from tests.worlds import tiny_world
+from tests.worlds import tiny_world, with_doubts
 from worldsim.agents.actor_critic import ActorCritic, AgentConfig
 from worldsim.agents.planners import CEM, Plan
 from worldsim.core import WorldError, row_keys
@@ -97,11 +97,12 @@ def test_dreams_take_as_many_passes_as_asked(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_planner_of_the_table_plans_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer_drivers, "compiled", lambda world: world)  # takes a minute
-    world, passes = tiny_world(), []
+    world, passes = with_doubts(tiny_world()), []
 
     class Spy(CEM):
         def plan(self, world: Any, state: Any, **how: Any) -> Plan:
             passes.append(world.world.config.sampling.steps)
+            assert world.world.trust is None  # it would cost time and tell nothing
             return super().plan(world, state, **how)
 
     drive = transfer_drivers.planner(world)

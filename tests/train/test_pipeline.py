@@ -21,6 +21,7 @@ from worldsim.train.distill import Distillation
 from worldsim.train.dynamics import DynamicsTraining
 from worldsim.train.loop import CheckpointError, FitConfig
 from worldsim.train.pipeline import (
+    Recipe,
     assemble,
     fit_forced,
     fit_student,
@@ -143,6 +144,21 @@ def test_a_line_that_begins_with_another_world(data, tmp_path: Path):
 def test_a_teacher_begins_with_nothing(data, tmp_path: Path):
     with pytest.raises(WorldError, match="begin: expected none for a teacher"):
         cli.train("dynamics", data=data.folder, run=tmp_path, begin="car-racing")
+
+
+def test_a_world_is_saved_in_the_passes_asked_for(
+    data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    vae, dynamics, distill = recipe(1)
+    fit_vae(data, SIZES_HERE, vae, tmp_path)
+    train_both(data, dynamics, tmp_path)
+    monkeypatch.setitem(cli.SIZES, "tiny", lambda: SIZES_HERE)
+    how = replace(Recipe(), distill=distill)
+    for passes in (2, 4):
+        cli.distill(
+            tmp_path / "film", data.folder, tmp_path, "tiny", how, passes=passes, overwrite=True
+        )
+        assert load(tmp_path / "film").config.sampling == Sampling(steps=passes)
 
 
 def test_a_stage_without_the_one_before_says_so(data, tmp_path: Path):
