@@ -102,7 +102,7 @@ def test_the_planner_of_the_table_plans_now_and_then(monkeypatch: pytest.MonkeyP
     class Spy(CEM):
         def plan(self, world: Any, state: Any, **how: Any) -> Plan:
             passes.append(world.world.config.sampling.steps)
-            assert world.world.trust is None  # it would cost time and tell nothing
+            assert world.world.trust is None  # fitted for the shipped passes alone
             return super().plan(world, state, **how)
 
     drive = transfer_drivers.planner(world)
