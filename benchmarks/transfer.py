@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from worldsim.checkpoint import load
 from worldsim.core import WorldError, WorldState, row_keys
+from worldsim.data.clips import check_kind
 from worldsim.data.dataset import DatasetInfo, open_dataset
 from worldsim.engine import compiled
 from worldsim.fidelity.provenance import provenance
@@ -324,6 +325,8 @@ def main(
         result: where else the summary goes, such as benchmarks/results/transfer-car-racing.json.
         page: whose table is replaced by this one, such as docs/agents.md.
     """
+    recorded = open_dataset(data)
+    check_kind(recorded.info, load(world).spec)
     out.parent.mkdir(parents=True, exist_ok=True)
     rows, lines = contestants(agents, scope.plan_tracks > 0), read(out)
     done = {(x["policy"], x["track"], x["where"]) for x in lines}
@@ -336,7 +339,6 @@ def main(
 
         dream_all(rows, done, world, data, scope, note)
         drive_all(rows, done, world, data, scope, note)
-    recorded = open_dataset(data)
     steps = sum(len(recorded.load(path).actions) for path in recorded.episodes("train"))
     found = summary(rows, read(out), steps) | {"command": " ".join(sys.argv[1:])}
     print(table(found))

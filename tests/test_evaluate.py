@@ -237,7 +237,7 @@ def test_a_plan_too_small_is_refused():
 
 def test_foreign_data_is_refused(data: Dataset, tmp_path: Path):
     other = replace(data, info=replace(data.info, chunk=4))
-    with pytest.raises(WorldError, match="measure a world on data of its own kind"):
+    with pytest.raises(WorldError, match="give a folder of the world's own kind"):
         evaluate(tiny_world(), other)
     for path in data.episodes("test"):
         path.unlink()

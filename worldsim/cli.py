@@ -257,7 +257,8 @@ def agent(
     _threads(threads)
     dreamt = load(world).with_steps(passes)
     train_agent(compiled(dreamt) if compile else dreamt, open_dataset(data), recipe, run)
-    print(f"saved {run}; score it: python -m benchmarks.transfer --world {world} --agents {run}")
+    print(f"saved {run}; score it with python -m benchmarks.transfer "
+          f"--world {world} --data {data} --agents {run}")  # fmt: skip
 
 
 @app.command

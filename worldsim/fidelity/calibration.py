@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from worldsim import metrics
 from worldsim.core import WorldError
+from worldsim.data.clips import check_kind
 from worldsim.data.dataset import Dataset
 from worldsim.models.vae import to_float
 from worldsim.trust import BANK, TINY, Trust, embed_action
@@ -220,8 +221,10 @@ def calibrate(
 ) -> tuple[DiffusionWorld, dict[str, Any]]:
     """The world with trust fitted to it as it is drawn from now, and figures of the fit.
 
-    Reads training and validation episodes only. Raises WorldError where there are too few.
+    Reads training and validation episodes only. Raises WorldError where there are too few, or
+    where they are of another world.
     """
+    check_kind(data.info, world.spec)
     plan = plan or CalibrationPlan()
     clips = clips_of(data, "val", world.spec.context, plan.episodes, plan.starts, plan.horizon)
     trust = fit_senses(world, data, seed)

@@ -12,6 +12,7 @@ from einops import rearrange
 from torch import Tensor
 
 from worldsim.core import Rows, WorldError, WorldSpec
+from worldsim.data.clips import check_kind
 from worldsim.data.dataset import Dataset
 from worldsim.data.episodes import Episode
 
@@ -88,18 +89,11 @@ def cut_clips(
 
 def episodes_for(data: Dataset, spec: WorldSpec, most: int) -> list[Path]:
     """The first `most` test episodes; WorldError if there are none or they do not fit the world."""
-    info = data.info
     paths = data.episodes("test")[:most]
     if not paths:
         raise WorldError(f"data: expected test episodes in {data.folder}/test, got none; "
                          "record them with the collect command")  # fmt: skip
-    expected = (spec.frame_shape, spec.chunk, spec.action.kind, spec.action.low, spec.action.n)
-    got = (info.frame_shape, info.chunk, info.action.kind, info.action.low, info.action.n)
-    if expected != got:
-        raise WorldError(
-            f"data: expected (frame_shape, chunk, kind, low, n) of {spec.name}, {expected}, "
-            f"got {got}; measure a world on data of its own kind"
-        )
+    check_kind(data.info, spec)
     return paths
 
 

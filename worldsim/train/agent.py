@@ -22,7 +22,7 @@ from worldsim.agents.cloning import Recorded, cloning_loss, moments, returns_to_
 from worldsim.agents.settings import Imagination
 from worldsim.config import to_json
 from worldsim.core import WorldError, WorldSpec, WorldState, row_keys
-from worldsim.data.clips import load_recording
+from worldsim.data.clips import check_kind, load_recording
 from worldsim.data.dataset import Dataset
 from worldsim.data.latents import LatentRecording, latent_cache
 from worldsim.world import DiffusionWorld
@@ -91,7 +91,12 @@ class Material:
 
 
 def material(data: Dataset, world: DiffusionWorld, sees: str, cache: Path) -> Material:
-    """Recordings of the training split; latents are computed once and kept in `cache`."""
+    """Recordings of the training split; latents are computed once and kept in `cache`.
+
+    Raises WorldError where they are not of the world's kind.
+    """
+    check_kind(data.info, world.spec)
+    cache.parent.mkdir(parents=True, exist_ok=True)
     paths = data.episodes("train")
     latents = latent_cache(world.vae, data, paths, cache)
     seen = latents.latents if sees == "latents" else load_recording(data, paths).frames
@@ -188,7 +193,6 @@ def train_agent(
 
     It lies in RUN/clone, RUN/dream or, where a clone went on in dreams, RUN/clone-dream.
     """
-    run.mkdir(parents=True, exist_ok=True)
     stuff = material(data, world, recipe.agent.sees, run.parent / "latents-train.safetensors")
     torch.manual_seed(recipe.seed)
     agent, folder = ActorCritic(world.spec, recipe.agent), run / "dream"

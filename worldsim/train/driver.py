@@ -11,6 +11,7 @@ from torch import Tensor
 
 from worldsim.agents.actor_critic import AgentPolicy
 from worldsim.core import WorldError
+from worldsim.data.clips import check_kind
 from worldsim.data.dataset import DatasetInfo
 from worldsim.data.resize import area_resize, crop_frames
 from worldsim.models.vae import to_float
@@ -97,5 +98,8 @@ def load_policy(path: Path | str, world: DiffusionWorld, info: DatasetInfo) -> F
 
     Args:
         path: without suffix. world: that it was trained in. info: how the world was recorded.
+
+    Raises WorldError where `info` is of another world.
     """
+    check_kind(info, world.spec)
     return FramePolicy(agent_driver(Path(path), world), info)

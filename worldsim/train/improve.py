@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from worldsim.checkpoint import load, save
 from worldsim.core import WorldError
 from worldsim.data.behaviours import Behaviour, Policy
+from worldsim.data.clips import check_kind
 from worldsim.data.collect import collect
 from worldsim.data.dataset import SPLITS, Dataset, open_dataset
 from worldsim.data.latents import latent_cache
@@ -88,13 +89,13 @@ def improve(world: Path | str, agent: Path, folder: Path, run: Path, how: Round)
     new world's folder, RUN/agent the new agent. Raises WorldError, DatasetError or CollectError
     where they do not fit each other.
     """
-    known = open_dataset(folder)
+    known, old = open_dataset(folder), load(world)
+    check_kind(known.info, old.spec)
     first = _first_seed(known, run, how.episodes)
     band = (first, first + how.episodes)
     make = partial(make_agent, str(world), str(agent), how.noise)
     behaviour = Behaviour(name=f"agent-{first}", make=make, seeds=band, sees="chunk")
     data = collect(as_recorded(known, band, how.max_frames), (behaviour,))
-    old = load(world)
     better = train_on(old, data, how.world, run)
     save(better, run / "world", overwrite=True)
     recipe = replace(how.agent, best=1.0)

@@ -18,8 +18,9 @@ from worldsim.agents.actor_critic import ActorCritic, latents_seen, pixels_seen
 from worldsim.agents.imagination import Learner
 from worldsim.agents.real_env import RealEnv
 from worldsim.core import WorldError
+from worldsim.data.clips import check_kind
 from worldsim.data.dataset import SPLITS
-from worldsim.data.record import Camera, CollectConfig
+from worldsim.data.record import Camera, CollectConfig, describe
 from worldsim.models.vae import to_float
 from worldsim.nn.precision import narrow
 from worldsim.world import DiffusionWorld
@@ -51,8 +52,9 @@ def practise(
     world: whose encoder it sees through. config: how the environment was recorded. recipe: as of an
     agent that dreams; `imagination.rows` environments play `imagination.horizon` steps a batch,
     from training seeds. steps: real env steps (chunks) to spend, in whole batches.
-    Raises WorldError where `steps` do not make one batch.
+    Raises WorldError where `steps` do not make one batch, or `config` records another world.
     """
+    check_kind(describe(config), world.spec)
     how = recipe.imagination
     batch = how.rows * how.horizon
     if steps < batch:
