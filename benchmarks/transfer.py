@@ -324,6 +324,8 @@ def main(
         out: the lines; the summary goes beside them as .json.
         result: where else the summary goes, such as benchmarks/results/transfer-car-racing.json.
         page: whose table is replaced by this one, such as docs/agents.md.
+
+    Raises WorldError where `data` is of another world.
     """
     recorded = open_dataset(data)
     check_kind(recorded.info, load(world).spec)

@@ -20,11 +20,12 @@ from .dataset import Dataset, DatasetInfo
 
 def check_kind(info: DatasetInfo, spec: WorldSpec) -> None:
     """Raises WorldError where episodes are not of the kind that the world was made of."""
-    expected = (spec.frame_shape, spec.chunk, spec.action.kind, spec.action.low, spec.action.n)
-    got = (info.frame_shape, info.chunk, info.action.kind, info.action.low, info.action.n)
+    ours, theirs = spec.action, info.action
+    expected = (spec.frame_shape, spec.chunk, ours.kind, ours.low, ours.high, ours.n)
+    got = (info.frame_shape, info.chunk, theirs.kind, theirs.low, theirs.high, theirs.n)
     if expected != got:
         raise WorldError(
-            f"data: expected (frame_shape, chunk, kind, low, n) of {spec.name}, {expected}, "
+            f"data: expected (frame_shape, chunk, kind, low, high, n) of {spec.name}, {expected}, "
             f"got {got}; give a folder of the world's own kind"
         )
 

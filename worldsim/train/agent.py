@@ -191,7 +191,8 @@ def train_agent(
 ) -> ActorCritic:
     """An agent by `recipe`, resumable; dreams need `worldsim[rl]`.
 
-    It lies in RUN/clone, RUN/dream or, where a clone went on in dreams, RUN/clone-dream.
+    It lies in RUN/clone, RUN/dream or, where a clone went on in dreams, RUN/clone-dream. Raises
+    WorldError, before anything is written, where `data` is of another world.
     """
     stuff = material(data, world, recipe.agent.sees, run.parent / "latents-train.safetensors")
     torch.manual_seed(recipe.seed)
