@@ -59,7 +59,7 @@ check: setup
 
 # Cut short, it goes on: rows that passed at this commit are not tried again.
 nightly: setup
-	$(PY) -m tests.nightly
+	$(PY) -m tests.reliability.nightly
 
 format: setup
 	$(PY) -m ruff check --fix

@@ -24,7 +24,7 @@ from worldsim.core import WorldModel, WorldSpec, WorldState
 
 from .actor_critic import ActorCritic, AgentConfig, seen_shape, to_world
 from .scoring import heeded
-from .settings import Imagination
+from .settings import ImaginationConfig
 
 Starts = Callable[[int, torch.Generator], WorldState]
 """(rows, generator) -> real states to dream on from."""
@@ -117,7 +117,7 @@ class DreamEnv(AgentEnv):
     """
 
     def __init__(
-        self, world: WorldModel, agent: ActorCritic, how: Imagination, starts: Starts
+        self, world: WorldModel, agent: ActorCritic, how: ImaginationConfig, starts: Starts
     ) -> None:
         super().__init__(world.spec, agent.config, how.rows, world.device)
         self.world, self.agent, self.how, self.starts = world, agent, how, starts
@@ -140,7 +140,7 @@ class DreamEnv(AgentEnv):
         self.state, said = self.world.step(self.state, action)
         return self._seen({
             "reward": self.how.scale * heeded(said, self.how.distrust)[:, None],
-            "terminated": (said.cont < 0.5)[:, None],
+            "terminated": (said.continue_prob < 0.5)[:, None],
             "truncated": (said.trust < self.how.least_trust)[:, None],  # unknown (NaN) cuts nothing
         })  # fmt: skip
 
@@ -158,14 +158,14 @@ class Learner:
         env: where to act.
         agent: who learns. how: the settings.
         optimizer: of the agent's parameters.
-        anchor: the agent to stay near, see `Imagination.anchor`.
+        anchor: the agent to stay near, see `ImaginationConfig.anchor`.
     """
 
     def __init__(
         self,
         env: AgentEnv,
         agent: ActorCritic,
-        how: Imagination,
+        how: ImaginationConfig,
         optimizer: torch.optim.Optimizer,
         anchor: ActorCritic | None = None,
     ) -> None:

@@ -15,7 +15,7 @@ from worldsim.core import WorldSpec
 
 from .actor_critic import SEEN, ActorCritic, to_world
 from .imagination import AgentEnv
-from .settings import Imagination
+from .settings import ImaginationConfig
 
 Frames = NDArray[np.uint8]
 
@@ -45,7 +45,7 @@ class RealEnv(AgentEnv):
         self,
         spec: WorldSpec,
         agent: ActorCritic,
-        how: Imagination,
+        how: ImaginationConfig,
         envs: Sequence[Filmed],
         see: Callable[[Tensor], Tensor],
     ) -> None:

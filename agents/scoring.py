@@ -44,7 +44,7 @@ def plan_returns(
     for action in rearrange(actions, "b n t ... -> t (b n) ..."):
         copies, said = world.step(copies, action)
         total = total + weight * heeded(said, distrust)
-        weight = weight * gamma * said.cont
+        weight = weight * gamma * said.continue_prob
     if value is not None:
         total = total + weight * value(copies)
     return rearrange(total, "(b n) -> b n", b=rows)

@@ -9,7 +9,7 @@ from worldsim.core import WorldError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Imagination:
+class ImaginationConfig:
     """How to learn in dreams.
 
     Attributes:

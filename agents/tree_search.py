@@ -26,7 +26,7 @@ class Tree:
         child: (B, S, n) the node behind an action, -1 if untried.
         visits, total: (B, S, n) runs through an action and the sum of their returns.
         prior: (B, S, n) odds of the actions.
-        reward, cont: (B, S) what the step into a node earned, and the odds of going on.
+        reward, continue_prob: (B, S) what the step into a node earned, and the odds of going on.
     """
 
     states: list[WorldState]
@@ -35,7 +35,7 @@ class Tree:
     total: Tensor
     prior: Tensor
     reward: Tensor
-    cont: Tensor
+    continue_prob: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ class TreeSearch:
             total=zeros.clone(),
             prior=zeros + 1 / size[-1],
             reward=zeros[..., 0].clone(),
-            cont=zeros[..., 0] + 1,
+            continue_prob=zeros[..., 0] + 1,
         )
         if self.prior is not None:
             tree.prior[:, 0] = self.prior(state)
@@ -146,7 +146,7 @@ class TreeSearch:
         tree.states.append(state)
         tree.child[rows, parent, action] = node
         tree.reward[:, node] = heeded(said, self.distrust)
-        tree.cont[:, node] = said.cont
+        tree.continue_prob[:, node] = said.continue_prob
         if self.prior is not None:
             tree.prior[:, node] = self.prior(state)
         return torch.zeros_like(said.reward) if self.value is None else self.value(state)
@@ -157,7 +157,7 @@ class TreeSearch:
         rows = torch.arange(len(value), device=value.device)
         for node, action, going in reversed(path):
             child = tree.child[rows, node, action]
-            earned = tree.reward[rows, child] + self.gamma * tree.cont[rows, child] * value
+            earned = tree.reward[rows, child] + self.gamma * tree.continue_prob[rows, child] * value
             value = torch.where(going, earned, value)
             tree.visits[rows, node, action] += going
             tree.total[rows, node, action] += torch.where(going, value, 0.0)

@@ -14,9 +14,9 @@ import numpy as np
 import tyro
 
 import worldsim
-from worldsim import video
 from worldsim.core import WorldError
-from worldsim.fidelity.show import HORIZONS, curves
+from worldsim.evaluate.describe import HORIZONS, curves
+from worldsim.play import film as video
 
 LINE, NAME, BAR, VALUE = 16, 170, 120, 130  # pixels
 FLOOR, TOP = 10.0, 48.0  # dB at which bars begin and end

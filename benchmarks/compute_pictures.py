@@ -3,7 +3,7 @@
     python -m benchmarks.compute_pictures --out docs/media
 
 Writes compute.png and prints the presets' costs as a table. Everything is computed from
-`worldsim.compute`, nothing is measured.
+`worldsim.costs.flops`, nothing is measured.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import NamedTuple
 import numpy as np
 import tyro
 
-from worldsim import video
-from worldsim.account import Use, span, step_seconds
-from worldsim.compute import Networks, forward_flops, stages
 from worldsim.core import ActionSpec
-from worldsim.devices import DEVICES, crossover
+from worldsim.costs.devices import DEVICES, crossover
+from worldsim.costs.flops import Networks, forward_flops, stages
+from worldsim.costs.report import Use, span, step_seconds
+from worldsim.play import film as video
 from worldsim.presets import SIZES
-from worldsim.train.pipeline import Recipe
+from worldsim.train.recipe import Recipe
 
 ACTION = ActionSpec(kind="continuous", low=(-1.0, 0.0, 0.0), high=(1.0, 1.0, 1.0))
 BATCHES = (1, 4, 16, 256)

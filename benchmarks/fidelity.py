@@ -16,11 +16,12 @@ import torch
 import tyro
 
 from worldsim import worlds
-from worldsim.checkpoint import load, save
-from worldsim.data.behaviours import car_racing_mix
-from worldsim.data.collect import car_racing, collect
-from worldsim.fidelity import evaluate
-from worldsim.fidelity.lines import table, write_card
+from worldsim.collect.workers import collect
+from worldsim.evaluate import evaluate
+from worldsim.evaluate.report import table, write_card
+from worldsim.recipes.car_racing.drivers import car_racing_mix
+from worldsim.recipes.car_racing.settings import car_racing
+from worldsim.store.folder import load, save
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -49,8 +50,9 @@ def main(
         out: the JSON file; benchmarks/results/fidelity-WORLD.json by default.
         quick: a tenth of the work, for a first look.
         put: also put the card into the world's folder.
-        twins: what `python -m benchmarks.twins` wrote: the noise floor.
-        foreign: what `python -m benchmarks.foreign` wrote: reality under recorded actions.
+        twins: what `python -m benchmarks.noise_floor` wrote: the noise floor.
+        foreign: what `python -m benchmarks.offtrack_reference` wrote: reality under recorded
+            actions.
         policies: what `python -m benchmarks.transfer` wrote: their returns, dreamt and real.
         device: where to compute.
         threads: CPU threads; all by default.

@@ -24,18 +24,18 @@ from tqdm import tqdm
 from benchmarks.page import put
 from worldsim.agents.actor_critic import DreamPolicy
 from worldsim.agents.planners import CEM, PlanningPolicy
-from worldsim.checkpoint import load
+from worldsim.agents.training import load_agent, read_spent
+from worldsim.collect.recorder import Camera, CollectConfig, as_recorded
 from worldsim.core import WorldModel, WorldState
-from worldsim.data.dataset import Dataset, open_dataset
-from worldsim.data.pendulum import TORQUE, swing_up
-from worldsim.data.record import Camera, CollectConfig, as_recorded
-from worldsim.engine import compiled
-from worldsim.fidelity.lines import write_card
-from worldsim.fidelity.provenance import provenance
+from worldsim.data.native import Dataset, open_dataset
+from worldsim.evaluate.report import write_card
 from worldsim.metrics import bootstrap, weighted_mean
-from worldsim.microbatch import MicroBatched
-from worldsim.train.agent import load_agent, read_spent
-from worldsim.world import DiffusionWorld
+from worldsim.recipes.pendulum import TORQUE, swing_up
+from worldsim.store.folder import load
+from worldsim.store.provenance import provenance
+from worldsim.world.compiled import compiled
+from worldsim.world.diffusion import DiffusionWorld
+from worldsim.world.fixed_batch import FixedBatch
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SEEDS = range(5000, 5050)
@@ -192,7 +192,7 @@ def main(
         compile: plan in compiled steps; making them takes a minute, once.
     """
     loaded, recorded = load(world), open_dataset(data)
-    dream = MicroBatched(compiled(loaded) if compile else loaded, GROUP)
+    dream = FixedBatch(compiled(loaded) if compile else loaded, GROUP)
     found: dict[str, Any] = {}
     for row in rows(loaded, agents, steps_of(recorded), search, dream):
         played = play(row.act, as_recorded(recorded), loaded.spec.context, name=row.name)

@@ -14,14 +14,14 @@ import torch
 import tyro
 from torch import Tensor
 
-from worldsim import video
-from worldsim.checkpoint import load
 from worldsim.core import row_keys
-from worldsim.data.dataset import Dataset, open_dataset
-from worldsim.fidelity import car_racing
-from worldsim.fidelity.clips import Clips, cut_clips, episodes_for
-from worldsim.rollout import dream_frames
-from worldsim.world import DiffusionWorld
+from worldsim.data.native import Dataset, open_dataset
+from worldsim.evaluate.test_clips import Clips, cut_clips, episodes_for
+from worldsim.play import film as video
+from worldsim.recipes.car_racing import landmarks as car_racing
+from worldsim.store.folder import load
+from worldsim.world.diffusion import DiffusionWorld
+from worldsim.world.rollout import dream_frames
 
 HORIZONS = (0, 1, 2, 4, 8, 16, 32, 60)
 LONG_EVERY, LONG_STEPS = 50, 1000

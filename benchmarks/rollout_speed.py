@@ -33,9 +33,9 @@ from benchmarks.speed_parts import (
     wrappers,
 )
 from benchmarks.speed_report import goals, picture, table
-from worldsim.checkpoint import load
 from worldsim.core import WorldError
-from worldsim.fidelity.provenance import provenance
+from worldsim.store.folder import load
+from worldsim.store.provenance import provenance
 
 RESULTS = Path(__file__).resolve().parent / "results"
 DOCS = Path(__file__).resolve().parents[1] / "docs"

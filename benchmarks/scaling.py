@@ -19,19 +19,18 @@ from typing import Any
 import torch
 import tyro
 
-from worldsim import video
+from benchmarks import page
+from benchmarks import scaling_pictures as pictures
+from benchmarks import scaling_report as report
+from benchmarks.scaling_report import law_of, measures, of_kind
+from benchmarks.scaling_runs import Plan, Run, exam, measure, runs, still_error, trained, world_of
 from worldsim.core import WorldError
-from worldsim.data.dataset import open_dataset
-from worldsim.fidelity.provenance import provenance, training_cost
+from worldsim.data.native import open_dataset
 from worldsim.models.vae import SpacetimeVAE
+from worldsim.play import film as video
 from worldsim.presets import small
-from worldsim.train.pipeline import load_final
-
-from . import page
-from . import scaling_pictures as pictures
-from . import scaling_report as report
-from .scaling_report import law_of, measures, of_kind
-from .scaling_runs import Plan, Run, exam, measure, runs, still_error, trained, world_of
+from worldsim.store.provenance import provenance, training_cost
+from worldsim.train.recipe import load_final
 
 Record = dict[str, Any]
 

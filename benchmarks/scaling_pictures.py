@@ -12,13 +12,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from worldsim import video
-from worldsim.data.dataset import Dataset
-from worldsim.fidelity.clips import Clips, cut_clips
-from worldsim.rollout import dream_frames
-from worldsim.world import DiffusionWorld
-
-from .scaling_report import law_of, measures, of_kind, split
+from benchmarks.scaling_report import law_of, measures, of_kind, split
+from worldsim.data.native import Dataset
+from worldsim.evaluate.test_clips import Clips, cut_clips
+from worldsim.play import film as video
+from worldsim.world.diffusion import DiffusionWorld
+from worldsim.world.rollout import dream_frames
 
 Record = dict[str, Any]
 Point = tuple[float, float]
@@ -126,7 +125,7 @@ def _frame(axes: Axes, key: str) -> None:
 
 
 def ticks(ends: Point, leading: tuple[float, ...]) -> list[float]:
-    """Round numbers between two logarithms."""
+    """DynaConfig numbers between two logarithms."""
     powers = range(floor(ends[0] / log(10)), ceil(ends[1] / log(10)) + 1)
     every = [n * 10.0**p for p in powers for n in leading]
     return [v for v in every if ends[0] <= log(v) <= ends[1]]

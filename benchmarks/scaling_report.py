@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 
+from benchmarks.scaling_law import Law, fit_law
 from worldsim.metrics import Interval, psnr
-
-from .scaling_law import Law, fit_law
 
 Record = dict[str, Any]
 

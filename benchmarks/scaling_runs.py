@@ -16,23 +16,24 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from worldsim.compute import Networks, training_flops, two_streams
 from worldsim.core import WorldError
-from worldsim.data.dataset import Dataset
+from worldsim.costs.flops import Networks, training_flops, two_streams
 from worldsim.data.latents import LatentRecording
-from worldsim.diffusion.denoiser import Clip, chunk_error, draw_levels, predict, ramp
-from worldsim.diffusion.samplers import corrupt
-from worldsim.fidelity.clips import Clips, cut_clips, even_starts
-from worldsim.fidelity.horizon import dream, persistence
+from worldsim.data.native import Dataset
+from worldsim.diffusion.losses import chunk_error, ramp
+from worldsim.diffusion.schedule import corrupt, draw_levels
+from worldsim.diffusion.timeline import Clip, predict
+from worldsim.evaluate.horizon import dream, persistence
+from worldsim.evaluate.test_clips import Clips, cut_clips, even_starts
 from worldsim.metrics import bootstrap, weighted_mean
 from worldsim.models.dit import DiTConfig
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.vae import SpacetimeVAE
 from worldsim.presets import Sizes
-from worldsim.train.dynamics import DynamicsTraining, train_dynamics
+from worldsim.train.dynamics import DynamicsTrainingConfig, train_dynamics
 from worldsim.train.loop import FitConfig
-from worldsim.train.pipeline import action_spec, latents_of, load_final, new_dynamics, world_spec
-from worldsim.world import DiffusionWorld, Sampling, Starts, WorldConfig
+from worldsim.train.recipe import action_spec, latents_of, load_final, new_dynamics, world_spec
+from worldsim.world.diffusion import DiffusionWorld, Sampling, Starts, WorldConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ class Run:
 
     budget: int
     sizes: Sizes
-    training: DynamicsTraining
+    training: DynamicsTrainingConfig
     clip_flops: int
     parameters: int
 
@@ -125,7 +126,7 @@ def runs(plan: Plan, data: Dataset) -> Iterator[Run]:
                                  f"expected at least {plan.warmup}, the warm-up")  # fmt: skip
             lr = plan.lr * 256 / dim
             fit = FitConfig(steps=steps, batch=plan.batch, lr=lr, warmup=plan.warmup)
-            training = DynamicsTraining(fit=fit, targets=plan.targets, compile=plan.compile)
+            training = DynamicsTrainingConfig(fit=fit, targets=plan.targets, compile=plan.compile)
             yield Run(budget, sizes, training, flops, networks.parameters["dit"])
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from worldsim.devices import DEVICES, crossover, devices_needed
+from worldsim.costs.devices import DEVICES, crossover, devices_needed
 
 H100 = DEVICES["h100"]
 HOUR, DAY = 3600, 86400

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from worldsim.core import row_keys
-from worldsim.data.dataset import open_dataset
-from worldsim.engine import compiled
-from worldsim.fidelity.clips import Clips, cut_clips, even_starts
-from worldsim.fidelity.horizon import curve, dream
+from worldsim.data.native import open_dataset
+from worldsim.evaluate.horizon import curve, dream
+from worldsim.evaluate.test_clips import Clips, cut_clips, even_starts
 from worldsim.metrics import psnr, squared_error
-from worldsim.rollout import dream_frames
-from worldsim.world import DiffusionWorld
+from worldsim.world.compiled import compiled
+from worldsim.world.diffusion import DiffusionWorld
+from worldsim.world.rollout import dream_frames
 
 HORIZONS = (1, 8, 32)
 ROWS = 8

@@ -17,13 +17,13 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import tqdm
 
-from worldsim.compute import Networks, forward_flops
 from worldsim.core import row_keys
-from worldsim.engine import compiled
+from worldsim.costs.flops import Networks, forward_flops
 from worldsim.envs import WorldSimEnv, WorldSimVectorEnv
 from worldsim.presets import Sizes
-from worldsim.toy import PointWorld
-from worldsim.world import DiffusionWorld, Starts
+from worldsim.world.compiled import compiled
+from worldsim.world.diffusion import DiffusionWorld, Starts
+from worldsim.world.point import PointWorld
 
 VIEWS = {
     "view", "expand", "permute", "transpose", "t", "slice", "select", "unsqueeze", "squeeze",
@@ -88,7 +88,7 @@ def networks(world: DiffusionWorld) -> Networks:
 
 def ours(how: Ours) -> Contender:
     """A contender that steps, and draws where pixels are asked for."""
-    world = sized(how.world, how.side).with_steps(how.passes)
+    world = sized(how.world, how.side).with_num_steps(how.passes)
     account = networks(world)
     world = compiled(world) if how.fast else world
     device = world.device
@@ -190,7 +190,7 @@ def traced(world: DiffusionWorld, passes: tuple[int, ...]) -> list[dict[str, Any
     """Operators of an uncompiled step and of its picture, and waits for the device among them."""
     found = []
     for count in passes:
-        one = world.with_steps(count)
+        one = world.with_num_steps(count)
         state = one.reset(row_keys([0]).to(world.device))
         action = world.spec.action.unknown(1, device=world.device)
         one.step(state, action)
@@ -266,7 +266,7 @@ def resident() -> int:
 
 def horizon(world: DiffusionWorld, late: int, early: int = 100) -> dict[str, Any]:
     """A late step against an early one, and what the steps between have left in memory."""
-    fast = compiled(sized(world, 64).with_steps(1))
+    fast = compiled(sized(world, 64).with_num_steps(1))
     action = fast.spec.action.unknown(1, device=fast.device)
 
     def walk(state: Any, steps: int) -> Any:
@@ -294,7 +294,7 @@ def horizon(world: DiffusionWorld, late: int, early: int = 100) -> dict[str, Any
 
 def fan_out(world: DiffusionWorld, candidates: int = 64, plan: int = 3) -> dict[str, Any]:
     """A planner's candidates from one state: sharing the past against copying it."""
-    world = world.with_steps(1)
+    world = world.with_num_steps(1)
     state = world.reset(row_keys([0]).to(world.device))
     action = world.spec.action.unknown(candidates, device=world.device)
     found: dict[str, Any] = {"candidates": candidates, "plan": plan}

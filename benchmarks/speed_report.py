@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from worldsim import video
+from worldsim.play import film as video
 
 Found = dict[str, Any]
 BEST = "compiled bfloat16"

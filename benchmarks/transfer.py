@@ -25,17 +25,16 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from worldsim.checkpoint import load
+from benchmarks.transfer_drivers import Contestant, contestants, drive, thinker
+from worldsim.agents.training import read_spent
 from worldsim.core import WorldError, WorldState, row_keys
-from worldsim.data.clips import check_kind
-from worldsim.data.dataset import DatasetInfo, open_dataset
-from worldsim.engine import compiled
-from worldsim.fidelity.provenance import provenance
+from worldsim.data.loader import check_kind
+from worldsim.data.native import DatasetInfo, open_dataset
 from worldsim.metrics import Interval, bootstrap, pearson, weighted_mean
-from worldsim.train.agent import read_spent
-from worldsim.world import DiffusionWorld
-
-from .transfer_drivers import Contestant, contestants, drive, thinker
+from worldsim.store.folder import load
+from worldsim.store.provenance import provenance
+from worldsim.world.compiled import compiled
+from worldsim.world.diffusion import DiffusionWorld
 
 TRACKS = range(5000, 5050)
 MARKS = ("<!-- transfer: begin -->", "<!-- transfer: end -->")
@@ -86,7 +85,7 @@ def dream_returns(
     for _ in tqdm(range(steps), desc=f"dream, {who.name}", leave=False):
         state, said = world.step(state, think(state))
         total += alive * said.reward
-        alive = alive * said.cont
+        alive = alive * said.continue_prob
     return total.tolist()
 
 
@@ -142,7 +141,7 @@ def dream_all(
 ) -> None:  # fmt: skip
     """What is still to be dreamt, all tracks of a policy at once."""
     shipped = load(world)
-    loaded = compiled(shipped.with_steps(scope.passes) if scope.passes else shipped)
+    loaded = compiled(shipped.with_num_steps(scope.passes) if scope.passes else shipped)
     for who in rows:
         tracks = [t for t in scope.dreamt(who) if (who.name, t, "dream") not in done]
         if not tracks:

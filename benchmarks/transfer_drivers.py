@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldsim.agents.actor_critic import DreamPolicy, RealPolicy
+from worldsim.agents.deploy import Driver, FramePolicy, agent_driver
 from worldsim.agents.planners import CEM, PlanningPolicy
+from worldsim.agents.training import load_agent
 from worldsim.core import WorldState
-from worldsim.data.behaviours import pursue
-from worldsim.data.dataset import DatasetInfo
-from worldsim.engine import compiled
-from worldsim.fidelity.car_racing import steer_by_sight
-from worldsim.microbatch import MicroBatched
-from worldsim.train.agent import load_agent
-from worldsim.train.driver import Driver, FramePolicy, agent_driver
-from worldsim.world import DiffusionWorld
+from worldsim.data.native import DatasetInfo
+from worldsim.recipes.car_racing.drivers import pursue
+from worldsim.recipes.car_racing.landmarks import steer_by_sight
+from worldsim.world.compiled import compiled
+from worldsim.world.diffusion import DiffusionWorld
+from worldsim.world.fixed_batch import FixedBatch
 
 Think = Callable[[WorldState], Tensor]
 """A policy in the dream: state -> actions (B, 3)."""
@@ -87,7 +87,7 @@ class Plain:
 
 
 class Sight:
-    """The driver by sight of `worldsim.fidelity`, with the wheel that it last turned."""
+    """The driver by sight of `worldsim.evaluate`, with the wheel that it last turned."""
 
     def __init__(self) -> None:
         self.wheel: Tensor | None = None
@@ -117,8 +117,8 @@ def blind(script: str, rng: np.random.Generator, rows: int) -> NDArray[Any]:
 
 def planner(world: DiffusionWorld) -> PlanningPolicy:
     """iCEM in compiled dreams, as many at once as a plan has candidates; it asks for no trust."""
-    dream = world.with_steps(PASSES).with_trust(None)
-    dream = MicroBatched(compiled(dream), SEARCH.candidates + 4)
+    dream = world.with_num_steps(PASSES).with_trust(None)
+    dream = FixedBatch(compiled(dream), SEARCH.candidates + 4)
     return PlanningPolicy(dream, SEARCH, torch.Generator().manual_seed(0), every=EVERY)
 
 

@@ -24,19 +24,21 @@ from torch import Tensor
 from tqdm import tqdm
 
 import worldsim
+from worldsim.collect.policies import Behaviour, Policy
+from worldsim.collect.recorder import CollectConfig, record
 from worldsim.core import WorldError, row_keys
 from worldsim.data import open_dataset
-from worldsim.data.behaviours import Action, Behaviour, Policy, car_racing_mix
-from worldsim.data.collect import car_racing
-from worldsim.data.dataset import Dataset
-from worldsim.data.record import CollectConfig, record
-from worldsim.fidelity import horizon, trusted
-from worldsim.fidelity.calibration import clips_of, harmed
-from worldsim.fidelity.clips import Clips, cut_clips, data_hash
-from worldsim.fidelity.lines import finite, write_card
-from worldsim.fidelity.provenance import provenance
+from worldsim.data.native import Dataset
+from worldsim.evaluate import horizon
+from worldsim.evaluate import trust as trusted
+from worldsim.evaluate.calibrate import clips_of, harmed
+from worldsim.evaluate.report import finite, write_card
+from worldsim.evaluate.test_clips import Clips, cut_clips, data_hash
 from worldsim.metrics import auroc, psnr
-from worldsim.world import DiffusionWorld
+from worldsim.recipes.car_racing.drivers import Action, car_racing_mix
+from worldsim.recipes.car_racing.settings import car_racing
+from worldsim.store.provenance import provenance
+from worldsim.world.diffusion import DiffusionWorld
 
 RESULTS = Path(__file__).resolve().parent / "results"
 HORIZON = 60

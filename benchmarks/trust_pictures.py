@@ -15,9 +15,8 @@ import numpy as np
 import tyro
 from PIL import Image, ImageDraw, ImageFont
 
-from worldsim import video
-
-from .trust import RESULTS
+from benchmarks.trust import RESULTS
+from worldsim.play import film as video
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 460, 380, 60, 44, 34, 14  # pixels of a panel
 LINES = (70, 70, 78)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .face import NeedsReset
+from .core import NeedsReset
 from .gym_env import WorldSimEnv
-from .saved import EnvState, TorchRLState, VectorEnvState
-from .scene import REASONS
+from .rows import REASONS
+from .state import EnvState, TorchRLState, VectorEnvState
 from .vector_env import WorldSimVectorEnv
 
 if TYPE_CHECKING:

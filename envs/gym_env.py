@@ -14,9 +14,9 @@ from torch import Tensor
 
 from worldsim.core import WorldError, WorldModel
 
-from .face import (
+from .core import (
     CONT_THRESHOLD,
-    Face,
+    EnvCore,
     LightSpec,
     NeedsReset,
     check_choice,
@@ -24,10 +24,10 @@ from .face import (
     draw_seed,
 )
 from .keyboard import keys_to_action, neutral_action
-from .saved import EnvState, Episode, Rng
-from .scene import NOT_FINITE, REASONS, UNTRUSTED, keep_finite
+from .rows import NOT_FINITE, REASONS, UNTRUSTED, keep_finite
 from .source import SharedWorld
-from .trust import Caution, beside, told
+from .state import EnvState, Episode, Rng
+from .trust import TrustPolicy, beside, told
 
 
 class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
@@ -74,8 +74,8 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
     the episode, with `info["reason"]` "untrusted".
 
     ## Information
-    `info["steps"]`: steps since the reset. After a step also `info["cont"]`, the probability that
-    the episode goes on, and `info["trust"]`.
+    `info["steps"]`: steps since the reset. After a step also `info["continue_prob"]`, the
+    probability that the episode goes on, and `info["trust"]`.
 
     ## Arguments
     - `world`: a bundled world's name, a world folder, `"module:function"` (called as
@@ -92,7 +92,7 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
     - `dtype`: what these compute in, None for what the device multiplies fast.
     - `micro_batch`: rows the world computes together, whatever the number of environments; with
       the same number here, in `make_vec` and in TorchRL, a row is the same to the bit in all of
-      them (see `worldsim.microbatch`). None takes the batch as it comes.
+      them (see `worldsim.world.fixed_batch`). None takes the batch as it comes.
     - `trust`: `"report"`, `"penalise"` or `"truncate"`, with `trust_threshold` and `trust_penalty`.
 
     `play(env, noop=env.unwrapped.noop)` of `gymnasium.utils.play` drives it by keyboard: W A S D
@@ -118,10 +118,10 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
         trust_penalty: float = 1.0,
     ) -> None:
         check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
-        self.face = Face(
+        self.face = EnvCore(
             world, device, observation, actions, steps, time_limit, compile, dtype, micro_batch
         )
-        self.caution = Caution.towards(self.face.world, trust, trust_threshold, trust_penalty)
+        self.caution = TrustPolicy.towards(self.face.world, trust, trust_threshold, trust_penalty)
         self.render_mode = render_mode
         self.action_space = self.face.action.space()
         self.observation_space = self.face.space()
@@ -162,11 +162,11 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
         state, said = self.world.step(episode.state, values[None].to(self.world.device))
         state, said, broken = keep_finite(episode.state, state, said)
         given = self.caution.reward(said)
-        heads = torch.cat([given, said.reward, said.cont, said.trust, broken.to(given)])
-        reward, raw, cont, trust, not_finite = heads.tolist()
+        heads = torch.cat([given, said.reward, said.continue_prob, said.trust, broken.to(given)])
+        reward, raw, continue_prob, trust, not_finite = heads.tolist()
         code = NOT_FINITE if not_finite else UNTRUSTED * self.caution.distrusts(trust)
         steps = episode.steps + 1
-        terminated = cont < CONT_THRESHOLD
+        terminated = continue_prob < CONT_THRESHOLD
         truncated = code > 0 or steps >= self.face.time_limit
         over = terminated or truncated
         after = Episode(
@@ -176,7 +176,11 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
         if code > 0:
             info["reason"] = REASONS[code]
         if code != NOT_FINITE:
-            info |= {"cont": cont, "trust": told(trust), **beside(raw, self.caution)}
+            info |= {
+                "continue_prob": continue_prob,
+                "trust": told(trust),
+                **beside(raw, self.caution),
+            }
         return self._enter(after), reward, terminated, truncated, info
 
     @torch.no_grad()

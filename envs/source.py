@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 
 from worldsim.core import WorldError, WorldModel
-from worldsim.microbatch import MicroBatched
+from worldsim.world.fixed_batch import FixedBatch
 
 WORLDS_KEPT = 4  # loaded worlds that a process keeps for the next environment
 
@@ -62,12 +62,12 @@ def find_world(
         raise WorldError(f"dtype: expected None, as compile is False, got {dtype!r}")
     world = _sampled(source, device, steps)
     world = _compiled(world, dtype) if compile else world
-    return world if micro_batch is None else MicroBatched(world, micro_batch)
+    return world if micro_batch is None else FixedBatch(world, micro_batch)
 
 
 def _compiled(world: WorldModel, dtype: str | None) -> WorldModel:
-    from worldsim.engine import compiled  # here: worlds made by a function need no networks
-    from worldsim.world import DiffusionWorld
+    from worldsim.world.compiled import compiled  # here: worlds made by a function need no networks
+    from worldsim.world.diffusion import DiffusionWorld
 
     if not isinstance(world, DiffusionWorld):
         raise WorldError(f"compile: {world.spec.name} has no networks, leave compile=False")
@@ -82,9 +82,9 @@ def _sampled(source: Source, device: str, steps: int | None) -> WorldModel:
     else:
         world = _load(source, device, _identity(source))
     if steps is not None:
-        if not hasattr(world, "with_steps"):
+        if not hasattr(world, "with_num_steps"):
             raise WorldError(f"steps: {world.spec.name} has no sampler to set, leave steps=None")
-        world = world.with_steps(steps)  # type: ignore[attr-defined]
+        world = world.with_num_steps(steps)  # type: ignore[attr-defined]
     return world
 
 
@@ -99,7 +99,7 @@ def _identity(folder: str) -> tuple[int, int] | None:
 
 @lru_cache(maxsize=WORLDS_KEPT)
 def _load(name: str, device: str, identity: tuple[int, int] | None) -> WorldModel:
-    from worldsim.checkpoint import load  # here: worlds made by a function need no networks
+    from worldsim.store.folder import load  # here: worlds made by a function need no networks
 
     return load(name, device=device)
 

@@ -17,11 +17,11 @@ from torchrl.envs import EnvBase
 
 from worldsim.core import ActionSpec, WorldError, WorldModel, WorldState
 
-from .face import CONT_THRESHOLD, SEEDS, Face, draw_seed
-from .saved import TorchRLState
-from .scene import Scene, begin, keep_finite, see
+from .core import CONT_THRESHOLD, SEEDS, EnvCore, draw_seed
+from .rows import ObservedRows, begin, keep_finite, see
 from .source import SharedWorld
-from .trust import Caution
+from .state import TorchRLState
+from .trust import TrustPolicy
 
 STATE = "world"  # Dreamer's losses give "state" another meaning
 COUNTS = ("filled", "age")  # one number a row: TorchRL wants an axis for it
@@ -92,10 +92,10 @@ class WorldSimTorchRL(EnvBase):
         trust_threshold: float = 0.5,
         trust_penalty: float = 1.0,
     ) -> None:
-        face = Face(
+        face = EnvCore(
             world, device, observation, actions, steps, time_limit, compile, dtype, micro_batch
         )
-        self.caution = Caution.towards(face.world, trust, trust_threshold, trust_penalty)
+        self.caution = TrustPolicy.towards(face.world, trust, trust_threshold, trust_penalty)
         super().__init__(device=face.world.device, batch_size=torch.Size(batch_size))
         self.face, self.resets = face, resets
         self.seen = "pixels" if face.pixels else "observation"
@@ -147,7 +147,7 @@ class WorldSimTorchRL(EnvBase):
         action = self.face.native(action.reshape(prod(batch), *action.shape[len(batch) :]))
         before = self._unpack(tensordict.get(STATE))
         state, said, broken = keep_finite(before, *world.step(before, action))
-        terminated = said.cont < CONT_THRESHOLD
+        terminated = said.continue_prob < CONT_THRESHOLD
         truncated = broken | (state.age >= self.face.time_limit)
         if self.caution.mode == "truncate":
             truncated = truncated | self.caution.stops(said)
@@ -212,7 +212,7 @@ class WorldSimTorchRL(EnvBase):
         return WorldState(**parts)
 
     def _told(
-        self, scene: Scene, batch: Sequence[int], words: dict[str, Tensor] | None = None
+        self, scene: ObservedRows, batch: Sequence[int], words: dict[str, Tensor] | None = None
     ) -> TensorDict:
         """What a scene shows; `words` is what a step said of it, real frames are what they are."""
         seen = scene.observe(self.face.observation)

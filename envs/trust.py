@@ -21,7 +21,7 @@ UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Caution:
+class TrustPolicy:
     """What is done about trust below `threshold`.
 
     Attributes:
@@ -44,7 +44,7 @@ class Caution:
             raise WorldError(f"trust_penalty: expected a number from 0 up, got {self.penalty}")
 
     @classmethod
-    def towards(cls, world: WorldModel, mode: str, threshold: float, penalty: float) -> Caution:
+    def towards(cls, world: WorldModel, mode: str, threshold: float, penalty: float) -> TrustPolicy:
         """One for `world`; WorldError where acting on trust needs a calibration it lacks."""
         caution = cls(mode=mode, threshold=threshold, penalty=penalty)
         if mode != "report" and not getattr(world, "calibrated", True):
@@ -78,6 +78,6 @@ def told(trust: float) -> float | str:
     return trust if trust == trust else UNKNOWN
 
 
-def beside(raw: Any, caution: Caution) -> dict[str, Any]:
+def beside(raw: Any, caution: TrustPolicy) -> dict[str, Any]:
     """What `info` holds beside a reward that was changed: the one the world said."""
     return {"raw_reward": raw} if caution.mode == "penalise" else {}

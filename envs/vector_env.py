@@ -18,9 +18,10 @@ from torch import Tensor
 
 from worldsim.core import Prediction, WorldError, WorldModel, row_keys
 
-from .face import (
+from .checks import as_mode, check_mask, check_seeds, is_seed
+from .core import (
     CONT_THRESHOLD,
-    Face,
+    EnvCore,
     LightSpec,
     NeedsReset,
     check_choice,
@@ -28,11 +29,10 @@ from .face import (
     check_options,
     draw_seed,
 )
-from .requests import as_mode, check_mask, check_seeds, is_seed
-from .saved import Rng, VectorEnvState
-from .scene import NOT_FINITE, UNTRUSTED, Clip, Scene, begin, keep_finite, next_keys, see
+from .rows import NOT_FINITE, UNTRUSTED, Clip, ObservedRows, begin, keep_finite, next_keys, see
 from .source import SharedWorld
-from .trust import Caution, beside
+from .state import Rng, VectorEnvState
+from .trust import TrustPolicy, beside
 
 Array = Any
 """A torch tensor on the device or a NumPy array, as `output` says."""
@@ -72,9 +72,9 @@ class Present:
         ahead: the start of every row's next episode, where ends are acted on unread; else None.
     """
 
-    scene: Scene
+    scene: ObservedRows
     due: Flags
-    ahead: Scene | None = None
+    ahead: ObservedRows | None = None
 
 
 class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
@@ -112,9 +112,10 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
     - `DISABLED`: a step with an ended row raises `NeedsReset`; reset those rows by mask.
 
     ## Information
-    As in `WorldSimEnv`, an array each with its mask (`info["cont"]`, `info["_cont"]`), but that
-    `trust` is always there: NaN where the world is not calibrated. `info["reason"]` holds codes,
-    `worldsim.envs.REASONS[code]` their names; where flags are not read it is always there.
+    As in `WorldSimEnv`, an array each with its mask (`info["continue_prob"]`,
+    `info["_continue_prob"]`), but that `trust` is always there: NaN where the world
+    is not calibrated. `info["reason"]` holds codes, `worldsim.envs.REASONS[code]` their names;
+    where flags are not read it is always there.
 
     ## Waiting for the device
     With `output="torch"` on an accelerator the environment asks the device nothing within a step,
@@ -152,10 +153,10 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         check_choice("output", output, (None, "torch", "numpy"))
         check_count("max_episode_steps", max_episode_steps)
         check_count("num_envs", num_envs)
-        self.face = Face(
+        self.face = EnvCore(
             world, device, observation, actions, steps, time_limit, compile, dtype, micro_batch
         )
-        self.caution = Caution.towards(self.face.world, trust, trust_threshold, trust_penalty)
+        self.caution = TrustPolicy.towards(self.face.world, trust, trust_threshold, trust_penalty)
         self.num_envs, self.render_mode, self.check_actions = num_envs, render_mode, check_actions
         self.autoreset_mode = as_mode(autoreset_mode)
         self.metadata = {**self.face.metadata(), "autoreset_mode": self.autoreset_mode}
@@ -214,7 +215,7 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         state, said = self.world.step(now.scene.state, given)
         state, said, broken = keep_finite(now.scene.state, state, said)
         after = see(self.world, state, self.face.pixels)
-        reward, terminated = self.caution.reward(said), said.cont < CONT_THRESHOLD
+        reward, terminated = self.caution.reward(said), said.continue_prob < CONT_THRESHOLD
         truncated = broken | (state.age >= self.time_limit)
         if self.caution.mode == "truncate":
             truncated = truncated | self.caution.stops(said)
@@ -274,7 +275,7 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         if frames is None or not self.face.pixels:
             scene = see(self.world, state, self.face.pixels)
         else:
-            scene = Scene(state, frames.to(self.device))
+            scene = ObservedRows(state, frames.to(self.device))
         due = saved.due.cpu()
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
             due = torch.ones_like(due)  # the starts at hand are made anew
@@ -321,7 +322,9 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
                 keys[row] = torch.tensor([draw_seed(source), 0])
         return keys
 
-    def _next_starts(self, now: Present, begun: Tensor) -> tuple[Scene | None, Scene | None]:
+    def _next_starts(
+        self, now: Present, begun: Tensor
+    ) -> tuple[ObservedRows | None, ObservedRows | None]:
         """Starts for the rows that have `begun`, None where there are none; and `Present.ahead`."""
         if self.autoreset_mode is AutoresetMode.DISABLED:
             return None, None
@@ -344,7 +347,7 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         """As the caller wants it; never memory that is used again here."""
         return x.cpu().numpy() if self.output == "numpy" else x
 
-    def _observe(self, scene: Scene) -> Array:
+    def _observe(self, scene: ObservedRows) -> Array:
         return self._out(scene.observe(self.face.observation))
 
     def _told(self, what: dict[str, Tensor], mask: Tensor | None = None) -> dict[str, Array]:
@@ -359,7 +362,11 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
 
     def _words(self, said: Prediction) -> dict[str, Tensor]:
         """What a step says beside the reward that is given."""
-        return {"cont": said.cont, "trust": said.trust, **beside(said.reward, self.caution)}
+        return {
+            "continue_prob": said.continue_prob,
+            "trust": said.trust,
+            **beside(said.reward, self.caution),
+        }
 
     def _judged(self, said: Prediction, broken: Tensor, mask: Tensor) -> dict[str, Array]:
         """The same in the rows of `mask`, and why a row was cut."""
@@ -373,7 +380,7 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         return info | self._told({"reason": NOT_FINITE * broken + UNTRUSTED * stops}, cut)
 
     def _farewell(
-        self, last: Scene, said: Prediction, ended: Tensor, broken: Tensor
+        self, last: ObservedRows, said: Prediction, ended: Tensor, broken: Tensor
     ) -> dict[str, Array]:
         """The last observation and info of rows that begin anew within the step."""
         final = self._told({"steps": last.state.age}, ended)

@@ -96,7 +96,10 @@ class WorldContract:
             assert len(each.cache) == BATCH and each.latents.isfinite().all()
             assert {x.device for _, x, _ in pairs(each, each)} == {world.device}
         assert {x.shape for _, x, _ in pairs(said, said)} == {(BATCH,)}
-        assert said.reward.isfinite().all() and ((said.cont >= 0) & (said.cont <= 1)).all()
+        assert (
+            said.reward.isfinite().all()
+            and ((said.continue_prob >= 0) & (said.continue_prob <= 1)).all()
+        )
         assert (said.trust.isnan() | ((said.trust >= 0) & (said.trust <= 1))).all()
 
     def test_a_step_counts(self, world: WorldModel) -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from worldsim.data.dataset import ActionInfo, Dataset, DatasetInfo, open_dataset
-from worldsim.data.episodes import Episode, save_episode
+from worldsim.data.episode import Episode, save_episode
+from worldsim.data.native import ActionInfo, Dataset, DatasetInfo, open_dataset
 
 CHUNK = 2
 LENGTHS = (20, 23, 20)  # chunks of the test episodes; the second one terminates

@@ -12,7 +12,7 @@ from gymnasium.utils.env_checker import check_env
 import worldsim
 from worldsim import worlds
 from worldsim.core import WorldState, row_keys
-from worldsim.world import DiffusionWorld
+from worldsim.world.diffusion import DiffusionWorld
 
 WORLD = "car-racing"
 LIMIT, LIMIT_OF_ALL = 16_000_000, 40_000_000  # bytes
@@ -110,6 +110,6 @@ def test_the_quick_world_is_driven_by_the_torque():
     ends = [held(pendulum, state, [torque], 8) for torque in (-2.0, 2.0, 2.0)]
     for end in ends:
         _, said = pendulum.step(end, torch.zeros(8, 1))
-        assert (said.cont > 0.9).all()  # nothing ever ends there
+        assert (said.continue_prob > 0.9).all()  # nothing ever ends there
     left, right, again = (newest(pendulum, end) for end in ends)
     assert torch.equal(right, again) and (left - right).abs().mean() > 2.0

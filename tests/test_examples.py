@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
-WORLD = "worldsim.toy:PointWorld"
+WORLD = "worldsim.world.point:PointWorld"
 
 
 def example(name: str) -> dict[str, Any]:

@@ -12,12 +12,15 @@ from typing import NamedTuple
 import pytest
 
 FLOORS = (
-    ("core", "config", "files", "devices", "metrics", "video", "nn", "diffusion"),
-    ("models", "fan", "rollout", "toy", "trust", "microbatch"),
-    ("world", "engine", "agents"),
-    ("presets", "checkpoint", "manifest", "weights", "snapshot", "worlds"),
-    ("data", "train", "envs", "fidelity", "compute", "account"),
-    ("__init__", "cli", "demo", "play", "benchmarks"),
+    ("core", "config", "files", "metrics", "nn", "diffusion"),
+    ("models",),
+    ("world", "presets"),
+    ("worlds", "store", "data"),
+    ("collect", "train"),
+    ("recipes", "costs"),
+    ("envs", "agents", "evaluate"),
+    ("play",),
+    ("__init__", "cli", "benchmarks"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS, 1) for room in rooms}
 STRANGERS = {frozenset({"envs", "agents"}): "what they share is the protocols in core"}
@@ -57,7 +60,7 @@ def room_of(module: str) -> str | None:
 
 
 def home_of(file: str) -> str:
-    """The room of a file: worldsim/nn/conv.py -> nn, worldsim/world.py -> world."""
+    """The room of a file: worldsim/nn/conv.py -> nn, worldsim/world/diffusion.py -> world."""
     top, *rest = Path(file).with_suffix("").parts
     return rest[0] if top == "worldsim" else top
 
@@ -155,16 +158,16 @@ def test_no_circle_on_a_floor(root: Path) -> None:
         ("worldsim/core.py", "import worldsim.world", "imports upwards from world"),
         ("worldsim/core.py", "def f():\n    from worldsim import cli", "core (floor 1) imports up"),
         ("worldsim/core.py", "from worldsim import load", "imports upwards from __init__"),
-        ("worldsim/world.py", "from . import checkpoint", "imports upwards from checkpoint"),
-        ("worldsim/world.py", "from .checkpoint import load", "imports upwards from checkpoint"),
-        ("worldsim/world.py", "import_module('worldsim.train')", "imports upwards from train"),
+        ("worldsim/world/a.py", "from worldsim import store", "imports upwards from store"),
+        ("worldsim/world/a.py", "from worldsim.store.folder import load", "upwards from store"),
+        ("worldsim/world/a.py", "import_module('worldsim.train')", "imports upwards from train"),
         ("worldsim/diffusion/a.py", "from worldsim.models import dit", "upwards from models"),
         ("worldsim/train/vae.py", "from ..data import clips", "imports are absolute"),
         ("worldsim/nn/a.py", "import worldsim.attic", "no floor for ['attic']"),
         ("worldsim/attic.py", "import worldsim.core", "no floor for ['attic']"),
         ("envs/gym_env.py", "from worldsim.agents import planners", "never import each other"),
         ("agents/planners.py", "import worldsim.envs.gym_env", "never import each other"),
-        ("agents/planners.py", "import worldsim.train", "imports upwards from train"),
+        ("agents/planners.py", "import worldsim.play", "imports upwards from play"),
         ("envs/gym_env.py", "import envs.vector_env", "import it as worldsim.envs"),
         ("envs/gym_env.py", "from tensordict import TensorDict", "torchrl stays in"),
         ("benchmarks/a.py", "import torchrl", "torchrl stays in"),
@@ -181,12 +184,12 @@ def test_a_planted_fault_is_named(tmp_path: Path, file: str, line: str, complain
 @pytest.mark.parametrize(
     ("file", "line"),
     [
-        ("worldsim/world.py", "from worldsim import core, models"),
+        ("worldsim/world/diffusion.py", "from worldsim import core, models"),
         ("worldsim/train/vae.py", "from worldsim.data import clips\nfrom .loop import fit"),
         ("envs/torchrl_env.py", "import torchrl\nfrom .gym_env import WorldSimEnv"),
         ("agents/imagination.py", "from torchrl.envs import EnvBase"),
         ("benchmarks/fidelity.py", "import worldsim\nfrom worldsim import load, cli"),
-        ("worldsim/__init__.py", "from worldsim import checkpoint"),
+        ("worldsim/__init__.py", "from worldsim import store"),
     ],
 )
 def test_a_downward_import_passes(tmp_path: Path, file: str, line: str) -> None:
@@ -197,10 +200,10 @@ def test_a_downward_import_passes(tmp_path: Path, file: str, line: str) -> None:
 
 
 def test_a_planted_circle_is_named(tmp_path: Path) -> None:
-    for room, other in (("data", "train"), ("train", "data")):
+    for room, other in (("collect", "train"), ("train", "collect")):
         (tmp_path / "worldsim" / room).mkdir(parents=True)
         (tmp_path / "worldsim" / room / "a.py").write_text(f"import worldsim.{other}.a")
-    assert faults(tmp_path) == [] and set(circle(tmp_path)) == {"data", "train"}
+    assert faults(tmp_path) == [] and set(circle(tmp_path)) == {"collect", "train"}
 
 
 def run_python(code: str, cwd: Path) -> None:

@@ -15,16 +15,16 @@ import pytest
 import safetensors.torch
 import torch
 
-from worldsim.checkpoint import load, save
 from worldsim.core import ActionSpec, WorldSpec
-from worldsim.manifest import CONFIG, MANIFEST, WEIGHTS, WorldFolderError
-from worldsim.manifest import read_manifest as read
 from worldsim.models.dit import DiTConfig
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.heads import HeadsConfig
 from worldsim.models.vae import SpacetimeVAE, VAEConfig
-from worldsim.weights import header
-from worldsim.world import DiffusionWorld, Sampling, Starts, WorldConfig
+from worldsim.store.folder import load, save
+from worldsim.store.manifest import CONFIG, MANIFEST, WEIGHTS, WorldFolderError
+from worldsim.store.manifest import read_manifest as read
+from worldsim.store.tensors import header
+from worldsim.world.diffusion import DiffusionWorld, Sampling, Starts, WorldConfig
 
 CARD = {"psnr": 33.5, "command": "python -m benchmarks.fidelity", "horizons": [1, 8]}
 STEERING = ActionSpec(kind="continuous", low=(-1.0, 0.0), high=(1.0, 1.0))

@@ -8,8 +8,8 @@ from worldsim.models.dit import DiTConfig
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.heads import HeadsConfig
 from worldsim.models.vae import SpacetimeVAE, VAEConfig
-from worldsim.trust import Trust
-from worldsim.world import DiffusionWorld, Sampling, Starts, WorldConfig
+from worldsim.world.diffusion import DiffusionWorld, Sampling, Starts, WorldConfig
+from worldsim.world.uncertainty import Trust
 
 CAR = ActionSpec(kind="continuous", low=(-1.0, 0.0, 0.0), high=(1.0, 1.0, 1.0))
 BUTTONS = ActionSpec(kind="discrete", n=5)

@@ -14,41 +14,41 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 
 if TYPE_CHECKING:
-    from .checkpoint import load, save
-    from .core import ActionSpec, Prediction, WorldError, WorldModel, WorldSpec, WorldState
-    from .engine import compiled
-    from .microbatch import MicroBatched
-    from .rollout import Rollout, imagine, replay
-    from .snapshot import SnapshotError, SnapshotWarning, load_state, save_state
-    from .toy import PointWorld
+    from worldsim.core import ActionSpec, Prediction, WorldError, WorldModel, WorldSpec, WorldState
+    from worldsim.store.folder import load, save
+    from worldsim.store.snapshot import SnapshotError, SnapshotWarning, load_state, save_state
+    from worldsim.world.compiled import compiled
+    from worldsim.world.fixed_batch import FixedBatch
+    from worldsim.world.point import PointWorld
+    from worldsim.world.rollout import Rollout, imagine, replay
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "compiled": "engine",
-    "load": "checkpoint",
-    "save": "checkpoint",
+    "compiled": "world.compiled",
+    "load": "store.folder",
+    "save": "store.folder",
     "ActionSpec": "core",
     "Prediction": "core",
     "WorldError": "core",
     "WorldModel": "core",
     "WorldSpec": "core",
     "WorldState": "core",
-    "MicroBatched": "microbatch",
-    "Rollout": "rollout",
-    "imagine": "rollout",
-    "replay": "rollout",
-    "PointWorld": "toy",
-    "SnapshotError": "snapshot",
-    "SnapshotWarning": "snapshot",
-    "load_state": "snapshot",
-    "save_state": "snapshot",
+    "FixedBatch": "world.fixed_batch",
+    "Rollout": "world.rollout",
+    "imagine": "world.rollout",
+    "replay": "world.rollout",
+    "PointWorld": "world.point",
+    "SnapshotError": "store.snapshot",
+    "SnapshotWarning": "store.snapshot",
+    "load_state": "store.snapshot",
+    "save_state": "store.snapshot",
 }
 _ROOMS = ("agents", "envs")
 
 __all__ = [
     "ActionSpec",
-    "MicroBatched",
+    "FixedBatch",
     "PointWorld",
     "Prediction",
     "Rollout",

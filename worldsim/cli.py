@@ -29,29 +29,30 @@ import torch
 import tyro
 from tyro.extras import SubcommandApp
 
-from worldsim.account import Use
-from worldsim.account import table as account_table
-from worldsim.agents.settings import Imagination
-from worldsim.checkpoint import load, save
-from worldsim.compute import Networks
+from worldsim.agents.dyna import DynaConfig
+from worldsim.agents.dyna import improve as close_loop
+from worldsim.agents.settings import ImaginationConfig
+from worldsim.agents.training import AgentTrainingConfig, train_agent
+from worldsim.collect.recorder import as_recorded
 from worldsim.core import ActionSpec, WorldError
-from worldsim.data.dataset import RESERVED_SEED, open_dataset
-from worldsim.data.record import as_recorded
-from worldsim.demo import run_demo
-from worldsim.devices import device_named
-from worldsim.engine import compiled
-from worldsim.fidelity import evaluate, renew_trust
-from worldsim.fidelity.calibration import calibrate as fit_trust
-from worldsim.fidelity.lines import table
-from worldsim.fidelity.show import describe
+from worldsim.costs.devices import device_named
+from worldsim.costs.flops import Networks
+from worldsim.costs.report import Use
+from worldsim.costs.report import table as account_table
+from worldsim.data.native import RESERVED_SEED, open_dataset
+from worldsim.evaluate import evaluate, renew_trust
+from worldsim.evaluate.calibrate import calibrate as fit_trust
+from worldsim.evaluate.describe import describe
+from worldsim.evaluate.report import table
+from worldsim.play.demo import run_demo
 from worldsim.presets import SIZES
-from worldsim.train.agent import AgentRecipe, train_agent
-from worldsim.train.improve import Round
-from worldsim.train.improve import improve as close_loop
-from worldsim.train.pipeline import Recipe, assemble, fit_forced, fit_student, fit_teacher, fit_vae
+from worldsim.store.folder import load, save
+from worldsim.train.recipe import Recipe, assemble, fit_forced, fit_student, fit_teacher, fit_vae
+from worldsim.world.compiled import compiled
 from worldsim.worlds import ROOT, names
 
 app = SubcommandApp()
+PRACTICE = AgentTrainingConfig(imagination=ImaginationConfig(rows=8, horizon=475))
 SizeName = Literal["tiny", "small", "medium", "base", "xl"]
 
 
@@ -78,7 +79,8 @@ def collect(
         chunk: frames an action is repeated for (where there is no recipe).
         size: (height, width) to resize frames to, divisible by 8.
     """
-    from worldsim.data.collect import RECIPES, CollectConfig, main
+    from worldsim.collect.recorder import CollectConfig
+    from worldsim.recipes.registry import RECIPES, main
 
     folder = folder or Path("data") / env.replace("/", "-")
     if env in RECIPES:
@@ -202,8 +204,8 @@ def evaluate_world(
         data: a folder of episodes with a test split.
         run: the training run: its teacher is compared with the student, its logs tell the cost.
         quick: a tenth of the work, printed only.
-        twins: what `python -m benchmarks.twins` wrote: the noise floor.
-        foreign: what `python -m benchmarks.foreign` wrote: reality under recorded actions.
+        twins: what `python -m benchmarks.noise_floor` wrote: the noise floor.
+        foreign: what `python -m benchmarks.offtrack_reference` wrote.
         policies: what `python -m benchmarks.transfer` wrote: their returns, dreamt and real.
         only_trust: renew only what the world's card says of safe horizon, trust and, where they are
             given, twins and policies.
@@ -238,7 +240,7 @@ def agent(
     world: str = "car-racing",
     data: Path = Path("data/car-racing"),
     run: Path = Path("runs/agents/seed-0"),
-    recipe: AgentRecipe = AgentRecipe(),  # noqa: B008
+    recipe: AgentTrainingConfig = AgentTrainingConfig(),  # noqa: B008
     passes: int = 1,
     compile: bool = True,
     threads: int | None = None,
@@ -255,10 +257,9 @@ def agent(
         threads: CPU threads; all by default.
     """
     _threads(threads)
-    dreamt = load(world).with_steps(passes)
+    dreamt = load(world).with_num_steps(passes)
     train_agent(compiled(dreamt) if compile else dreamt, open_dataset(data), recipe, run)
-    print(f"saved {run}; score it with python -m benchmarks.transfer "
-          f"--world {world} --data {data} --agents {run}")  # fmt: skip
+    print(f"saved {run}; score it: benchmarks.transfer --world {world} --agents {run}")
 
 
 @app.command
@@ -266,7 +267,7 @@ def practise(
     world: str = "car-racing",
     data: Path = Path("data/car-racing"),
     run: Path = Path("runs/agents/seed-0"),
-    recipe: AgentRecipe = AgentRecipe(imagination=Imagination(rows=8, horizon=475)),  # noqa: B008
+    recipe: AgentTrainingConfig = PRACTICE,
     steps: int | None = None,
     threads: int | None = None,
 ) -> None:
@@ -283,7 +284,9 @@ def practise(
         steps: real env steps to spend; by default as many as the data holds.
         threads: CPU threads; all by default.
     """
-    from worldsim.train.practice import practise as train  # TorchRL: slow to import, and an extra
+    from worldsim.agents.model_free import (
+        practise as train,  # TorchRL: slow to import, and an extra
+    )
 
     _threads(threads)
     recorded = open_dataset(data)
@@ -298,7 +301,7 @@ def improve(
     agent: Path,
     data: Path,
     run: Path,
-    how: Round = Round(),  # noqa: B008
+    how: DynaConfig = DynaConfig(),  # noqa: B008
     threads: int | None = None,
 ) -> None:
     """Close the loop once: the agent acts in reality, the world learns from it, the agent too.
@@ -348,8 +351,7 @@ def info(world: tyro.conf.Positional[str]) -> None:
     Args:
         world: a bundled world's name or a folder.
     """
-    loaded = load(world)
-    print(loaded.spec)
+    print((loaded := load(world)).spec)
     parts = {"vae": loaded.vae, "dit": loaded.dynamics.dit, "heads": loaded.dynamics.heads}
     for name, part in parts.items():
         print(f"{name:6} {sum(p.numel() for p in part.parameters()) / 1e6:6.2f}M parameters")
@@ -386,12 +388,11 @@ def compute(
 
 
 def _threads(count: int | None) -> None:
-    if count:
-        torch.set_num_threads(count)
+    torch.set_num_threads(count or torch.get_num_threads())
 
 
 def main() -> None:
-    """Entry point of `python -m worldsim.cli`."""
+    """Run the command line."""
     app.cli(description=__doc__)
 
 

@@ -14,7 +14,7 @@ from math import isfinite
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from .core import WorldError
+from worldsim.core import WorldError
 
 T = TypeVar("T")
 SCALARS = (bool, int, float, str, NoneType)

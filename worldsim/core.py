@@ -238,8 +238,8 @@ class WorldState(Rows):
         key: (B, 2) int64, (seed, episode): names the row's stream of randomness.
         cache: (B, layers, 2, K - 1, S, heads, dim) keys and values of all chunks but the newest,
             which joins them inside the next step's first pass; empty `(B, 0)` where unused.
-        doubt: (B, 3, S) last, mean and maximal signs of doubt since `encode` (`worldsim.trust`);
-            empty `(B, 0)` in a world that is not calibrated.
+        doubt: (B, 3, S) last, mean and maximal signs of doubt since `encode`
+            (`worldsim.world.uncertainty`); empty `(B, 0)` in a world that is not calibrated.
     """
 
     latents: Tensor
@@ -262,12 +262,12 @@ class Prediction(Rows):
 
     Attributes:
         reward: (B,) expected reward, summed over the chunk.
-        cont: (B,) probability that the episode goes on after this chunk, 0 to 1.
+        continue_prob: (B,) probability that the episode goes on after this chunk, 0 to 1.
         trust: (B,) probability that the dream still tracks reality, NaN where uncalibrated.
     """
 
     reward: Tensor
-    cont: Tensor
+    continue_prob: Tensor
     trust: Tensor
 
 

@@ -21,14 +21,14 @@ from worldsim.agents.actor_critic import (
 )
 from worldsim.agents.cloning import Recorded, cloning_loss, moments, returns_to_go
 from worldsim.agents.imagination import DreamEnv, Learner
-from worldsim.agents.settings import Imagination
+from worldsim.agents.settings import ImaginationConfig
+from worldsim.agents.training import Material, load_agent, save_agent
 from worldsim.core import Prediction, WorldError, WorldModel, WorldState, row_keys
 from worldsim.models.vae import to_float
-from worldsim.rollout import imagine
-from worldsim.toy import PointWorld
-from worldsim.train.agent import Material, load_agent, save_agent
 from worldsim.train.loop import FitConfig, fit
-from worldsim.world import DiffusionWorld
+from worldsim.world.diffusion import DiffusionWorld
+from worldsim.world.point import PointWorld
+from worldsim.world.rollout import imagine
 
 SMALL = AgentConfig(width=8, hidden=16)
 
@@ -47,8 +47,8 @@ class Bandit(DiffusionWorld):
             reward = (action == 3).float()
         else:
             reward = -(action - torch.tensor([-1.0, 0.0, 1.0])).abs().mean(-1)
-        cont = (after.age != self.end_at).float()
-        return after, Prediction(reward, cont, torch.full_like(reward, self.trusted))
+        continue_prob = (after.age != self.end_at).float()
+        return after, Prediction(reward, continue_prob, torch.full_like(reward, self.trusted))
 
 
 def bandit(action: object = CAR) -> Bandit:
@@ -57,7 +57,7 @@ def bandit(action: object = CAR) -> Bandit:
 
 
 def learner(
-    world: WorldModel, how: Imagination, lr: float = 3e-3, config: AgentConfig = SMALL
+    world: WorldModel, how: ImaginationConfig, lr: float = 3e-3, config: AgentConfig = SMALL
 ) -> Learner:
     torch.manual_seed(0)
     agent = ActorCritic(world.spec, replace(config, spread=0.4))
@@ -74,7 +74,7 @@ def generator(seed: int = 0) -> torch.Generator:
 @pytest.mark.parametrize("action", [CAR, BUTTONS], ids=["continuous", "discrete"])
 def test_a_dreaming_agent_learns_what_pays(method: str, action: object) -> None:
     world = bandit(action)
-    how = Imagination(method=method, rows=48, horizon=4, minibatch=48, gamma=0.5, scale=1.0)  # type: ignore[arg-type]
+    how = ImaginationConfig(method=method, rows=48, horizon=4, minibatch=48, gamma=0.5, scale=1.0)  # type: ignore[arg-type]
     student, turns = learner(world, how), 25 if method == "ppo" else 100
     rewards = [student.learn(generator(i))["return"] / 4 for i in range(turns)]
     chance = rewards[0]
@@ -85,7 +85,7 @@ def test_a_dreaming_agent_learns_what_pays(method: str, action: object) -> None:
 def test_dreams_of_eight_steps_teach_to_reach_a_goal_far_beyond_them() -> None:
     """PointWorld: braking at the goal pays only beyond the horizon, so the critic must say so."""
     world = PointWorld(thrust=0.05)
-    how = Imagination(rows=64, horizon=8, minibatch=128, gamma=0.9, scale=5.0)
+    how = ImaginationConfig(rows=64, horizon=8, minibatch=128, gamma=0.9, scale=5.0)
     student = learner(world, how, 1e-3, AgentConfig(hidden=64))
     state = world.reset(row_keys(range(32)))
     policy = DreamPolicy(world, student.agent)
@@ -101,7 +101,7 @@ def test_dreams_of_eight_steps_teach_to_reach_a_goal_far_beyond_them() -> None:
 def test_dreams_of_pixels_teach_what_pays_on_average() -> None:
     """Up and to the right; 25 batches are too few to find a point of two pixels."""
     world = PointWorld(thrust=0.05, size=16)
-    how = Imagination(rows=64, horizon=4, minibatch=128, gamma=0.9, scale=5.0)
+    how = ImaginationConfig(rows=64, horizon=4, minibatch=128, gamma=0.9, scale=5.0)
     student = learner(world, how, 2e-3, AgentConfig(sees="pixels", width=16, hidden=64))
     state = world.reset(row_keys(range(32)))
     policy, best = DreamPolicy(world, student.agent), world.best_return(state, 6).sum()
@@ -113,7 +113,7 @@ def test_dreams_of_pixels_teach_what_pays_on_average() -> None:
 
 def test_a_horizon_bootstraps_and_an_end_does_not() -> None:
     world = bandit()
-    how = Imagination(rows=4, horizon=3, gamma=0.9, lmbda=1.0, scale=1.0)
+    how = ImaginationConfig(rows=4, horizon=3, gamma=0.9, lmbda=1.0, scale=1.0)
     student = learner(world, how)
     torch.nn.init.zeros_(student.agent.critic[-1].weight)  # type: ignore[arg-type]
     torch.nn.init.constant_(student.agent.critic[-1].bias, 10.0)  # type: ignore[arg-type]
@@ -130,7 +130,7 @@ def test_a_horizon_bootstraps_and_an_end_does_not() -> None:
 
 def test_an_end_and_lost_trust_begin_another_dream_and_only_the_end_is_final() -> None:
     world = bandit()
-    student = learner(world, Imagination(rows=4, horizon=4, least_trust=0.5))
+    student = learner(world, ImaginationConfig(rows=4, horizon=4, least_trust=0.5))
     assert not student.dream(generator())["next", "done"].any()  # unknown trust cuts nothing
     world.trusted, world.end_at = 0.9, 2
     ended = student.dream(generator())
@@ -145,7 +145,7 @@ def test_an_end_and_lost_trust_begin_another_dream_and_only_the_end_is_final() -
 
 def test_some_rows_begin_anew_and_the_others_dream_on() -> None:
     world = bandit()
-    student = learner(world, Imagination(rows=4, horizon=2))
+    student = learner(world, ImaginationConfig(rows=4, horizon=2))
     student.dream(generator())
     env = student.env
     assert isinstance(env, DreamEnv)
@@ -159,7 +159,7 @@ def test_some_rows_begin_anew_and_the_others_dream_on() -> None:
 
 
 def test_a_batch_of_dreams_is_named_by_its_generator_and_torchs() -> None:
-    student = learner(bandit(), Imagination(rows=4, horizon=2))
+    student = learner(bandit(), ImaginationConfig(rows=4, horizon=2))
     seen = []
     for seed in (1, 2, 1):
         torch.manual_seed(seed)
@@ -217,7 +217,7 @@ def test_returns_to_go_are_discounted_sums() -> None:
 def test_a_state_of_recorded_latents_is_the_encoded_state() -> None:
     world = tiny_world()
     true = world.encode(world.starts.frames, world.starts.actions)
-    made = world.enter(true.latents, true.actions, true.key)
+    made = world.from_latents(true.latents, true.actions, true.key)
     for name in vars(true):
         assert torch.equal(getattr(made, name), getattr(true, name)), name
 
@@ -252,7 +252,7 @@ def test_dreams_leave_the_state_and_the_world_alone() -> None:
     world = tiny_world()
     state = world.reset(row_keys(range(3)))
     before, weights = copy.deepcopy(state), copy.deepcopy(world.dynamics.state_dict())
-    student = learner(world, Imagination(rows=3, horizon=2, minibatch=2))
+    student = learner(world, ImaginationConfig(rows=3, horizon=2, minibatch=2))
     student.env.starts = lambda rows, g: state
     student.learn(generator())
     assert all(torch.equal(getattr(state, n), getattr(before, n)) for n in vars(state))
@@ -260,8 +260,8 @@ def test_dreams_leave_the_state_and_the_world_alone() -> None:
 
 
 def test_starts_are_windows_of_the_recording() -> None:
-    from worldsim.data.clips import Windows
     from worldsim.data.latents import LatentRecording
+    from worldsim.data.loader import Windows
 
     world = tiny_world()
     data = recording(world.spec.latent_shape)
@@ -277,7 +277,7 @@ def test_starts_are_windows_of_the_recording() -> None:
 def test_refusals_name_the_field() -> None:
     for bad in ({"rows": 0}, {"horizon": 0}, {"method": "sarsa"}):
         with pytest.raises(WorldError, match=next(iter(bad))):
-            Imagination(**bad)
+            ImaginationConfig(**bad)
     with pytest.raises(WorldError, match="best"):
         moments(recording((3, 4, 4)), 0.0)
     with pytest.raises(WorldError, match="encode"):

@@ -19,8 +19,8 @@ from worldsim.agents.planners import (
 from worldsim.agents.scoring import heeded, plan_returns
 from worldsim.agents.tree_search import TreeSearch
 from worldsim.core import Prediction, WorldError, row_keys
-from worldsim.rollout import imagine, replay
-from worldsim.toy import PointWorld
+from worldsim.world.point import PointWorld
+from worldsim.world.rollout import imagine, replay
 
 HORIZON = 6
 CONTINUOUS = [

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldsim.diffusion.samplers import consistency, corrupt, euler, heun, linear_levels
+from worldsim.diffusion.samplers import consistency, euler, heun
+from worldsim.diffusion.schedule import corrupt, linear_levels
 
 MEAN, STD, ROWS = 0.7, 0.4, 20_000
 

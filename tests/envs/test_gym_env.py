@@ -17,9 +17,9 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.wrappers import FrameStackObservation, RecordVideo
 
 from worldsim.envs import WorldSimEnv
-from worldsim.toy import PointWorld
+from worldsim.world.point import PointWorld
 
-POINT = "worldsim.toy:PointWorld"
+POINT = "worldsim.world.point:PointWorld"
 
 
 def make(world: Any = POINT, **options: Any) -> WorldSimEnv:
@@ -171,7 +171,7 @@ def test_a_step_says_what_the_world_says() -> None:
         _, reward, terminated, truncated, info = env.step(action)
         assert type(reward) is float and reward == said.reward.item()
         assert type(terminated) is bool and type(truncated) is bool
-        assert info == {"steps": t, "cont": said.cont.item(), "trust": 1.0}
+        assert info == {"steps": t, "continue_prob": said.continue_prob.item(), "trust": 1.0}
 
 
 class Uncalibrated(PointWorld):
@@ -184,7 +184,7 @@ def test_an_uncalibrated_world_says_nothing_of_trust() -> None:
     env = make(Uncalibrated())
     env.reset(seed=0)
     info = env.step(env.noop)[4]
-    assert info.keys() == {"steps", "cont", "trust"} and info["trust"] == "unknown"
+    assert info.keys() == {"steps", "continue_prob", "trust"} and info["trust"] == "unknown"
 
 
 @pytest.mark.parametrize("observation", ["frame", "chunk", "latent"])
@@ -249,7 +249,7 @@ def test_an_end_terminates() -> None:
     env = make(PointWorld(arena=1.0, thrust=3.0))
     env.reset(seed=0)
     _, _, terminated, truncated, info = env.step(np.float32([1, 1]))
-    assert terminated and not truncated and info["cont"] == 0
+    assert terminated and not truncated and info["continue_prob"] == 0
     with pytest.raises(ResetNeeded):
         env.step(env.noop)
     env.reset()

@@ -20,7 +20,7 @@ from tests.envs.test_gym_env import POINT, digest, make, run
 from worldsim.core import ActionSpec, WorldError
 from worldsim.envs import WorldSimEnv
 from worldsim.envs.keyboard import keys_to_action, neutral_action
-from worldsim.toy import PointWorld
+from worldsim.world.point import PointWorld
 
 NOISY = PointWorld(noise=0.3, time_limit=7)
 
@@ -148,7 +148,7 @@ def test_a_folder_is_loaded_once_and_anew_when_saved_again(
         loads.append((name, device))
         return PointWorld()
 
-    monkeypatch.setattr("worldsim.checkpoint.load", load)
+    monkeypatch.setattr("worldsim.store.folder.load", load)
     folder = tmp_path / "world"
     folder.mkdir()
     first = make(folder)
@@ -160,7 +160,7 @@ def test_a_folder_is_loaded_once_and_anew_when_saved_again(
 
 
 class Sampled(PointWorld):
-    def with_steps(self, steps: int) -> PointWorld:
+    def with_num_steps(self, steps: int) -> PointWorld:
         return replace(PointWorld(), thrust=float(steps))
 
 
@@ -302,8 +302,8 @@ class Broken(PointWorld):
         ({"world": None}, "world: expected a bundled name"),
         ({"world": PointWorld}, "world: expected a bundled name.* got type"),
         ({"world": "nowhere:PointWorld"}, "world: expected .*can be imported.*nowhere"),
-        ({"world": "worldsim.toy:Nothing"}, "world: expected .*can be imported.*Nothing"),
-        ({"world": "worldsim.toy:"}, "world: expected .*can be imported"),
+        ({"world": "worldsim.world.point:Nothing"}, "world: expected .*can be imported.*Nothing"),
+        ({"world": "worldsim.world.point:"}, "world: expected .*can be imported"),
         ({"world": "torch:Generator"}, "world: expected torch:Generator to return a world"),
     ],
 )

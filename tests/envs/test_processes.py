@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from tests.exact.streams import Digest, actions
+from tests.reliability.exact.streams import Digest, actions
 from worldsim.envs import WorldSimEnv, WorldSimVectorEnv
 
 WORLD: Any = "tests.worlds:make_tiny"

@@ -21,7 +21,7 @@ import worldsim.envs
 from tests.worlds import BUTTONS, tiny_world
 from worldsim.core import WorldError, WorldState
 from worldsim.envs import WorldSimEnv, WorldSimTorchRL
-from worldsim.toy import PointWorld
+from worldsim.world.point import PointWorld
 
 SHORT: Any = PointWorld(size=16, noise=0.3, thrust=0.4, arena=1.0, time_limit=6)  # ends both ways
 CALM: Any = PointWorld(size=16, time_limit=6)
@@ -107,7 +107,7 @@ def test_steps_are_the_worlds() -> None:
     assert torch.equal(td["next", "world", "cache"], after.cache)
     assert torch.equal(td["next", "pixels"], world.decode(after)[:, -1])
     assert torch.equal(td["next", "reward"][:, 0], said.reward)
-    assert torch.equal(td["next", "terminated"][:, 0], said.cont < 0.5)
+    assert torch.equal(td["next", "terminated"][:, 0], said.continue_prob < 0.5)
 
 
 def test_a_row_is_a_single_environment() -> None:
@@ -321,7 +321,7 @@ def test_native_actions() -> None:
 
 @pytest.mark.parametrize("copied", [lambda e: pickle.loads(pickle.dumps(e)), copy.deepcopy])
 def test_copies_go_on_alike(copied: Any) -> None:
-    env = make("worldsim.toy:PointWorld")
+    env = make("worldsim.world.point:PointWorld")
     env.reset()
     twin = copied(env)
     same(env.rollout(3, policy=_still), twin.rollout(3, policy=_still))

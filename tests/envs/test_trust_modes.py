@@ -12,7 +12,7 @@ from torchrl.envs.utils import check_env_specs
 import worldsim  # noqa: F401  registers WorldSim-v0
 from worldsim.core import WorldError
 from worldsim.envs import REASONS, WorldSimEnv, WorldSimTorchRL, WorldSimVectorEnv
-from worldsim.toy import PointWorld
+from worldsim.world.point import PointWorld
 
 PUSH = np.array([0.5, -0.5], np.float32)
 
@@ -95,6 +95,6 @@ def test_bad_settings_are_named(name: str, value: Any) -> None:
 
 
 def test_gymnasium_makes_it() -> None:
-    env = gymnasium.make("WorldSim-v0", world="worldsim.toy:PointWorld", trust="truncate")
+    env = gymnasium.make("WorldSim-v0", world="worldsim.world.point:PointWorld", trust="truncate")
     env.reset(seed=0)
     assert env.step(env.action_space.sample())[4]["trust"] == 1.0

@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from tests.envs.oracle import Oracle
 from tests.worlds import BUTTONS, tiny_world
 from worldsim.envs import WorldSimEnv, WorldSimVectorEnv
-from worldsim.toy import PointWorld
+from worldsim.world.point import PointWorld
 
 ROWS = 5
 MODES = list(AutoresetMode)
@@ -267,14 +267,16 @@ def test_what_is_handed_out(output: str, observation: str) -> None:
 
 
 def test_make_vec() -> None:
-    env = make(4, "worldsim.toy:PointWorld", max_episode_steps=3, autoreset_mode="NEXT_STEP")
+    env = make(
+        4, "worldsim.world.point:PointWorld", max_episode_steps=3, autoreset_mode="NEXT_STEP"
+    )
     assert env.num_envs == 4 and env.device.type == "cpu" and env.output == "numpy"
     assert env.autoreset_mode is env.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
     assert env.metadata["render_fps"] == 10 and "render_fps" not in WorldSimVectorEnv.metadata
     env.reset(seed=0)
     flags = [env.step(env.action_space.sample())[2:4] for _ in range(3)]
     assert [bool(f[1].all()) for f in flags] == [False, False, True] and not flags[2][0].any()
-    assert env.spec is not None and env.spec.kwargs["world"] == "worldsim.toy:PointWorld"
+    assert env.spec is not None and env.spec.kwargs["world"] == "worldsim.world.point:PointWorld"
     assert "final_obs" not in env.step(env.action_space.sample())[4]
     env.close()
     env.close()
@@ -296,7 +298,7 @@ def test_gymnasiums_wrappers() -> None:
         won += reward
     for row in range(ROWS):
         assert info[row]["steps"] == 0 and info[row]["final_info"]["steps"] == 4
-        assert info[row]["episode"]["l"] == 4 and "cont" not in info[row]
+        assert info[row]["episode"]["l"] == 4 and "continue_prob" not in info[row]
         assert info[row]["episode"]["r"] == pytest.approx(won[row])
 
 

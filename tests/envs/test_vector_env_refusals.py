@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode
 from tests.contracts import assert_same
 from worldsim.core import WorldError
 from worldsim.envs import NeedsReset, WorldSimVectorEnv
-from worldsim.toy import PointWorld
+from worldsim.world.point import PointWorld
 
 NOISY: Any = PointWorld(size=16, noise=0.3, time_limit=7)
 BUTTONS: Any = PointWorld(size=16, discrete=True)

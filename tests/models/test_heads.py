@@ -23,12 +23,12 @@ def test_heads_learn_a_skewed_reward_and_an_end():
     heads = Heads(HeadsConfig(hidden=64), 16)
     optimizer = torch.optim.Adam(heads.parameters(), 1e-2)
     features = torch.randn(256, 16)
-    reward, cont = 5 * (features[:, 0] > 1).float() - 0.2, (features[:, 1] < 1).float()
+    reward, continue_prob = 5 * (features[:, 0] > 1).float() - 0.2, (features[:, 1] < 1).float()
     for _ in range(300):
-        loss = sum(x.mean() for x in heads.losses(features, reward, cont))
+        loss = sum(x.mean() for x in heads.losses(features, reward, continue_prob))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     out = heads(features)
     assert (heads.expected_reward(out.reward) - reward).abs().mean() < 0.3
-    assert ((out.cont > 0) == (cont > 0.5)).float().mean() > 0.97
+    assert ((out.continue_logits > 0) == (continue_prob > 0.5)).float().mean() > 0.97

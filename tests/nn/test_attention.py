@@ -1,7 +1,8 @@
 import torch
 import torch.nn.functional as F
 
-from worldsim.nn.attention import attend, attend_shared, grid_rotary, rotary, rotate, turns
+from worldsim.nn.attention import attend, attend_shared
+from worldsim.nn.rope import grid_rotary, rotary, rotate, turns
 
 
 def test_attend_equals_torch():

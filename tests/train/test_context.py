@@ -7,21 +7,21 @@ import torch
 
 from tests.worlds import CAR, tiny_dynamics, tiny_world
 from worldsim.core import WorldError, row_keys
-from worldsim.data.clips import Windows
 from worldsim.data.latents import LatentRecording
-from worldsim.diffusion.denoiser import Clip
+from worldsim.data.loader import Windows
+from worldsim.diffusion.timeline import Clip
 from worldsim.models.dit import DiTOutput
 from worldsim.train.context import (
     DREAMT_FROM,
     DREAMT_PASSES,
     Batch,
-    damage_context,
     dream_context,
-    dreamlike,
+    drift_augment,
+    patch_mix,
     resample_context,
 )
-from worldsim.train.distill import Distillation
-from worldsim.train.dynamics import DynamicsTraining, draw_batch
+from worldsim.train.distill import DistillationConfig
+from worldsim.train.dynamics import DynamicsTrainingConfig, draw_batch
 from worldsim.train.loop import FitConfig
 
 ROWS, T, WINDOW = 4, 7, 3
@@ -55,7 +55,7 @@ def test_what_will_be_dreamt_is_of_blind_drivers():
     zero = torch.zeros(100)
     latents = episode[:, None, None, None].expand(100, 7, 8, 4)
     data = LatentRecording(latents, torch.zeros(100, 3), zero, zero, Windows(lengths))
-    how = Distillation(fit=FitConfig(steps=1, batch=40), targets=6, dreamt=0.5, blind=(1, 2))
+    how = DistillationConfig(fit=FitConfig(steps=1, batch=40), targets=6, dreamt=0.5, blind=(1, 2))
     came = draw_batch(data, how, CAR, generator()).latents[:, 0, 0, 0, 0]
     assert (came[20:] == 1).all() and len(came[:20].unique()) == 3
     everybody = draw_batch(data, replace(how, blind=None), CAR, generator()).latents[:, 0, 0, 0, 0]
@@ -106,14 +106,14 @@ def test_a_dreamt_context_is_what_a_world_dreams(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch, "randn", lambda *shape, generator=None: torch.zeros(*shape))
     shown = dream_context(world.dynamics.dit, whole, 1.0, context, g).context
     seen = slice(max(0, DREAMT_FROM - context), DREAMT_FROM)
-    state = world.enter(latents[:, seen], actions[:, seen], row_keys(range(3)))
+    state = world.from_latents(latents[:, seen], actions[:, seen], row_keys(range(3)))
     for t in range(DREAMT_FROM, 8):
         state, _ = world.step(state, actions[:, t])
         assert torch.allclose(state.latent, shown[:, t], atol=1e-5)
     assert (shown[:, DREAMT_FROM:] - latents[:, DREAMT_FROM:8]).abs().mean() > 0.1
 
 
-@pytest.mark.parametrize("kind", [DynamicsTraining, Distillation])
+@pytest.mark.parametrize("kind", [DynamicsTrainingConfig, DistillationConfig])
 def test_clips_that_leave_nothing_to_dream_are_refused(kind: type):
     with pytest.raises(WorldError, match="targets: expected more than 4 .* got 4"):
         kind(fit=FitConfig(steps=1), dreamt=0.1, targets=4)
@@ -140,13 +140,13 @@ def test_dreamlike_context_has_all_faults_and_asks_for_the_truth():
     g = generator()
     batch = Batch(clip().latents, clip().actions, torch.zeros(ROWS, T + 1), torch.ones(ROWS, T + 1))
     network = tiny_dynamics(channels=4).dit
-    none = DynamicsTraining(fit=FitConfig(steps=1), context_noise=0.0)
-    shown = dreamlike(network, batch, none, (2, 2), WINDOW, g)
+    none = DynamicsTrainingConfig(fit=FitConfig(steps=1), context_noise=0.0)
+    shown = drift_augment(network, batch, none, (2, 2), WINDOW, g)
     assert torch.equal(shown.context, batch.latents[:, :-1])
     assert not shown.context_level.any()
     changed = []
     for faults in ({"resample": 1.0}, {"dreamt": 1.0}, {"damage": 1.0}, {"context_noise": 0.3}):
-        shown = dreamlike(network, batch, replace(none, **faults), (2, 2), WINDOW, generator())
+        shown = drift_augment(network, batch, replace(none, **faults), (2, 2), WINDOW, generator())
         assert torch.equal(shown.latents, batch.latents)
         changed.append(shown.context - batch.latents[:, :-1])
     assert all(c.any() for c in changed)
@@ -155,7 +155,7 @@ def test_dreamlike_context_has_all_faults_and_asks_for_the_truth():
 
 def test_damage_puts_whole_patches_of_another_clip_into_some_context():
     true = clip()
-    shown = damage_context(true, 1.0, (2, 2), generator())
+    shown = patch_mix(true, 1.0, (2, 2), generator())
     change = (shown.context - true.context).abs().amax(-1)  # (rows, T, 7, 8)
     assert 0 < (change > 0).float().mean() < 1 / 3
     for row in change > 0:
@@ -170,6 +170,6 @@ def test_damage_hits_its_share_of_the_clips():
     g = torch.Generator().manual_seed(0)
     zeros = torch.randn(600, 2, 4, 4, 1, generator=g)
     many = Clip(zeros, zeros[:, :1], torch.zeros(600, 1), torch.zeros(600, 2, 1))
-    shown = damage_context(many, 0.4, (1, 1), g)
+    shown = patch_mix(many, 0.4, (1, 1), g)
     hit = (shown.context != many.context).flatten(1).any(1).float().mean()
     assert 0.3 < hit < 0.4  # some of the chosen have no piece to show

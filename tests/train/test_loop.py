@@ -19,7 +19,7 @@ from worldsim.train.loop import (
     learning_rate,
     train_step,
 )
-from worldsim.train.optimizer import Optimizer, hidden_matrices
+from worldsim.train.optim import Optimizer, hidden_matrices
 
 
 def regression(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:

@@ -1,7 +1,7 @@
 """Recorded episodes: their files, folders, and how to collect them."""
 
-from .dataset import ActionInfo, Dataset, DatasetError, DatasetInfo, open_dataset
-from .episodes import Episode, EpisodeError, load_episode, save_episode
+from .episode import Episode, EpisodeError, load_episode, save_episode
+from .native import ActionInfo, Dataset, DatasetError, DatasetInfo, open_dataset
 
 __all__ = [
     "ActionInfo",

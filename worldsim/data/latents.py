@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from worldsim.files import atomic_path
 from worldsim.models.vae import SpacetimeVAE, to_float
-from worldsim.nn.precision import narrow
+from worldsim.nn.dtype import narrow
 
-from .clips import Recording, Windows, load_recording
-from .dataset import Dataset
+from .loader import Recording, Windows, load_recording
+from .native import Dataset
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class LatentRecording:
 
     Attributes:
         latents: (N, h, w, C) float16.
-        actions, rewards, cont, windows: as in `Recording`.
+        actions, rewards, continue_prob, windows: as in `Recording`.
     """
 
     latents: Tensor
     actions: Tensor
     rewards: Tensor
-    cont: Tensor
+    continue_prob: Tensor
     windows: Windows
 
 
@@ -66,14 +66,14 @@ def latent_cache(
             "latents": encode_recording(vae, recording),
             "actions": recording.actions,
             "rewards": recording.rewards,
-            "cont": recording.cont,
+            "continue_prob": recording.continue_prob,
             "lengths": torch.tensor(recording.windows.lengths),
         }
         with atomic_path(file) as part:
             save_file(tensors, part, metadata={"mark": mark})
     with safe_open(file, "pt") as stored:
         get = stored.get_tensor
-        z, a, r, c = (get(n) for n in ("latents", "actions", "rewards", "cont"))
+        z, a, r, c = (get(n) for n in ("latents", "actions", "rewards", "continue_prob"))
         return LatentRecording(z, a, r, c, Windows(tuple(get("lengths").tolist())))
 
 

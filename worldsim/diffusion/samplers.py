@@ -11,19 +11,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .schedule import corrupt
+
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """`denoise(x (B, ...), level (B,)) -> clean (B, ...)`."""
-
-
-def corrupt(clean: Tensor, noise: Tensor, level: Tensor) -> Tensor:
-    """(1 - t) * clean + t * noise; `level` has the leading axes of `clean`."""
-    t = level.reshape(*level.shape, *[1] * (clean.ndim - level.ndim))
-    return (1 - t) * clean + t * noise
-
-
-def linear_levels(steps: int) -> tuple[float, ...]:
-    """`steps + 1` levels falling evenly from 1 to 0."""
-    return tuple(1 - i / steps for i in range(steps + 1))
 
 
 def euler(denoise: Denoise, noise: Tensor, levels: tuple[float, ...]) -> Tensor:

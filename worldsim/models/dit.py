@@ -18,17 +18,12 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from worldsim.core import ActionSpec
-from worldsim.nn.attention import (
-    attend,
-    attend_shared,
-    grid_turns,
-    rotary,
-    rotate,
-    time_turns,
-    turns,
-)
-from worldsim.nn.embed import Condition, PlaceEmbed
+from worldsim.nn.attention import attend, attend_shared
+from worldsim.nn.embed import PositionEmbed
+from worldsim.nn.rope import grid_turns, rotary, rotate, time_turns, turns
 from worldsim.nn.tables import Tables
+
+from .conditioning import Condition
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +201,7 @@ class VideoDiT(nn.Module):
         size = config.patch[0] * config.patch[1] * channels
         self.condition = Condition(action, config.dim, config.extra)
         self.patchify = nn.Linear(2 * size, config.dim)
-        self.place = PlaceEmbed(config.dim)
+        self.place = PositionEmbed(config.dim)
         self.modulation = nn.Linear(config.dim, 9 * config.dim)
         self.blocks = nn.ModuleList(
             Block(config, time=(i + 1) % config.time_every == 0) for i in range(config.depth)

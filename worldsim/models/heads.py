@@ -35,7 +35,7 @@ class HeadsOutput(NamedTuple):
     """Logits over reward bins (..., bins) and of going on (...)."""
 
     reward: Tensor
-    cont: Tensor
+    continue_logits: Tensor
 
 
 class Heads(nn.Module):
@@ -79,8 +79,12 @@ class Heads(nn.Module):
         count = len(self.values)
         return F.one_hot(above, count) * part + F.one_hot(above - 1, count) * (1 - part)
 
-    def losses(self, features: Tensor, reward: Tensor, cont: Tensor) -> tuple[Tensor, Tensor]:
+    def losses(
+        self, features: Tensor, reward: Tensor, continue_prob: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Cross-entropies of reward and continuation, both `(...)`, nats."""
         out = self(features)
         reward_loss = -(self.two_hot(reward) * out.reward.log_softmax(-1)).sum(-1)
-        return reward_loss, F.binary_cross_entropy_with_logits(out.cont, cont, reduction="none")
+        return reward_loss, F.binary_cross_entropy_with_logits(
+            out.continue_logits, continue_prob, reduction="none"
+        )

@@ -5,10 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-
-from worldsim.core import ActionSpec
 
 from .tables import Tables
 
@@ -28,7 +25,7 @@ def grid_waves(height: int, width: int, device: torch.device) -> Tensor:
     return torch.cat([y, x[None].expand(height, width, -1)], -1).flatten(0, 1)
 
 
-class PlaceEmbed(nn.Module):
+class PositionEmbed(nn.Module):
     """Where a patch lies in the frame, as a vector to add to its token.
 
     Rotary positions tell patches' distances from each other; what stands still in the frame (a car
@@ -48,7 +45,7 @@ class PlaceEmbed(nn.Module):
         return (waves[:, None] * self.lift.weight).sum(-1).to(self.lift.weight.dtype)
 
 
-class LevelEmbed(nn.Module):
+class NoiseLevelEmbed(nn.Module):
     """Noise level in [0, 1] to a vector."""
 
     def __init__(self, dim: int) -> None:
@@ -58,46 +55,3 @@ class LevelEmbed(nn.Module):
     def forward(self, level: Tensor) -> Tensor:
         """`(...)` -> `(..., dim)`."""
         return self.lift(fourier(level, 16, 64.0).to(self.lift.weight.dtype))
-
-
-class ActionEmbed(nn.Module):
-    """Actions, continuous or discrete, and "no action known", to vectors."""
-
-    def __init__(self, spec: ActionSpec, dim: int) -> None:
-        super().__init__()
-        self.spec = spec
-        self.unknown = nn.Parameter(torch.zeros(dim))
-        if spec.kind == "discrete":
-            self.table = nn.Embedding(spec.n, dim)
-        else:
-            self.lift = nn.Linear(len(spec.low) * 9, dim)
-
-    def forward(self, action: Tensor) -> Tensor:
-        """`(..., *action)` -> `(..., dim)`; NaN or -1 stand for "no action known"."""
-        known = self.spec.is_known(action)[..., None]
-        if self.spec.kind == "discrete":
-            return torch.where(known, self.table(action.clamp(min=0)), self.unknown)
-        low, high = (action.new_tensor(x) for x in (self.spec.low, self.spec.high))
-        unit = 2 * (action.nan_to_num() - low) / (high - low) - 1
-        told = torch.cat([unit, fourier(unit, 4, 8.0).flatten(-2)], -1)
-        return torch.where(known, self.lift(told.to(self.lift.weight.dtype)), self.unknown)
-
-
-class Condition(nn.Module):
-    """Level, action and whatever else conditions a chunk, as one vector."""
-
-    def __init__(self, spec: ActionSpec, dim: int, extra: int = 0) -> None:
-        super().__init__()
-        self.level, self.action = LevelEmbed(dim), ActionEmbed(spec, dim)
-        self.mix = nn.Linear(dim, dim)
-        self.extra = nn.Linear(extra, dim) if extra else None
-        if self.extra is not None:  # a new condition starts without a say
-            nn.init.zeros_(self.extra.weight)
-            nn.init.zeros_(self.extra.bias)
-
-    def forward(self, level: Tensor, action: Tensor, extra: Tensor | None = None) -> Tensor:
-        """`(B, F)`, `(B, F, *action)`, `(B, F, extra)` -> `(B, F, dim)`, ready for a Linear."""
-        c = self.level(level) + self.action(action)
-        if self.extra is not None and extra is not None:
-            c = c + self.extra(extra)
-        return F.silu(self.mix(F.silu(c)))

@@ -13,15 +13,10 @@ from einops import repeat
 from torch import Tensor
 
 from worldsim.core import WorldError
-from worldsim.diffusion.denoiser import (
-    ChunkDenoiser,
-    Clip,
-    Network,
-    fill_cache,
-    noise_context,
-    predict,
-)
-from worldsim.diffusion.samplers import consistency, corrupt, linear_levels
+from worldsim.diffusion.losses import noise_context
+from worldsim.diffusion.samplers import consistency
+from worldsim.diffusion.schedule import corrupt, linear_levels
+from worldsim.diffusion.timeline import ChunkDenoiser, Clip, Network, fill_cache, predict
 
 DREAMT_FROM = 4
 """True chunks that a dreamt context starts with: enough to see speeds and turns."""
@@ -45,12 +40,13 @@ def check_dreamt(dreamt: float, targets: int, blind: tuple[int, int] | None) -> 
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips of T + 1 chunks: latents (B, T + 1, h, w, C), actions; reward and cont (B, T + 1)."""
+    """Clips of T + 1 chunks: latents (B, T + 1, h, w, C), actions; reward
+    and continue_prob (B, T + 1)."""
 
     latents: Tensor
     actions: Tensor
     rewards: Tensor
-    cont: Tensor
+    continue_prob: Tensor
 
 
 class Faults(Protocol):
@@ -66,17 +62,17 @@ class Faults(Protocol):
     def context_noise(self) -> float: ...  # noqa: D102
 
 
-def dreamlike(
+def drift_augment(
     network: Network, batch: Batch, faults: Faults, patch: tuple[int, int], window: int,
     g: torch.Generator,
 ) -> Clip:  # fmt: skip
-    """The batch as clips whose context is resampled or dreamt, damaged and noised."""
+    """The batch as clips whose context is resampled or dreamt, damaged and noise_augment."""
     true = batch.latents[:, :-1]
     clip = Clip(batch.latents, true, true.new_zeros(true.shape[:2]), batch.actions)
     clip = resample_context(network, clip, faults.resample, window, g)
     clip = dream_context(network, clip, faults.dreamt, window, g)
-    clip = damage_context(clip, faults.damage, patch, g)
-    return noised(clip, faults.context_noise, g)
+    clip = patch_mix(clip, faults.damage, patch, g)
+    return noise_augment(clip, faults.context_noise, g)
 
 
 @torch.no_grad()
@@ -137,7 +133,7 @@ def dream_context(
     return replace(clip, context=context)
 
 
-def damage_context(clip: Clip, share: float, patch: tuple[int, int], g: torch.Generator) -> Clip:
+def patch_mix(clip: Clip, share: float, patch: tuple[int, int], g: torch.Generator) -> Clip:
     """A `share` of the clips with pieces of another clip in their context, from some chunk on.
 
     Pieces are patches of the network, up to a third of them, blended at 0.3 to 1. They come from
@@ -162,7 +158,7 @@ def damage_context(clip: Clip, share: float, patch: tuple[int, int], g: torch.Ge
     return replace(clip, context=clip.context + weight * (other - clip.context))
 
 
-def noised(clip: Clip, most: float, g: torch.Generator) -> Clip:
+def noise_augment(clip: Clip, most: float, g: torch.Generator) -> Clip:
     """The clip with noise on its context, see `noise_context`."""
     context, told = noise_context(clip.context, most, g)
     return replace(clip, context=context, context_level=told)

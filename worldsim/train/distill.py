@@ -15,17 +15,18 @@ from torch import Tensor, nn
 
 from worldsim.data.latents import LatentRecording
 from worldsim.diffusion.consistency import earlier_level, halvings_at, pseudo_huber
-from worldsim.diffusion.denoiser import chunk_error, draw_levels, predict, ramp
-from worldsim.diffusion.samplers import corrupt
+from worldsim.diffusion.losses import chunk_error, ramp
+from worldsim.diffusion.schedule import corrupt, draw_levels
+from worldsim.diffusion.timeline import predict
 from worldsim.models.dynamics import Dynamics
 
-from .context import check_dreamt, dreamlike
+from .context import check_dreamt, drift_augment
 from .dynamics import compiled, draw_batch, head_losses, settings_of
 from .loop import FitConfig, Losses, fit
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distillation:
+class DistillationConfig:
     """Settings of the student's training.
 
     Attributes:
@@ -70,7 +71,7 @@ def student_levels(shape: tuple[int, ...], pure: float, g: torch.Generator) -> T
 
 
 def train_student(
-    data: LatentRecording, model: Dynamics, window: int, training: Distillation, folder: Path
+    data: LatentRecording, model: Dynamics, window: int, training: DistillationConfig, folder: Path
 ) -> Dynamics:
     """Distill the teacher's weights in `model` into a student, in `folder` (resumes there)."""
     action = model.dit.condition.action.spec
@@ -79,7 +80,7 @@ def train_student(
     def losses(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
         assert isinstance(net, Dynamics) and isinstance(ema, Dynamics)
         batch = draw_batch(data, training, action, g)
-        clip = dreamlike(network(ema), batch, training, model.dit.config.patch, window, g)
+        clip = drift_augment(network(ema), batch, training, model.dit.config.patch, window, g)
         clean = batch.latents[:, 1:]
         level = student_levels(tuple(clean.shape[:2]), training.pure, g)
         finest = halvings_at(step, training.fit.steps, training.halvings)

@@ -18,18 +18,19 @@ from torch import Tensor, nn
 
 from worldsim.config import to_json
 from worldsim.core import ActionSpec
-from worldsim.data.clips import digest
 from worldsim.data.latents import LatentRecording
-from worldsim.diffusion.denoiser import Network, chunk_error, draw_levels, predict, ramp
-from worldsim.diffusion.samplers import corrupt
+from worldsim.data.loader import digest
+from worldsim.diffusion.losses import chunk_error, ramp
+from worldsim.diffusion.schedule import corrupt, draw_levels
+from worldsim.diffusion.timeline import Network, predict
 from worldsim.models.dynamics import Dynamics
 
-from .context import Batch, Faults, check_dreamt, dreamlike
+from .context import Batch, Faults, check_dreamt, drift_augment
 from .loop import FitConfig, Losses, Settings, fingerprint, fit
 
 
 @dataclass(frozen=True, kw_only=True)
-class DynamicsTraining:
+class DynamicsTrainingConfig:
     """Settings of the teacher's training.
 
     Attributes:
@@ -90,17 +91,23 @@ def draw_batch(data: LatentRecording, how: Drawn, action: ActionSpec, g: torch.G
     hide = torch.rand(rows.shape, generator=g) < drop
     hide = hide.reshape(*hide.shape, *[1] * (actions.ndim - 2))
     actions = torch.where(hide, action.unknown(), actions)
-    return Batch(data.latents[rows].float(), actions, data.rewards[rows], data.cont[rows])
+    return Batch(data.latents[rows].float(), actions, data.rewards[rows], data.continue_prob[rows])
 
 
 def head_losses(model: Dynamics, features: Tensor, batch: Batch, weight: float) -> Losses:
     """Losses of reward and end for the T targets, features (B, T, dim)."""
-    reward, cont = model.heads.losses(features, batch.rewards[:, 1:], batch.cont[:, 1:])
-    return {"reward": weight * reward.mean(), "cont": weight * cont.mean()}
+    reward, continue_prob = model.heads.losses(
+        features, batch.rewards[:, 1:], batch.continue_prob[:, 1:]
+    )
+    return {"reward": weight * reward.mean(), "continue_prob": weight * continue_prob.mean()}
 
 
 def train_dynamics(
-    data: LatentRecording, model: Dynamics, window: int, training: DynamicsTraining, folder: Path
+    data: LatentRecording,
+    model: Dynamics,
+    window: int,
+    training: DynamicsTrainingConfig,
+    folder: Path,
 ) -> Dynamics:
     """Train the teacher in `folder` (resumes there); returns the averaged network."""
     action = model.dit.condition.action.spec
@@ -109,7 +116,7 @@ def train_dynamics(
         assert isinstance(net, Dynamics) and isinstance(ema, Dynamics)
         size = training.fit.batch
         batch = draw_batch(data, training, action, g)
-        clip = dreamlike(network(ema), batch, training, model.dit.config.patch, window, g)
+        clip = drift_augment(network(ema), batch, training, model.dit.config.patch, window, g)
         level = draw_levels((size, training.targets), g)
         clean = batch.latents[:, 1:]
         noise = torch.randn(clean.shape, generator=g)

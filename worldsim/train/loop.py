@@ -28,9 +28,9 @@ from tqdm import tqdm
 from worldsim.config import short, to_json
 from worldsim.core import WorldError
 from worldsim.files import atomic_path, clear_leftovers, sync
-from worldsim.nn.precision import narrow
+from worldsim.nn.dtype import narrow
 
-from .optimizer import Optimizer
+from .optim import Optimizer
 
 Losses = dict[str, Tensor]
 LossFn = Callable[[nn.Module, nn.Module, int, torch.Generator], Losses]

@@ -14,14 +14,14 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from worldsim.config import to_json
-from worldsim.data.clips import Recording, digest
+from worldsim.data.loader import Recording, digest
 from worldsim.models.vae import SpacetimeVAE, VAEConfig, to_float
 
 from .loop import FitConfig, Losses, fingerprint, fit
 
 
 @dataclass(frozen=True, kw_only=True)
-class VAETraining:
+class VAETrainingConfig:
     """Weights of the VAE's losses.
 
     Attributes:
@@ -51,7 +51,9 @@ def moved_pixels(video: Tensor, over: float) -> Tensor:
     return torch.cat([torch.zeros_like(change[:, :1]), change], 1)
 
 
-def vae_losses(vae: SpacetimeVAE, video: Tensor, config: VAETraining, g: torch.Generator) -> Losses:
+def vae_losses(
+    vae: SpacetimeVAE, video: Tensor, config: VAETrainingConfig, g: torch.Generator
+) -> Losses:
     """Reconstruction of all pixels, of moved pixels, and the KL term; video in [-1, 1]."""
     posterior = vae.posterior(video)
     z = posterior.sample(g)
@@ -70,7 +72,7 @@ def vae_losses(vae: SpacetimeVAE, video: Tensor, config: VAETraining, g: torch.G
 
 
 def train_vae(
-    recording: Recording, config: VAEConfig, training: VAETraining, folder: Path,
+    recording: Recording, config: VAEConfig, training: VAETrainingConfig, folder: Path,
     begin: SpacetimeVAE | None = None,
 ) -> SpacetimeVAE:  # fmt: skip
     """Train in `folder` (resumes there) and measure the latents' mean and spread.

@@ -1,0 +1,150 @@
+"""The loop closes: the agent acts in reality, the world learns from it, the agent learns on.
+
+A world knows what it was shown, and an agent soon lives elsewhere. So its own episodes join the
+recording, the dynamics are trained on over all of it (the VAE stays: what latents mean must not
+change under the agent), and the agent dreams on in the better world (Dyna, Sutton 1991; in turns,
+as SimPLe, 1903.00374).
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from worldsim.collect.policies import Behaviour, Policy
+from worldsim.collect.recorder import as_recorded
+from worldsim.collect.workers import collect
+from worldsim.core import WorldError
+from worldsim.data.latents import latent_cache
+from worldsim.data.loader import check_kind
+from worldsim.data.native import SPLITS, Dataset, open_dataset
+from worldsim.files import atomic_path
+from worldsim.store.folder import load, save
+from worldsim.train.distill import DistillationConfig, train_student
+from worldsim.train.loop import FitConfig
+from worldsim.world.diffusion import DiffusionWorld
+
+from .deploy import agent_driver
+from .training import AgentTrainingConfig, dream, load_agent, material
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynaConfig:
+    """One turn of the loop.
+
+    Attributes:
+        episodes: real ones that the agent plays.
+        noise: standard deviation of noise on its actions, of their range: what it never tries
+            the world never learns.
+        max_frames: an episode is cut here, at the latest.
+        world: how the world is trained on.
+        agent: how the agent is; its `begin` is not looked at.
+        passes: of the denoiser in the agent's dreams.
+    """
+
+    episodes: int = 10
+    noise: float = 0.1
+    max_frames: int = 1000
+    world: DistillationConfig = DistillationConfig(
+        fit=FitConfig(steps=600, batch=16, lr=1e-4, ema=0.98, warmup=50)
+    )
+    agent: AgentTrainingConfig = AgentTrainingConfig(iterations=50)
+    passes: int = 1
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1:
+            raise WorldError(f"episodes: expected at least 1, got {self.episodes}")
+        if not 0 <= self.noise <= 1:
+            raise WorldError(f"noise: expected 0 to 1, got {self.noise}")
+
+
+@dataclass(frozen=True)
+class DynaResult:
+    """What a turn gave.
+
+    Attributes:
+        world: the world trained on; its trust and card are gone, as they were another world's.
+        returns: of the real episodes played, before the agent learned from them.
+        real_steps: chunks of the training split that the world has now seen, these among them.
+    """
+
+    world: DiffusionWorld
+    returns: tuple[float, ...]
+    real_steps: int
+
+
+def improve(world: Path | str, agent: Path, folder: Path, run: Path, how: DynaConfig) -> DynaResult:
+    """One turn of the loop, resumable: typed again it goes on where it stood.
+
+    world: a world's folder or name. agent: a saved agent, path without suffix. folder: the
+    dataset, which grows by `how.episodes` training episodes. run: of this turn; RUN/world is the
+    new world's folder, RUN/agent the new agent. Raises WorldError, DatasetError or CollectError
+    where they do not fit each other.
+    """
+    known, old = open_dataset(folder), load(world)
+    check_kind(known.info, old.spec)
+    first = _first_seed(known, run, how.episodes)
+    band = (first, first + how.episodes)
+    make = partial(make_agent, str(world), str(agent), how.noise)
+    behaviour = Behaviour(name=f"agent-{first}", make=make, seeds=band, sees="chunk")
+    data = collect(as_recorded(known, band, how.max_frames), (behaviour,))
+    better = train_on(old, data, how.world, run)
+    save(better, run / "world", overwrite=True)
+    recipe = replace(how.agent, best=1.0)
+    dreamt = better.with_num_steps(how.passes)
+    stuff = material(data, dreamt, recipe.agent.sees, run / "latents-train.safetensors")
+    dream(dreamt, load_agent(agent, old.spec).train(), stuff, recipe, run / "agent")
+    played = [data.load(data.path("train", seed)) for seed in range(*band)]
+    returns = tuple(float(episode.rewards.sum()) for episode in played)
+    return DynaResult(better, returns, len(stuff.recorded.actions))
+
+
+def _first_seed(data: Dataset, run: Path, episodes: int) -> int:
+    """The first seed of this turn: behind all recorded ones, or where this run began before."""
+    mark = run / "first-seed"
+    if mark.exists():
+        return int(mark.read_text())
+    seeds = [int(path.stem.removeprefix("episode_")) for path in data.episodes("train")]
+    first = max(seeds, default=-1) + 1
+    if first + episodes > SPLITS["train"][1]:
+        most = SPLITS["train"][1]
+        raise WorldError(f"episodes: expected training seeds below {most}, got {first}+{episodes}")
+    run.mkdir(parents=True, exist_ok=True)
+    with atomic_path(mark) as part:
+        part.write_text(str(first))
+    return first
+
+
+def make_agent(world: str, agent: str, noise: float, env: Any, rng: np.random.Generator) -> Policy:
+    """A saved agent as a behaviour that sees chunks; choices are random for a share `noise`."""
+    driver, space = agent_driver(Path(agent), load(world)), env.action_space
+
+    def policy(chunk: NDArray[np.uint8]) -> Any:
+        action = driver(chunk)
+        if isinstance(space, gymnasium.spaces.Discrete):
+            return int(rng.integers(space.n)) if rng.random() < noise else int(action)
+        wander = noise * (space.high - space.low) / 2 * rng.standard_normal(space.shape)
+        return (action + wander).astype(np.float32)
+
+    return policy
+
+
+def train_on(
+    world: DiffusionWorld, data: Dataset, training: DistillationConfig, run: Path
+) -> DiffusionWorld:
+    """The world with its dynamics trained on over all of `data`, in RUN/student."""
+    latents = latent_cache(
+        world.vae, data, data.episodes("train"), run / "latents-train.safetensors"
+    )
+    model = copy.deepcopy(world.dynamics).requires_grad_(True).train()
+    torch.manual_seed(training.fit.seed)
+    student = train_student(latents, model, world.spec.context, training, run / "student")
+    return DiffusionWorld(world.config, world.vae, student, world.starts)

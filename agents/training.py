@@ -1,0 +1,234 @@
+"""An agent from recordings and dreams: clone the drivers, or learn in the world's dream, or both.
+
+The real environment is never stepped: the states that dreams begin in are the recording's.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+
+from worldsim.config import to_json
+from worldsim.core import WorldError, WorldSpec, WorldState, row_keys
+from worldsim.data.latents import LatentRecording, latent_cache
+from worldsim.data.loader import check_kind, load_recording
+from worldsim.data.native import Dataset
+from worldsim.train.loop import FitConfig, Run, fit, learning_rate, step_generator
+from worldsim.world.diffusion import DiffusionWorld
+
+from .actor_critic import ActorCritic, AgentConfig
+from .cloning import Recorded, cloning_loss, moments, returns_to_go
+from .settings import ImaginationConfig
+
+PAUSE = 120.0
+"""Seconds without a line in the log after which a training counts as interrupted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentTrainingConfig:
+    """How an agent is trained.
+
+    Attributes:
+        begin: "nothing", so that all it can do is learnt in dreams, or "clone".
+        agent: its sizes.
+        cloning: how drivers are cloned.
+        best: share of the recorded episodes that are cloned and dreamt on from, by return.
+        imagination: the dreams.
+        iterations: batches of dreams; 0 for a clone alone.
+        lr: peak learning rate in dreams.
+        average: decay of the averaged weights, which are what is kept, a batch of dreams.
+        seed: of everything.
+    """
+
+    begin: Literal["nothing", "clone"] = "nothing"
+    agent: AgentConfig = AgentConfig()
+    cloning: FitConfig = FitConfig(steps=2500, batch=256, lr=1e-3, bf16=False, ema=0.995)
+    best: float = 0.85
+    imagination: ImaginationConfig = ImaginationConfig()
+    iterations: int = 200
+    lr: float = 5e-4
+    average: float = 0.9
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.begin == "nothing" and self.imagination.anchor:
+            raise WorldError(
+                f"imagination.anchor: expected 0, as begin is 'nothing', got "
+                f'{self.imagination.anchor}; an agent can stay near a clone: begin="clone"'
+            )
+
+
+@dataclass(frozen=True)
+class Material:
+    """What an agent learns from: recorded chunks, and their latents for dreams to begin in."""
+
+    recorded: Recorded
+    latents: LatentRecording
+
+    def starts(
+        self, world: DiffusionWorld, best: float = 1.0
+    ) -> Callable[[int, torch.Generator], WorldState]:
+        """Real states of the best episodes, drawn at random."""
+        last = moments(self.recorded, best, seen=world.spec.context)
+        window = torch.arange(1 - world.spec.context, 1)
+
+        def draw(rows: int, generator: torch.Generator) -> WorldState:
+            drawn = last[torch.randint(len(last), (rows,), generator=generator)]
+            seeds = torch.randint(2**31, (rows,), generator=generator).tolist()
+            at = drawn[:, None] + window
+            return world.from_latents(
+                self.latents.latents[at], self.latents.actions[at], row_keys(seeds)
+            )
+
+        return draw
+
+
+def material(data: Dataset, world: DiffusionWorld, sees: str, cache: Path) -> Material:
+    """Recordings of the training split; latents are computed once and kept in `cache`.
+
+    Raises WorldError where they are not of the world's kind.
+    """
+    check_kind(data.info, world.spec)
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    paths = data.episodes("train")
+    latents = latent_cache(world.vae, data, paths, cache)
+    seen = latents.latents if sees == "latents" else load_recording(data, paths).frames
+    lengths = latents.windows.lengths
+    recorded = Recorded(seen, latents.actions, latents.rewards, lengths)
+    return Material(recorded, latents)
+
+
+def clone(spec: WorldSpec, stuff: Material, recipe: AgentTrainingConfig, run: Path) -> ActorCritic:
+    """Clone the recorded drivers, in RUN/clone (resumes there)."""
+    torch.manual_seed(recipe.seed)
+    agent = ActorCritic(spec, recipe.agent)
+    how, data = recipe.imagination, stuff.recorded
+    config = replace(recipe.cloning, seed=recipe.seed)
+    ahead = returns_to_go(data, how.gamma, how.scale)
+    loss = cloning_loss(data, moments(data, recipe.best), ahead, config.batch)
+    settings = {"agent": to_json(recipe.agent), "best": recipe.best}
+    done = fit(agent, loss, config, run / "clone", settings)
+    assert isinstance(done, ActorCritic)
+    seconds = logged_seconds(run / "clone" / "log.jsonl")
+    save_agent(done, run / "clone" / "agent", seconds=seconds)
+    return done
+
+
+def dream(
+    world: DiffusionWorld,
+    agent: ActorCritic,
+    stuff: Material,
+    recipe: AgentTrainingConfig,
+    folder: Path,
+) -> ActorCritic:
+    """Learn from dreams that begin in the recording, in `folder` (resumes there).
+
+    Every batch of dreams is named by (seed, number) alone, so a training that was killed goes on
+    as if it had not been. Returns the averaged agent; `agent` stays as it was.
+    """
+    # TorchRL: slow to import, and an extra
+    from .imagination import DreamEnv, Learner
+
+    home = copy.deepcopy(agent).requires_grad_(False)
+    agent = copy.deepcopy(agent).requires_grad_(True)
+    config = FitConfig(
+        steps=recipe.iterations, lr=recipe.lr, weight_decay=0.0, seed=recipe.seed, warmup=5,
+        betas=(0.9, 0.999), ema=recipe.average, bf16=False,
+    )  # fmt: skip
+    how = recipe.imagination
+    settings = {"recipe": to_json(recipe), "passes": world.config.sampling.steps}
+    run = Run(folder, agent, config, settings)
+    adam = run.optimizer.parts[0]
+    env = DreamEnv(world, agent, how, stuff.starts(world, recipe.best))
+    learner = Learner(env, agent, how, adam, home)
+    saved = time.monotonic()
+    bar = tqdm(range(run.step, config.steps), initial=run.step, total=config.steps)
+    bar.set_description(folder.name)
+    for step in bar:
+        generator = step_generator(recipe.seed, step)
+        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))  # TorchRL's draws
+        for group in adam.param_groups:
+            group["lr"] = learning_rate(config, step)
+        figures = learner.learn(generator)
+        _average(run)
+        run.log(**figures)
+        bar.set_postfix({"dream return": f"{figures['return']:.1f}"}, refresh=False)
+        if time.monotonic() - saved > config.save_seconds or run.step == config.steps:
+            run.save()
+            saved = time.monotonic()
+    learner.close()
+    spent = {"dream_steps": run.step * how.rows * how.horizon}
+    assert isinstance(run.ema, ActorCritic)
+    save_agent(run.ema, folder / "agent", **spent, seconds=logged_seconds(run.logged))
+    return run.ema
+
+
+def _average(run: Run) -> None:
+    """Count the step, and move the averaged weights towards the newest."""
+    run.step += 1
+    decay = min(run.config.ema, (1 + run.step) / (10 + run.step))
+    with torch.no_grad():
+        for mean, value in zip(run.ema.parameters(), run.model.parameters(), strict=True):
+            mean.lerp_(value, 1 - decay)
+
+
+def logged_seconds(log: Path) -> float:
+    """Wall time of a training by its log, without the pauses between its resumptions."""
+    times = [json.loads(line)["time"] for line in log.read_text().splitlines()]
+    gaps = [later - time for time, later in zip(times, times[1:], strict=False)]
+    return sum(gap for gap in gaps if gap < PAUSE)
+
+
+def train_agent(
+    world: DiffusionWorld, data: Dataset, recipe: AgentTrainingConfig, run: Path
+) -> ActorCritic:
+    """An agent by `recipe`, resumable; dreams need `worldsim[rl]`.
+
+    It lies in RUN/clone, RUN/dream or, where a clone went on in dreams, RUN/clone-dream. Raises
+    WorldError, before anything is written, where `data` is of another world.
+    """
+    stuff = material(data, world, recipe.agent.sees, run.parent / "latents-train.safetensors")
+    torch.manual_seed(recipe.seed)
+    agent, folder = ActorCritic(world.spec, recipe.agent), run / "dream"
+    if recipe.begin == "clone" or not recipe.iterations:
+        agent, folder = clone(world.spec, stuff, recipe, run), run / "clone-dream"
+    return dream(world, agent, stuff, recipe, folder) if recipe.iterations else agent
+
+
+def save_agent(agent: ActorCritic, path: Path, **spent: float) -> None:
+    """Write PATH.safetensors and PATH.json.
+
+    spent: what its training took, such as seconds and dream_steps.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous() for k, v in agent.state_dict().items()}, f"{path}.safetensors")
+    told = {"agent": asdict(agent.config), "spent": spent}
+    Path(f"{path}.json").write_text(json.dumps(told, indent=1) + "\n")
+
+
+def read_spent(path: Path) -> dict[str, Any]:
+    """What the training of the agent at PATH took."""
+    return json.loads(Path(f"{path}.json").read_text())["spent"]
+
+
+def load_agent(path: Path, spec: WorldSpec) -> ActorCritic:
+    """An agent saved at PATH (without suffix), for the world that it was trained in."""
+    try:
+        told = json.loads(Path(f"{path}.json").read_text())
+        agent = ActorCritic(spec, AgentConfig(**told["agent"]))
+        agent.load_state_dict(load_file(f"{path}.safetensors"))
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise WorldError(
+            f"agent: expected one saved for {spec.name} at {path}, got {error}; "
+            "train it with the agent command"
+        ) from error
+    return agent.eval()

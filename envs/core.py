@@ -1,0 +1,190 @@
+"""What every face of a world shares: where it comes from, its actions, what is seen of it."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from einops import repeat
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.error import ResetNeeded
+from torch import Tensor
+
+from worldsim.core import WorldError, WorldModel
+
+from .rows import Clip
+from .source import SharedWorld, Source, as_source, find_world
+
+OBSERVATIONS = ("frame", "chunk", "latent")
+CONT_THRESHOLD = 0.5  # an episode goes on while going on is at least as likely as not
+SEEDS = 2**63  # a row's key holds int64
+
+
+class NeedsReset(WorldError, ResetNeeded):
+    """A step before the first reset or past an episode's end, in our words and in Gymnasium's."""
+
+
+class EnvCore:
+    """A world as an agent meets it. Holds no episode: those who do are built on it.
+
+    Attributes:
+        world: the world itself; not pickled where it can be found again.
+        source: what finds it again.
+        observation: "frame", "chunk" or "latent".
+        action: the actions an agent gives, in the range it gives them in.
+        normalized: whether that range is -1 to 1.
+        time_limit: steps an episode.
+    """
+
+    def __init__(
+        self,
+        world: str | PathLike[str] | WorldModel | SharedWorld,
+        device: str | torch.device,
+        observation: str,
+        actions: str,
+        steps: int | None,
+        time_limit: int | None,
+        compile: bool = False,
+        dtype: str | None = None,
+        micro_batch: int | None = None,
+    ) -> None:
+        check_choice("observation", observation, OBSERVATIONS)
+        check_choice("actions", actions, ("normalized", "native"))
+        check_count("steps", steps)
+        check_count("time_limit", time_limit)
+        check_count("micro_batch", micro_batch)
+        self.source: Source = as_source(world)
+        self._how = (str(torch.device(device)), steps, compile, dtype, micro_batch)
+        self.world = find_world(self.source, *self._how)
+        spec = self.world.spec
+        self.observation = observation
+        self.normalized = actions == "normalized"
+        self.action = spec.action.normalized() if self.normalized else spec.action
+        self.time_limit = spec.time_limit if time_limit is None else time_limit
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "world"}
+
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        self.__dict__.update(saved)
+        self.world = find_world(self.source, *self._how)
+
+    @property
+    def pixels(self) -> bool:
+        """Whether observations are decoded."""
+        return self.observation != "latent"
+
+    def space(self) -> gymnasium.spaces.Box:
+        """What one row is seen as."""
+        spec = self.world.spec
+        if not self.pixels:
+            most = np.finfo(np.float32).max
+            return gymnasium.spaces.Box(-most, most, spec.latent_shape, np.float32)
+        lead = (spec.chunk,) if self.observation == "chunk" else ()
+        return gymnasium.spaces.Box(0, 255, (*lead, *spec.frame_shape), np.uint8)
+
+    def metadata(self) -> dict[str, Any]:
+        """Gymnasium's, one's own to change; an agent's step is a chunk of frames long."""
+        spec = self.world.spec
+        rate = spec.fps / spec.chunk  # whole where it can be: gymnasium.utils.play insists
+        return {
+            "render_modes": ["rgb_array"],
+            "render_fps": int(rate) if rate == int(rate) else rate,
+        }
+
+    def native(self, actions: Tensor) -> Tensor:
+        """An agent's actions `(..., *action)` in the world's own range."""
+        return self.world.spec.action.from_normalized(actions) if self.normalized else actions
+
+    def clip(
+        self, options: dict[str, Any], rows: int | None = None
+    ) -> tuple[Tensor, Tensor] | None:
+        """The user's start clip in `options`, `(B, k * c, H, W, 3)` and `(B, k, *action)`.
+
+        Without `rows` the clip is that of a sole environment, and B is 1. With `rows` it is one for
+        all of them, or one for each with a leading axis of its own.
+        """
+        frames, actions = options.get("frames"), options.get("actions")
+        if frames is None and actions is None:
+            return None
+        if frames is None:
+            raise WorldError('options["actions"]: needs the clip it led into as options["frames"]')
+        try:
+            return self._check_clip(_as_frames(frames), actions, rows)
+        except WorldError as error:
+            raise WorldError(f"options: {error}") from error
+
+    @torch.no_grad()
+    def _check_clip(self, frames: Tensor, actions: Any, rows: int | None) -> Clip:
+        spec = self.world.spec
+        batch = () if rows is None or frames.ndim != 5 else (rows,)
+        time = len(batch)
+        if frames.ndim > time and frames.shape[time] == 1:
+            frames = frames.repeat_interleave(spec.chunk, time)
+        chunks = max(1, frames.shape[time] // spec.chunk) if frames.ndim > time else 1
+        known = spec.action.unknown(*batch, chunks)
+        spec.check_clip(frames, known, batch)
+        if actions is not None:
+            known = self.native(self.action.check(actions, (*batch, chunks)))
+        if batch:
+            return frames, known
+        count = 1 if rows is None else rows
+        return repeat(frames, "... -> b ...", b=count), repeat(known, "... -> b ...", b=count)
+
+
+def draw_seed(generator: np.random.Generator) -> int:
+    """What names the randomness of all episodes of a seed, the same through every face."""
+    return int(generator.integers(SEEDS))
+
+
+class LightSpec:
+    """An environment whose `spec` names its world instead of holding it."""
+
+    face: EnvCore
+    _spec: EnvSpec | None = None
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """How Gymnasium makes this environment again."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        if spec is not None and "world" in spec.kwargs:  # a network would be copied at every look
+            spec.kwargs = {**spec.kwargs, "world": self.face.source}
+        self._spec = spec
+
+
+def check_options(options: Any, known: tuple[str, ...]) -> dict[str, Any]:
+    """The `options` of a reset as a dict with none but `known` keys."""
+    options = {} if options is None else options
+    if not isinstance(options, dict):
+        raise WorldError(f"options: expected a dict or None, got {type(options).__name__}")
+    if unknown := options.keys() - set(known):
+        names = " and ".join(f'"{name}"' for name in known)
+        raise WorldError(f"options: expected {names}, got {sorted(unknown)}")
+    return options
+
+
+def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
+    """Raise `WorldError` for a value that is not among `choices`."""
+    if value not in choices:
+        raise WorldError(f"{name}: expected one of {choices}, got {value!r}")
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raise `WorldError` for a value that is neither None nor a whole number from 1 up."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if value is not None and not (whole and value >= 1):
+        raise WorldError(f"{name}: expected None or a whole number from 1 up, got {value!r}")
+
+
+def _as_frames(frames: Any) -> Tensor:
+    try:
+        return frames if isinstance(frames, Tensor) else torch.tensor(np.asarray(frames))
+    except (TypeError, ValueError) as error:
+        got = type(frames).__name__
+        raise WorldError(f"frames: expected an array of numbers, got {got}") from error

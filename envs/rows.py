@@ -1,0 +1,121 @@
+"""Rows of a world as agents see them, and how episodes begin in the middle of a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import isfinite, nan
+
+import torch
+from torch import Tensor
+
+from worldsim.core import Prediction, WorldModel, WorldState
+from worldsim.world.fixed_batch import FixedBatch
+
+START_ROWS = 32
+"""Rows begun together on an accelerator: launches cost more there than rows do."""
+
+REASONS = ("", "not finite", "untrusted")
+"""Why an episode was truncated, where it was not the time limit, by the codes of vector envs."""
+
+NOT_FINITE, UNTRUSTED = (REASONS.index(reason) for reason in ("not finite", "untrusted"))
+
+Clip = tuple[Tensor, Tensor]
+"""Frames `(B, k * c, H, W, 3)` and actions `(B, k, *action)` to start from."""
+
+
+@dataclass(frozen=True)
+class ObservedRows:
+    """B rows of a world, and their pictures where somebody looks.
+
+    Attributes:
+        state: where the rows stand.
+        frames: (B, c, H, W, 3) uint8, the newest chunk; None where observations are latents.
+    """
+
+    state: WorldState
+    frames: Tensor | None
+
+    def __getitem__(self, rows: Tensor | slice) -> ObservedRows:
+        return ObservedRows(self.state[rows], None if self.frames is None else self.frames[rows])
+
+    @staticmethod
+    def cat(parts: list[ObservedRows]) -> ObservedRows:
+        """Rows of all parts, in order."""
+        seen = [part.frames for part in parts if part.frames is not None]
+        return ObservedRows(
+            WorldState.cat([p.state for p in parts]), torch.cat(seen) if seen else None
+        )
+
+    def where(self, mask: Tensor, other: ObservedRows) -> ObservedRows:
+        """Rows of `self` where `mask` `(B,)`, else of `other`; no host sync."""
+        frames = None
+        if self.frames is not None and other.frames is not None:
+            frames = torch.where(mask[:, None, None, None, None], self.frames, other.frames)
+        return ObservedRows(self.state.where(mask, other.state), frames)
+
+    def observe(self, observation: str) -> Tensor:
+        """A copy of the "frame", the "chunk" or the "latent", (B, ...)."""
+        if self.frames is None:
+            return self.state.latent.to(torch.float32, copy=True)
+        return (self.frames if observation == "chunk" else self.frames[:, -1]).clone()
+
+
+def see(world: WorldModel, state: WorldState, pixels: bool) -> ObservedRows:
+    """`state` with its pictures, if anybody asks for them."""
+    return ObservedRows(state, world.decode(state) if pixels else None)
+
+
+def keep_finite(
+    before: WorldState, after: WorldState, said: Prediction
+) -> tuple[WorldState, Prediction, Tensor]:
+    """A step whose rows are finite, and which of them `(B,)` were not; no wait for a device.
+
+    A row with a NaN or an infinity is over: it shows what it showed before the step, earns nothing,
+    foresees no end, and its trust is unknown. A sum is finite only where all its terms are.
+    """
+    total = after.latent.flatten(1).sum(1, dtype=torch.float32) + said.reward + said.continue_prob
+    if total.device.type == "cpu" and isfinite(total.sum().item()):  # looking costs nothing here
+        return after, said, torch.zeros_like(total, dtype=torch.bool)
+    broken = ~total.isfinite()
+    mask = broken.reshape(-1, *[1] * (after.latents.ndim - 1))
+    held = replace(after, latents=torch.where(mask, before.latents, after.latents))
+    told = {"reward": 0, "continue_prob": 1, "trust": nan}
+    kept = {name: getattr(said, name).masked_fill(broken, fill) for name, fill in told.items()}
+    return held, replace(said, **kept), broken
+
+
+def next_keys(key: Tensor) -> Tensor:
+    """The keys `(B, 2)` of the episodes that follow those of `key`."""
+    return torch.stack([key[:, 0], key[:, 1] + 1], 1)
+
+
+@torch.no_grad()
+def begin(
+    world: WorldModel, key: Tensor, rows: Tensor, pixels: bool, clip: Clip | None = None
+) -> ObservedRows:
+    """Fresh episodes in those rows of `key` `(B, 2)` that `rows` (B,), bool on the host, asks for.
+
+    The other rows hold copies of one that was asked for, to be masked away. Rows begin in groups of
+    one size, whoever begins beside them: kernels may round differently in a batch of another shape,
+    and so a start would depend on how many neighbours happened to end in the same step.
+    """
+    if isinstance(world, FixedBatch):
+        size = world.rows  # it would fill up to this anyway
+    else:
+        size = 1 if world.device.type == "cpu" else min(START_ROWS, len(key))
+    asked = rows.nonzero()[:, 0]
+    groups = []
+    for group in asked.split(size):
+        padded = group[torch.arange(size).clamp(max=len(group) - 1)]
+        scene = see(world, _start(world, key, padded, clip), pixels)
+        groups.append(scene[: len(group)])
+    place = (rows.cumsum(0) - 1).clamp(min=0)  # of each row among those asked for
+    return ObservedRows.cat(groups)[place.to(world.device)]
+
+
+def _start(world: WorldModel, key: Tensor, rows: Tensor, clip: Clip | None) -> WorldState:
+    key = key[rows.to(key.device)].to(world.device)
+    if clip is None:
+        return world.reset(key)
+    frames, actions = (x[rows.to(x.device)].to(world.device) for x in clip)
+    return world.encode(frames, actions, key)

@@ -1,0 +1,225 @@
+"""D1: kill -9 at any moment loses nothing that was acknowledged, and leaves nothing that is torn.
+
+`D1` kills at random moments; `D1-faults` at every step on the way to the disk, before it and after
+it, or lets it fail as a full or a broken disk would.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import resource
+import shutil
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count as count_up
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from tqdm import tqdm
+
+from tests.reliability.nightly.forks import Child
+from tests.reliability.nightly.rows import Outcome, Row, main
+from tests.reliability.nightly.writers import STEPS, WRITERS, Writer, log_of, undisturbed
+from worldsim.train import loop
+from worldsim.train import recipe as pipeline
+
+LONGEST = 0.25  # seconds that a writer lives
+WARM = 5.0  # seconds to wait for a writer's first acknowledgement
+
+
+def kills(count: int) -> Outcome:
+    """Kill writers `count` times at random moments, each going on from what the last one left."""
+    draw, failures, moments = random.Random(0), [], Counter()
+    undisturbed()  # before the first child asks
+    with tempfile.TemporaryDirectory() as root:
+        for case in tqdm(range(count), desc="kills", leave=False):
+            name = list(WRITERS)[case % len(WRITERS)]
+            folder = Path(root) / name
+            folder.mkdir(exist_ok=True)
+            try:
+                moments[name] += _kill_once(WRITERS[name], folder, draw)
+            except Exception as error:
+                failures.append(f"kill {case}, {name}: {error!r}"[:300])
+                shutil.rmtree(folder)
+    return Outcome(failures=failures, figures={"new versions between kills": dict(moments)})
+
+
+def _kill_once(writer: Writer, folder: Path, draw: random.Random) -> int:
+    """Let a writer live for a moment; how many versions it wrote. Raises if something is lost."""
+    killed = False
+    while not killed:
+        before = writer.read(folder) if any(folder.iterdir()) else -1
+        with Child(lambda child: writer.write(folder, child.tell)) as child:
+            until = time.monotonic() + WARM
+            if before < 0:  # nothing is there before the first is whole
+                while child.told < 0 and child.running() and time.monotonic() < until:
+                    time.sleep(0.001)
+            time.sleep(draw.uniform(0, LONGEST))
+            killed = child.kill(draw.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)))
+            if not killed and child.wait() != 0:
+                raise RuntimeError("the writer fell over what was left by the last one")
+            least = max(before, child.told)
+        now = writer.read(folder)
+        if now < least:
+            raise RuntimeError(f"version {now} is older than {least}, which was acknowledged")
+        _tidy(writer, folder, now)
+    return max(0, now - before)
+
+
+def _tidy(writer: Writer, folder: Path, version: int) -> None:
+    """Begin a finished training anew, after a look at its log; delete what may be deleted."""
+    for leftover in folder.glob(".w.*.tmp"):
+        shutil.rmtree(leftover)
+    if writer is WRITERS["training"] and version == STEPS:
+        if log_of(folder) != undisturbed()[1]:
+            raise RuntimeError("the log is another than that of a training nobody killed")
+        shutil.rmtree(folder)
+        folder.mkdir()
+
+
+# --- every step on the way to the disk ---
+
+CALLS: tuple[tuple[Any, str], ...] = (
+    (os, "fsync"), (os, "replace"), (os, "rename"), (os, "mkdir"), (shutil, "rmtree"),
+    (loop, "save_file"), (pipeline, "save_file"), (Path, "open"),
+)  # fmt: skip
+KINDS = ("before", "after", "ENOSPC", "EIO", "torn")
+REACHED, DONE, REFUSED = 1, 2, 3  # what a child told
+
+
+class _Done(BaseException):
+    """The first version is acknowledged."""
+
+
+class Disk:
+    """Lets the n-th call on the way to the disk go wrong."""
+
+    def __init__(self, kind: str, n: int, reached: Callable[[], None]) -> None:
+        self.kind, self.left, self.reached = kind, n, reached
+
+    def wrap(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        """The call, which goes wrong when its turn has come."""
+
+        def call(*given: Any, **named: Any) -> Any:
+            self.left -= 1
+            if self.left != -1:
+                return real(*given, **named)
+            self.reached()
+            if self.kind == "before":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.kind in ("ENOSPC", "EIO"):
+                code = getattr(errno, self.kind)
+                raise OSError(code, os.strerror(code))
+            result = real(*given, **named)
+            os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return call
+
+
+def _attempt(writer: Writer, folder: Path, kind: str, n: int, child: Child) -> None:
+    """In the child: write one version on a disk that goes wrong at call n."""
+    told = {"reached": False}
+
+    def acknowledge(version: int) -> None:
+        raise _Done
+
+    if kind == "torn":  # the system's own refusal, in the middle of a file
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (n, n))
+    disk = Disk(kind, n if kind != "torn" else -1, lambda: told.update(reached=True))
+    patches = [patch.object(place, name, disk.wrap(getattr(place, name))) for place, name in CALLS]
+    for each in patches:
+        each.start()
+    try:
+        writer.write(folder, acknowledge)
+    except _Done:
+        child.tell(DONE if told["reached"] or kind == "torn" else 0)
+    except Exception:
+        child.tell(REFUSED)
+
+
+def faults(count: int) -> Outcome:
+    """Every fault at every call of every writer, of which `count` at most are tried."""
+    failures, tried = [], Counter()
+    undisturbed()
+    with tempfile.TemporaryDirectory() as root:
+        cases = _cases(Path(root), count)
+        for name, kind, n, wrong, ended in tqdm(cases, desc="faults", total=count, leave=False):
+            tried[f"{name} {ended}"] += 1
+            failures += [f"{name}, {kind} at {n}: {x}" for x in wrong]
+    return Outcome(failures=failures, figures=dict(tried), tried=sum(tried.values()))
+
+
+def _cases(root: Path, count: int) -> Iterator[tuple[str, str, int, list[str], str]]:
+    """Writer, kind and place of each fault, what is wrong after it, and how the writer ended."""
+    left = count
+    for kind in KINDS:
+        for name, writer in WRITERS.items():
+            first = root / name
+            if not first.exists():
+                _write_one(writer, first)
+            for n in count_up():
+                place = 331 * n + 1 if kind == "torn" else n
+                folder = root / "harmed"
+                shutil.copytree(first, folder)
+                ended = _ended(partial(_attempt, writer, folder, kind, place))
+                if ended != "missed":
+                    yield name, kind, place, _wrong(writer, first, folder, ended), ended
+                    left -= 1
+                shutil.rmtree(folder)
+                through = ended == "went on" if kind == "torn" else ended == "missed"
+                if through or left <= 0 or n > 200:
+                    break
+        if left <= 0:
+            return
+
+
+def _ended(work: Callable[[Child], None]) -> str:
+    with Child(work) as child:
+        child.wait()
+        return {DONE: "went on", REFUSED: "refused", 0: "missed"}.get(child.told, "killed")
+
+
+def _write_one(writer: Writer, folder: Path) -> None:
+    folder.mkdir()
+
+    def stop(version: int) -> None:
+        raise _Done
+
+    try:
+        writer.write(folder, stop)
+    except _Done:
+        return
+
+
+def _wrong(writer: Writer, first: Path, folder: Path, ended: str) -> list[str]:
+    """What a fault broke."""
+    try:
+        old, now = writer.read(first), writer.read(folder)
+    except Exception as error:
+        return [f"unloadable: {error!r}"[:300]]
+    wrong = [] if now in (old, old + 1) else [f"version {now} after {old}"]
+    if ended == "went on" and now != old + 1:
+        wrong.append("acknowledged, but not there")
+    if ended == "refused" and (strays := sorted(p.name for p in folder.rglob(".*.tmp"))):
+        wrong.append(f"left behind: {strays}")
+    return wrong
+
+
+ROWS = (
+    Row(name="D1", promise="killed at any moment (-9, TERM): all loads, nothing acknowledged lost",
+        unit="kills", ci=15, full=1_000, attempt=kills),
+    Row(name="D1-faults", promise="killed or refused at each call on the way to the disk: the same",
+        unit="faults", ci=12, full=1_000, attempt=faults),
+)  # fmt: skip
+
+if __name__ == "__main__":
+    main(ROWS)

@@ -1,0 +1,161 @@
+"""D2: a training that is killed and goes on ends in the same bytes as one that nobody killed.
+
+The one that nobody killed saves as often and lives on past its checkpoints, so a state that no
+checkpoint holds would part the two. Compared are the last checkpoint (weights, averages, optimiser,
+step), the final weights, every line of the log and the clips of every batch. All three kinds of
+training are tried: the VAE's, the teacher's (with resampled and damaged context), the student's.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from tests.train.test_pipeline import SIZES_HERE, film, recipe
+from torch import Tensor
+from tqdm import tqdm
+
+from tests.reliability.nightly.forks import Child
+from tests.reliability.nightly.rows import Outcome, Row, main
+from tests.reliability.nightly.writers import log_of
+from worldsim.data.episode import save_episode
+from worldsim.data.loader import Windows
+from worldsim.data.native import ActionInfo, Dataset, DatasetInfo, open_dataset
+from worldsim.train import loop
+from worldsim.train.recipe import fit_forced, fit_student, fit_teacher, fit_vae
+
+STEPS = 45
+Stage = Callable[[Path], Any]
+
+
+def stages(data: Dataset) -> dict[str, Stage]:
+    """The trainings by name, each in a run's folder."""
+    vae, dynamics, distill = recipe(STEPS)
+    often = replace(vae.fit, save_seconds=0.05)
+    faulty = replace(dynamics, fit=often, resample=0.5, damage=0.5)
+    return {
+        "vae": lambda run: fit_vae(data, SIZES_HERE, replace(vae, fit=often), run),
+        "forced": lambda run: fit_forced(data, SIZES_HERE, replace(dynamics, fit=often), run),
+        "teacher": lambda run: fit_teacher(data, SIZES_HERE, faulty, run),
+        "student": lambda run: fit_student(data, SIZES_HERE, replace(distill, fit=often), run),
+    }
+
+
+def recorded(folder: Path) -> Dataset:
+    """Six small films."""
+    action = ActionInfo(kind="continuous", low=(-1.0,), high=(1.0,))
+    DatasetInfo(env_id="", chunk=2, fps=20.0, frame_shape=(16, 16, 3), action=action).save(folder)
+    (folder / "train").mkdir()
+    for seed in range(6):
+        save_episode(folder / "train" / f"episode_{seed:06d}.npz", film(seed))
+    return open_dataset(folder)
+
+
+def train(stage: Stage, run: Path, child: Child) -> None:
+    """In a child: train, tell every step, and note which clips it draws."""
+    generator, sample, now = loop.step_generator, Windows.sample, 0
+
+    def begin(seed: int, step: int) -> Any:
+        nonlocal now
+        now = step
+        child.tell(step)
+        return generator(seed, step)
+
+    def draw(self: Windows, count: int, length: int, g: Any, *which: Any) -> Tensor:
+        rows = sample(self, count, length, g, *which)
+        with open(run / "batches.jsonl", "a") as file:
+            file.write(json.dumps([now, rows[:, 0].tolist()]) + "\n")
+        return rows
+
+    with ExitStack() as patches:
+        patches.enter_context(patch.object(loop, "step_generator", begin))
+        patches.enter_context(patch.object(Windows, "sample", draw))
+        stage(run)
+
+
+def batches(run: Path) -> dict[int, set[str]]:
+    """The batches that each step drew; a step that came twice drew the same, so one."""
+    found: dict[int, set[str]] = {}
+    for line in (run / "batches.jsonl").read_text().splitlines():
+        step, rows = json.loads(line)
+        found.setdefault(step, set()).add(str(rows))
+    return found
+
+
+def told(run: Path, name: str) -> dict[str, Any]:
+    """All that must be the same, by name."""
+    stage = run / name
+    files = {n: sha256((stage / n).read_bytes()).hexdigest()
+             for n in ("checkpoint", "final.safetensors")}  # fmt: skip
+    return files | {"log": log_of(stage), "batches": batches(run)}
+
+
+def finish(stage: Stage, run: Path) -> None:
+    """Train to the end in a process of its own."""
+    with Child(lambda child: train(stage, run, child)) as child:
+        if child.wait():
+            raise RuntimeError(f"a training ended with exit {child.wait()}")
+
+
+def kill_at(stage: Stage, run: Path, step: int, pause: float) -> bool:
+    """Train until `step` and a moment longer, then kill; False if it was over by then."""
+    with Child(lambda child: train(stage, run, child)) as child:
+        while child.told < step and child.running():
+            time.sleep(0.0005)
+        time.sleep(pause)
+        return child.kill(signal.SIGKILL)
+
+
+def resumes(count: int) -> Outcome:
+    """Kill a training `count` times at random steps, go on, and compare."""
+    draw, failures, killed = random.Random(0), [], {}
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        (root / "data").mkdir()
+        trainings = stages(recorded(root / "data"))
+        whole = root / "whole"
+        bases, expected = {}, {}
+        for stage, train_stage in trainings.items():
+            bases[stage] = shutil.copytree(whole, root / stage) if whole.exists() else None
+            finish(train_stage, whole)
+            expected[stage] = told(whole, stage)
+            (whole / "batches.jsonl").unlink()
+        for case in tqdm(range(count), desc="kill points", leave=False):
+            stage = list(trainings)[(case + 1) % len(trainings)]
+            run, step = root / "run", draw.randrange(STEPS)
+            if bases[stage] is None:
+                run.mkdir()
+            else:
+                shutil.copytree(bases[stage], run)
+            if kill_at(trainings[stage], run, step, draw.uniform(0, 0.02)):
+                killed[stage] = killed.get(stage, 0) + 1
+            finish(trainings[stage], run)
+            got = told(run, stage)
+            failures += [
+                f"{stage} killed at step {step}: {what} differs"
+                for what, value in expected[stage].items()
+                if got[what] != value
+            ]
+            shutil.rmtree(run)
+    figures = {"killed before the end": killed, "steps": STEPS}
+    return Outcome(failures=failures, figures=figures, tried=sum(killed.values()))
+
+
+ROWS = (
+    Row(name="D2", promise="a killed training ends in the bytes of one that nobody killed (CPU)",
+        unit="kill points", ci=1, full=52, attempt=resumes),
+)  # fmt: skip
+
+if __name__ == "__main__":
+    main(ROWS)

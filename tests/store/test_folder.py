@@ -1,0 +1,306 @@
+"""A world comes back as it went out, and saving one is all or nothing."""
+
+import io
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.world_folders import (
+    CARD,
+    STEERING,
+    Payload,
+    forge,
+    fresh,
+    refused,
+    same,
+    tensors,
+    tiny_world,
+)
+from worldsim import worlds
+from worldsim.config import to_json
+from worldsim.core import ActionSpec, row_keys
+from worldsim.models.heads import HeadsConfig
+from worldsim.store import folder as checkpoint
+from worldsim.store.folder import load, save
+from worldsim.store.manifest import CONFIG, STARTS, FileEntry, WorldFolderError
+from worldsim.world.diffusion import DiffusionWorld, Starts
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return fresh(tmp_path)
+
+
+# --- what goes out comes back ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("action", [STEERING, ActionSpec(kind="discrete", n=3)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_a_world_comes_back(tmp_path: Path, action: ActionSpec, dtype: torch.dtype) -> None:
+    world = tiny_world(action=action)
+    back = load(save(world, tmp_path / "a" / "b", dtype=dtype, card=CARD))
+    assert back.config == world.config and back.card == CARD
+    for name, value in tensors(world).items():
+        stored = value.to(dtype).float() if value.is_floating_point() and value.ndim > 1 else value
+        assert tensors(back)[name].equal(stored) or name == "actions", name
+        assert tensors(back)[name].dtype == value.dtype
+    assert tensors(back)["actions"].equal(tensors(world)["actions"])
+    assert back.vae.encoder.body[0].weight.stride() == world.vae.encoder.body[0].weight.stride()
+    again = save(back, tmp_path / "again", dtype=dtype)
+    for path in (tmp_path / "a" / "b").iterdir():
+        assert (again / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_loaded_world_steps_as_the_saved_one(tmp_path: Path) -> None:
+    world = tiny_world()
+    back = load(save(world, tmp_path / "w", dtype=torch.float32, card=CARD))
+    for a, b in zip(step(world), step(back), strict=True):
+        assert a.equal(b)
+
+
+def step(world: DiffusionWorld) -> tuple[torch.Tensor, ...]:
+    state, prediction = world.step(world.reset(row_keys([1, 2])), torch.full((2, 2), 0.5))
+    return state.latents, prediction.reward, prediction.continue_prob, world.decode(state)
+
+
+def test_loading_leaves_the_global_randomness_alone(folder: Path) -> None:
+    before = torch.get_rng_state()
+    load(folder)
+    assert torch.get_rng_state().equal(before)
+
+
+def test_a_world_without_a_card_warns(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    save(tiny_world(), tmp_path / "w")
+    with pytest.warns(UserWarning, match="no fidelity card"):
+        assert load(tmp_path / "w").card is None
+    save(tiny_world(), tmp_path / "w", card=CARD, overwrite=True)
+    assert load(tmp_path / "w").card == CARD
+    assert not recwarn.list
+
+
+def test_bundled_worlds_load_by_name(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worlds, "ROOT", folder.parent)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert worlds.names() == ["world"]
+    assert load("world").spec.name == "tiny0"
+    for name, words in {
+        "wrold": "did you mean 'world'?",
+        "org/name": "download the world's folder and pass its path",
+        "/no/such/folder": "a bundled world (world)",
+        "": "manifest.json",
+    }.items():
+        with pytest.raises(WorldFolderError) as caught:
+            load(name)
+        assert words in str(caught.value)
+
+
+# --- saving is all or nothing ---------------------------------------------------------------------
+
+
+def test_only_a_world_is_overwritten_and_only_when_asked(tmp_path: Path) -> None:
+    old, new = tiny_world(0), tiny_world(1)
+    path = save(old, tmp_path / "w", dtype=torch.float32, card=CARD)
+    with pytest.raises(WorldFolderError, match="overwrite=True"):
+        save(new, path)
+    assert same(load(path), old)
+    (path / "notes.txt").write_text("mine")
+    with pytest.raises(WorldFolderError, match="notes.txt"):
+        save(new, path, overwrite=True)
+    assert same(load(path), old) and (path / "notes.txt").exists()
+    (path / "notes.txt").unlink()
+    save(new, path, dtype=torch.float32, card=CARD, overwrite=True)
+    assert same(load(path), new) and os.listdir(tmp_path) == ["w"]
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(WorldFolderError, match="a file"):
+        save(new, file, overwrite=True)
+    assert file.read_text() == "mine"
+
+
+def test_what_would_not_load_is_not_saved(tmp_path: Path) -> None:
+    def spoil(world: DiffusionWorld) -> None:
+        world.vae.encoder.body[0].weight.data[0, 0, 0, 0] = float("nan")
+
+    def mismatch(world: DiffusionWorld) -> None:
+        world.config = replace(world.config, heads=HeadsConfig(hidden=9, bins=5))
+
+    def overflow(world: DiffusionWorld) -> None:
+        world.starts.actions[1, 1, 0] = 2.0
+
+    def no_clip(world: DiffusionWorld) -> None:
+        world.starts = Starts(world.starts.frames[:0], world.starts.actions[:0])
+
+    path = save(tiny_world(), tmp_path / "w", dtype=torch.float32, card=CARD)
+    for harm in (spoil, mismatch, overflow, no_clip):
+        world = tiny_world(1)
+        harm(world)
+        with pytest.raises(WorldFolderError, match="nothing was saved"):
+            save(world, path, overwrite=True)
+        assert same(load(path), tiny_world()) and os.listdir(tmp_path) == ["w"]
+    for card in ({"psnr": float("nan")}, {"path": tmp_path}):
+        with pytest.raises(WorldFolderError, match=r"card\.json"):
+            save(tiny_world(1), path, overwrite=True, card=card)
+    with pytest.raises(ValueError, match="dtype: expected one of"):
+        save(tiny_world(1), path, overwrite=True, dtype=torch.int8)
+    assert same(load(path), tiny_world()) and os.listdir(tmp_path) == ["w"]
+
+
+class Disk:
+    """Fails at the n-th write, sync, rename, creation or removal, and from then on if it dies."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, good: int, *, dies: bool) -> None:
+        self.left, self.dies, self.failed = good, dies, 0
+        self.done: list[str] = []
+        for place, name in ((os, "fsync"), (os, "rename"), (os, "mkdir"), (shutil, "rmtree")):
+            patch.setattr(place, name, self.counted(getattr(place, name), name))
+        patch.setattr(checkpoint, "open", self.torn_open, raising=False)
+
+    def tick(self) -> bool:
+        self.left -= 1
+        fails = self.left < 0 if self.dies else self.left == -1
+        self.failed += fails
+        return fails
+
+    def counted(self, real: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if not self.tick():
+                self.done.append(name)
+                return real(*args, **kwargs)
+            if not kwargs.get("ignore_errors"):
+                raise OSError(28, f"no space left: {name}")
+
+        return call
+
+    def torn_open(self, path: Path, mode: str) -> Any:
+        file = open(path, mode)
+        if not self.tick():
+            self.done.append("write")
+            return file
+        file.write(b"half")
+        file.close()
+        raise OSError(28, "no space left: write")
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["once", "for-good"])
+@pytest.mark.parametrize("overwrite", [True, False], ids=["overwrite", "first"])
+def test_a_save_that_fails_anywhere_leaves_a_world(
+    tmp_path: Path, dies: bool, overwrite: bool
+) -> None:
+    old, new, seen = tiny_world(0), tiny_world(1), []
+    save(old, tmp_path / "old", dtype=torch.float32, card=CARD)
+    for good in count():
+        path = tmp_path / str(good) / "w"
+        if overwrite:
+            shutil.copytree(tmp_path / "old", path)
+        else:
+            path.parent.mkdir()
+        with pytest.MonkeyPatch.context() as patch:
+            disk = Disk(patch, good, dies=dies)
+            try:
+                save(new, path, dtype=torch.float32, card=CARD, overwrite=overwrite)
+                raised = False
+            except OSError:
+                raised = True
+        if not disk.failed:
+            break
+        seen.append(found_there(path, old, new))
+        assert raised or seen[-1] == "new"  # what was acknowledged is there
+        if dies:  # what the dead left behind does not stop the next
+            save(new, path, dtype=torch.float32, card=CARD, overwrite=True)
+            assert same(load(path), new)
+        else:
+            assert path.exists() == (seen[-1] != "none")
+            assert set(os.listdir(path.parent)) <= {"w", ".w.old"}
+    # the first mkdir, of the parent, may fail: it is there
+    before = "old" if overwrite else "none"
+    written = ["mkdir", "mkdir", *7 * ["write", "fsync"], "fsync"]
+    renamed = ["rmtree", "rename", "rename"] if overwrite else ["rename"]
+    assert disk.done == [*written, *renamed, "fsync", "rmtree"]
+    assert seen[1:17] == [before] * 16 and seen[-1] == "new" and set(seen) == {before, "new"}
+
+
+def found_there(path: Path, old: DiffusionWorld, new: DiffusionWorld) -> str:
+    try:
+        world = load(path)
+    except WorldFolderError as error:
+        assert "nothing there" in str(error)
+        return "none"
+    return "old" if same(world, old) else "new" if same(world, new) else "neither"
+
+
+def test_a_load_during_an_overwrite_reads_the_new_world(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, new = checkpoint.check_files, tiny_world(1)
+
+    def swapped(place: Path, manifest: Any) -> dict[str, FileEntry]:
+        monkeypatch.setattr(checkpoint, "check_files", real)
+        save(new, folder, dtype=torch.float32, card=CARD, overwrite=True)
+        return real(place, manifest)
+
+    monkeypatch.setattr(checkpoint, "check_files", swapped)
+    assert same(load(folder), new)
+
+
+def test_the_config_of_a_folder_is_readable(folder: Path) -> None:
+    assert json.loads((folder / CONFIG).read_text()) == to_json(tiny_world().config)
+
+
+# --- start clips and card ---
+
+
+def npz(**arrays: Any) -> bytes:
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
+def test_hostile_start_clips_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    with np.load(folder / STARTS) as file:
+        frames, actions = file["frames"], file["actions"]
+    lying = npz(frames=frames, actions=actions)
+    stored = io.BytesIO()
+    np.savez(stored, frames=frames, actions=actions)  # type: ignore[arg-type]
+    for data, words in (
+        (npz(frames=frames), ("arrays", "actions.npy")),
+        (npz(frames=frames, actions=actions, more=actions), ("arrays", "more.npy")),
+        (npz(frames=np.array([Payload()]), actions=actions), ("frames.npy", "object")),
+        (npz(frames=frames.astype(np.int16), actions=actions), ("frames.npy", "int16")),
+        (npz(frames=frames[:, :4], actions=actions), ("frames.npy", "(4, 4, 16, 24, 3)")),
+        (npz(frames=frames[:3], actions=actions), ("3 clips", "4 lists")),
+        (npz(frames=frames[:0], actions=actions[:0]), ("0 clips",)),
+        (npz(frames=frames, actions=actions.astype(np.float64)), ("actions.npy", "float64")),
+        (npz(frames=frames, actions=actions + 5), ("actions", "from (-1.0, 0.0)")),
+        (npz(frames=frames, actions=actions * np.inf), ("actions", "inf")),
+        (stored.getvalue().replace(b"(4, 6, 16", b"(9, 6, 16"), ("frames.npy", "(9, 6, 16")),
+        (lying[:-30], ("npz",)),
+        (lying[:200] + bytes([lying[200] ^ 255]) + lying[201:], ("npz",)),
+        (b"", ("npz",)),
+        (pickle.dumps(Payload()), ("npz",)),
+    ):
+        forge(folder, STARTS, data)
+        refused(folder, STARTS, *words)
+    forge(folder, STARTS, lying)
+    monkeypatch.setattr(checkpoint, "MAX_STARTS", frames.nbytes)
+    refused(folder, STARTS, "unpacked")
+    assert os.listdir() == ["world"]
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"a": NaN}', '{"a": 1, "a": 2}'])
+def test_a_card_is_a_json_object(folder: Path, text: str) -> None:
+    forge(folder, "card.json", text.encode())
+    refused(folder, "card.json")

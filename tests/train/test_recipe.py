@@ -1,0 +1,208 @@
+"""The whole line on small real video: episodes, VAE, teacher, student, world folder, dream."""
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from worldsim import cli
+from worldsim.core import WorldError, row_keys
+from worldsim.data.episode import Episode, save_episode
+from worldsim.data.native import ActionInfo, DatasetInfo, open_dataset
+from worldsim.models.dit import DiTConfig
+from worldsim.models.heads import HeadsConfig
+from worldsim.models.vae import VAEConfig
+from worldsim.presets import SIZES, Sizes
+from worldsim.store.folder import load, save
+from worldsim.train.distill import DistillationConfig
+from worldsim.train.dynamics import DynamicsTrainingConfig
+from worldsim.train.loop import CheckpointError, FitConfig
+from worldsim.train.recipe import (
+    Recipe,
+    assemble,
+    fit_forced,
+    fit_student,
+    fit_teacher,
+    fit_vae,
+    load_final,
+    new_dynamics,
+)
+from worldsim.train.vae import VAETrainingConfig, moved_pixels
+from worldsim.world.diffusion import DiffusionWorld, Sampling
+
+SIZES_HERE = Sizes(
+    vae=VAEConfig(channels=4, widths=(16, 16), blocks=(1, 1)),
+    dit=DiTConfig(dim=32, depth=2, heads=2, kv_heads=1, mlp=2),
+    heads=HeadsConfig(hidden=16),
+    context=3,
+)
+
+
+def film(seed: int, chunks: int = 20) -> Episode:
+    """A bright square that the action pushes left and right; reward where it ends up right."""
+    rng = np.random.default_rng(seed)
+    actions = rng.uniform(-1, 1, (chunks, 1)).astype(np.float32)
+    frames = np.zeros((2 * chunks, 16, 16, 3), np.uint8)
+    x, rewards = 8.0, np.zeros(chunks, np.float32)
+    for t in range(2 * chunks):
+        x = float(np.clip(x + 2 * actions[t // 2, 0], 2, 13))
+        frames[t, 5:11, int(x) - 2 : int(x) + 3] = 255
+        rewards[t // 2] += x > 8
+    return Episode(
+        frames=frames, actions=actions, rewards=rewards, terminated=False, truncated=True,
+        seed=seed, behaviour="random",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("film")
+    info = DatasetInfo(
+        env_id="", chunk=2, fps=20.0, frame_shape=(16, 16, 3),
+        action=ActionInfo(kind="continuous", low=(-1.0,), high=(1.0,)),
+    )  # fmt: skip
+    info.save(folder)
+    for seed in range(8):
+        (folder / "train").mkdir(exist_ok=True)
+        save_episode(folder / "train" / f"episode_{seed:06d}.npz", film(seed))
+    return open_dataset(folder)
+
+
+def recipe(steps: int) -> tuple[VAETrainingConfig, DynamicsTrainingConfig, DistillationConfig]:
+    fit = FitConfig(steps=steps, batch=4, lr=2e-3, warmup=5, bf16=False)
+    return (
+        VAETrainingConfig(fit=fit),
+        DynamicsTrainingConfig(fit=fit, targets=4, compile=False),
+        DistillationConfig(fit=fit, targets=4, compile=False),
+    )
+
+
+def train_both(data, training: DynamicsTrainingConfig, run: Path):
+    """Teacher forcing, then resampled context."""
+    fit_forced(data, SIZES_HERE, training, run)
+    return fit_teacher(data, SIZES_HERE, replace(training, resample=0.5), run)
+
+
+def test_the_whole_line(data, tmp_path: Path):
+    vae, dynamics, distill = recipe(30)
+    fit_vae(data, SIZES_HERE, vae, tmp_path)
+    train_both(data, dynamics, tmp_path)
+    fit_student(data, SIZES_HERE, distill, tmp_path)
+    world = assemble(data, SIZES_HERE, tmp_path, "film", clips=4, passes=3)
+    save(world, tmp_path / "film", card={"figures": "none"})
+    loaded = load(tmp_path / "film")
+    assert loaded.config.sampling == Sampling(steps=3)
+    state = loaded.reset(row_keys([1, 2]))
+    for _ in range(5):
+        state, prediction = loaded.step(state, torch.zeros(2, 1))
+    assert loaded.decode(state).shape == (2, 2, 16, 16, 3)
+    assert prediction.reward.isfinite().all()
+    assert ((prediction.continue_prob >= 0) & (prediction.continue_prob <= 1)).all()
+
+
+def test_training_lowers_every_loss(data, tmp_path: Path):
+    """Each stage must be better at the end than at its start, by its own logged error."""
+    import json
+
+    vae, dynamics, distill = recipe(200)
+    fit_vae(data, SIZES_HERE, vae, tmp_path)
+    train_both(data, dynamics, tmp_path)
+    fit_student(data, SIZES_HERE, replace(distill, fit=replace(distill.fit, steps=20)), tmp_path)
+    for stage, share in (("vae", 0.3), ("forced", 0.8)):
+        lines = (tmp_path / stage / "log.jsonl").read_text().splitlines()
+        errors = [json.loads(line)["_mse"] for line in lines]
+        assert np.mean(errors[-3:]) < share * errors[0], (stage, errors)
+
+
+def test_a_line_that_begins_with_another_world(data, tmp_path: Path):
+    """Both networks go on from that world's, and neither goes on from anything else."""
+    vae, dynamics, distill = recipe(20)
+    fit_vae(data, SIZES_HERE, vae, tmp_path / "a")
+    fit_forced(data, SIZES_HERE, dynamics, tmp_path / "a")
+    old = assemble(data, SIZES_HERE, tmp_path / "a", "film", stage="forced", clips=4)
+    one = FitConfig(steps=1, batch=4, lr=1e-6, warmup=0, bf16=False)
+    run, vae, distill = tmp_path / "b", replace(vae, fit=one), replace(distill, fit=one)
+    went_on = fit_vae(data, SIZES_HERE, vae, run, old)
+    student = fit_student(data, SIZES_HERE, distill, run, old)
+    for ours, its in ((went_on, old.vae), (student, old.dynamics)):
+        for mine, yours in zip(ours.parameters(), its.parameters(), strict=True):
+            assert torch.allclose(mine, yours, atol=1e-4)
+    with pytest.raises(CheckpointError, match="begin was"):
+        fit_vae(data, SIZES_HERE, vae, run)
+    other = copy.deepcopy(old.dynamics.requires_grad_(False))
+    next(other.parameters()).add_(1)
+    other = DiffusionWorld(old.config, old.vae, other, old.starts)
+    with pytest.raises(CheckpointError, match="begin was"):
+        fit_student(data, SIZES_HERE, distill, run, other)
+    with pytest.raises(WorldError, match="begin: expected a world whose dit is"):
+        fit_student(data, replace(SIZES_HERE, dit=DiTConfig(dim=64)), distill, run, old)
+
+
+def test_a_teacher_begins_with_nothing(data, tmp_path: Path):
+    with pytest.raises(WorldError, match="begin: expected none for a teacher"):
+        cli.train("dynamics", data=data.folder, run=tmp_path, begin="car-racing")
+
+
+def test_a_world_is_saved_in_the_passes_asked_for(
+    data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    vae, dynamics, distill = recipe(1)
+    fit_vae(data, SIZES_HERE, vae, tmp_path)
+    train_both(data, dynamics, tmp_path)
+    monkeypatch.setitem(cli.SIZES, "tiny", lambda: SIZES_HERE)
+    how = replace(Recipe(), distill=distill)
+    for passes in (2, 4):
+        cli.distill(
+            tmp_path / "film", data.folder, tmp_path, "tiny", how, passes=passes, overwrite=True
+        )
+        assert load(tmp_path / "film").config.sampling == Sampling(steps=passes)
+
+
+def test_a_stage_without_the_one_before_says_so(data, tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="train this stage first"):
+        fit_teacher(data, SIZES_HERE, recipe(1)[1], tmp_path)
+
+
+def test_a_finished_stage_is_not_trained_again(data, tmp_path: Path):
+    training = recipe(5)[0]
+    first = fit_vae(data, SIZES_HERE, training, tmp_path).state_dict()
+    second = fit_vae(data, SIZES_HERE, training, tmp_path).state_dict()
+    assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_load_final_fills_every_weight(data, tmp_path: Path):
+    vae, dynamics, _ = recipe(3)
+    fit_vae(data, SIZES_HERE, vae, tmp_path)
+    trained = train_both(data, dynamics, tmp_path).state_dict()
+    loaded = load_final(new_dynamics(data, SIZES_HERE, seed=9), tmp_path / "teacher").state_dict()
+    assert all(torch.equal(trained[k], loaded[k]) for k in trained)
+
+
+def test_moved_pixels():
+    video = torch.zeros(1, 3, 4, 4, 3)
+    video[:, 1, 0, 0, 1] = 0.3  # 0.15 of 0..1
+    video[:, 2, 0, 0, 1] = 0.3
+    video[:, 2, 1, 1, 2] = 0.1
+    moved = moved_pixels(video, 0.1)
+    assert moved.sum() == 1 and moved[0, 1, 0, 0]
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_presets_are_buildable(name: str):
+    from worldsim.core import ActionSpec
+    from worldsim.models.dynamics import Dynamics
+    from worldsim.models.vae import SpacetimeVAE
+
+    sizes = SIZES[name]()
+    with torch.device("meta"):
+        SpacetimeVAE(sizes.vae)
+        dynamics = Dynamics(
+            sizes.dit, sizes.heads, sizes.vae.channels, ActionSpec(kind="discrete", n=3)
+        )
+    count = sum(p.numel() for p in dynamics.dit.parameters()) / 1e6
+    low, high = {"tiny": (0.5, 1.5), "small": (4, 5.5), "medium": (20, 45), "base": (90, 150),
+                 "xl": (400, 700)}[name]  # fmt: skip
+    assert low < count < high

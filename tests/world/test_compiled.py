@@ -1,0 +1,167 @@
+"""Compiled worlds: one real program, and all that surrounds programs with the networks in it."""
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import pytest
+import torch
+
+import worldsim
+from tests.contracts import WorldContract, assert_close, assert_same, same
+from tests.worlds import tiny_world, with_doubts
+from worldsim.core import WorldError, WorldModel, WorldState, row_keys
+from worldsim.world import compiled as engine
+from worldsim.world.compiled import CompiledWorld, compiled
+from worldsim.world.fanned import FannedState
+from worldsim.world.point import PointWorld
+
+
+@pytest.fixture
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would be compiled runs as it is: compiling all of it would take minutes."""
+    monkeypatch.setattr(engine, "_ahead_of_time", lambda task, *_: task)
+
+
+@pytest.mark.usefixtures("uncompiled")
+class TestCompiledWorld(WorldContract):
+    tolerance = 1e-4
+    many_steps = 30
+
+    def make_world(self) -> WorldModel:
+        return compiled(tiny_world(), dtype="float32")
+
+
+@pytest.mark.usefixtures("uncompiled")
+class TestCompiledDoubts(WorldContract):
+    tolerance = 1e-4
+    many_steps = 10
+
+    def make_world(self) -> WorldModel:
+        return compiled(with_doubts(tiny_world(steps=2)), dtype="float32")
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_a_compiled_world_is_trusted_as_the_world_itself():
+    world = with_doubts(tiny_world(steps=2))
+    state, action = world.reset(row_keys([1, 2])), torch.zeros(2, 3)
+    trusts = [w.step(state, action)[1].trust for w in (world, compiled(world, dtype="float32"))]
+    assert same(*trusts) and not trusts[0].isnan().any()
+    assert compiled(world).with_num_steps(1).step(state, action)[1].trust.isnan().all()
+    unknown = compiled(world, dtype="float32").with_trust(None)
+    bare = replace(state, doubt=state.doubt[:, :0, 0])
+    assert isinstance(unknown, CompiledWorld) and unknown.step(bare, action)[1].trust.isnan().all()
+
+
+def test_a_program_is_made_once_and_says_what_the_network_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("WORLDSIM_CACHE", str(tmp_path))
+    world = tiny_world()
+    state, others = world.reset(row_keys([1, 2])), world.reset(row_keys([3, 4]))
+    first = compiled(world, dtype="bfloat16")
+    frames, more = first.decode(state), first.decode(others)
+    assert same(frames, first.decode(state)) and not same(frames, more)
+    assert (frames.int() - world.decode(state).int()).abs().max() <= 4
+    (file,) = tmp_path.glob("decode-*.pt2")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(torch.export, "export", refuse)
+    again = compiled(world, dtype="bfloat16")
+    assert same(again.decode(state), frames)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_bfloat16_narrows_what_multiplies_and_nothing_that_is_kept():
+    world = tiny_world()
+    narrow = compiled(world, dtype="bfloat16")
+    state = world.reset(row_keys([1, 2]))
+    assert_same(narrow.reset(row_keys([1, 2])), state)  # starts are encoded in float32
+    a, b = (w.step(state, torch.zeros(2, 3))[0] for w in (world, narrow))
+    assert [x.dtype for x in vars(a).values()] == [x.dtype for x in vars(b).values()]
+    assert not same(a.latent, b.latent)
+    assert_close(a, b, 0.1)
+    assert all(p.dtype == torch.float32 for p in world.dynamics.parameters())
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_fanned_states_are_stepped_too():
+    world = tiny_world()
+    fast = compiled(world, dtype="float32")
+    state, action = world.reset(row_keys([1, 2])), torch.zeros(6, 3)
+    fanned, copied = fast.fan_out(state, 3), state.repeat(3)
+    for _ in range(4):
+        fanned, copied = fast.step(fanned, action)[0], world.step(copied, action)[0]
+    assert type(fanned) is WorldState and isinstance(fast.fan_out(state, 3), FannedState)
+    assert_close(fanned, copied, 1e-4)
+
+
+def test_without_a_compiler_it_warns_and_runs_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("WORLDSIM_CACHE", str(tmp_path))
+    world = tiny_world()
+    state = world.reset(row_keys([1]))
+
+    def no_compiler(*_: object, **__: object) -> None:
+        raise RuntimeError("no working C++ compiler found")
+
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", no_compiler)
+    fast = compiled(world, dtype="bfloat16")
+    with pytest.warns(RuntimeWarning, match="not compiled.*no working C"):
+        frames = fast.decode(state)
+    assert same(frames, world.decode(state)) and same(frames, fast.decode(state))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_program_belongs_to_its_weights_sizes_and_settings():
+    def name(world: CompiledWorld, rows: int = 2) -> str:
+        return world._name(("step", (rows, 3)), world._network("step"))
+
+    world, other = compiled(tiny_world()), tiny_world()
+    with torch.no_grad():
+        other.dynamics.heads.reward.bias[0] += 1
+    judged, sure = compiled(with_doubts(tiny_world())), compiled(with_doubts(tiny_world(), 1))
+    names = {
+        name(world), name(world, 3), name(compiled(other)), name(compiled(tiny_world(steps=2))),
+        name(compiled(tiny_world(), dtype="float32")),
+        name(compiled(tiny_world(), dtype="bfloat16")), name(judged), name(sure),
+    }  # fmt: skip
+    assert len(names) == 7 + (world.dtype not in ("float32", "bfloat16"))
+    assert name(world) == name(compiled(tiny_world()))
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_environments_compile_on_request():
+    world = tiny_world()
+    env: Any = gymnasium.make("WorldSim-v0", world=world, compile=True, dtype="float32")
+    plain: Any = gymnasium.make("WorldSim-v0", world=world)
+    env, plain = env.unwrapped, plain.unwrapped
+    assert isinstance(env.world, CompiledWorld) and not isinstance(plain.world, CompiledWorld)
+    action = env.action_space.sample()
+    again = pickle.loads(pickle.dumps(env))
+    assert isinstance(again.world, CompiledWorld)
+    frames = []
+    for each in (env, plain, again):
+        each.reset(seed=3)
+        frames.append(torch.tensor(each.step(action)[0]).int())
+    assert all((frames[0] - f).abs().max() <= 1 for f in frames)
+    many: Any = gymnasium.make_vec("WorldSim-v0", 2, world=world, compile=True, dtype="bfloat16")
+    assert many.unwrapped.world.dtype == "bfloat16"
+
+
+def test_what_cannot_be_compiled_is_refused():
+    with pytest.raises(WorldError, match="dtype: expected one of"):
+        compiled(tiny_world(), dtype="float16")  # type: ignore[arg-type]
+    with pytest.raises(WorldError, match="batch: expected at least 1, got 0"):
+        compiled(tiny_world(), 0)
+    with pytest.raises(WorldError, match="compile: .* has no networks"):
+        gymnasium.make("WorldSim-v0", world=PointWorld(), compile=True)
+    with pytest.raises(WorldError, match="dtype: expected None, as compile is False"):
+        gymnasium.make("WorldSim-v0", world=tiny_world(), dtype="bfloat16")
+    assert worldsim.compiled is compiled

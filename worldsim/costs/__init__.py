@@ -1,0 +1,1 @@
+"""What training, stepping and serving cost."""

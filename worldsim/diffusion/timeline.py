@@ -1,0 +1,219 @@
+"""Denoising chunks from their past: the layout of training and of stepping, and the loss.
+
+Training is two-stream teacher forcing: clean context chunks c and noisy targets z run through the
+network side by side; c_i sees c_{<=i}, z_i sees c_{<i} and itself. That is exactly the program of
+stepping with cached keys and values, where the finished chunk joins the cache inside the next
+step's first pass. The network predicts the clean latent (x-prediction, Dreamer 4, 2509.24527).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Output(Protocol):
+    """What a network's pass returns; see `worldsim.models.dit.DiTOutput`."""
+
+    @property
+    def x(self) -> Tensor: ...  # noqa: D102
+    @property
+    def features(self) -> Tensor: ...  # noqa: D102
+    @property
+    def kv(self) -> Tensor: ...  # noqa: D102
+
+
+Network = Callable[..., Any]
+"""`network(x, before, level, action, *, time, mask, cache, prefix) -> Output`: a `VideoDiT`."""
+
+
+def training_mask(targets: int, window: int, device: torch.device | str = "cpu") -> Tensor:
+    """Who looks at whom: c_0..c_{T-1} then z_1..z_T, bool (1, 2T, 2T); `window` context chunks."""
+    i = torch.arange(targets, device=device)
+    query, key = i[:, None], i[None]
+    context = (key <= query) & (key > query - window)  # c_i sees c_{i-W+1}..c_i
+    # z_{i+1} sees c_{i-W+1}..c_i, which is the same rule, and itself
+    none = torch.zeros_like(context)
+    itself = torch.eye(targets, dtype=torch.bool, device=device)
+    return torch.cat([torch.cat([context, none], 1), torch.cat([context, itself], 1)])[None]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A batch of training clips of T + 1 chunks.
+
+    Attributes:
+        latents: (B, T + 1, h, w, C) clean.
+        context: (B, T, h, w, C) what the network is shown of the first T: clean, noised or dreamt.
+        context_level: (B, T) the noise in it.
+        actions: (B, T + 1, *action).
+    """
+
+    latents: Tensor
+    context: Tensor
+    context_level: Tensor
+    actions: Tensor
+
+
+def predict(
+    network: Network, clip: Clip, noisy: Tensor, level: Tensor, window: int
+) -> tuple[Tensor, Tensor]:
+    """Clean targets and features from noisy targets (B, T, h, w, C) at `level` (B, T).
+
+    Returns (B, T, h, w, C) and (B, T, dim).
+    """
+    c, targets = clip.context, clip.context.shape[1]
+    before = torch.cat([torch.zeros_like(c[:, :1]), c[:, :-1], c], 1)
+    time = torch.arange(targets, device=c.device)
+    out = network(
+        torch.cat([c, noisy], 1),
+        before,
+        torch.cat([clip.context_level, level], 1),
+        torch.cat([clip.actions[:, :-1], clip.actions[:, 1:]], 1),
+        time=torch.cat([time, time + 1]),
+        mask=training_mask(targets, window, c.device),
+    )
+    return out.x[:, targets:], out.features[:, targets:]
+
+
+def fill_cache(network: Network, latents: Tensor, actions: Tensor, filled: Tensor) -> Tensor:
+    """Keys and values of all context chunks but the newest, in one pass.
+
+    latents: (B, W, h, w, C), actions: (B, W, *action); the newest `filled` (B,) chunks are real.
+    Returns (B, layers, 2, W - 1, S, heads, dim).
+    """
+    count = latents.shape[1] - 1
+    real = torch.arange(count + 1, 1, -1, device=filled.device) <= filled[:, None]  # (B, W - 1)
+    past = latents[:, :-1]
+    i = torch.arange(count, device=filled.device)
+    mask = (i[None] <= i[:, None]) & real[:, None]
+    out = network(
+        past,
+        torch.cat([torch.zeros_like(past[:, :1]), past[:, :-1]], 1),
+        past.new_zeros(past.shape[:2]),
+        actions[:, :-1],
+        time=range(count),
+        mask=mask | torch.eye(count, dtype=torch.bool, device=filled.device),
+    )
+    return out.kv.float()
+
+
+class ChunkDenoiser:
+    """`denoise(x, level)` of the chunk after `newest`, and the cache that grows by `newest`.
+
+    The first call runs `newest` and the noisy chunk in one pass; later calls run the noisy chunk
+    alone against the cache. Where the cache holds `newest` already, so does the first.
+
+    Attributes:
+        features: (B, dim) of the last call's noisy chunk.
+        answers: (B, h, w, C) of every call so far.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        newest: Tensor,
+        previous: Tensor,
+        actions: Tensor,
+        cache: Tensor,
+        filled: Tensor,
+        window: int,
+        prefix: Tensor | None = None,
+    ) -> None:
+        """Newest and previous (B, h, w, C); actions (B, 2, *action) into newest and the next.
+
+        cache: (B, layers, 2, n, S, heads, dim); filled: (B,) context chunks that are real,
+        `newest` among them. prefix: (R, layers, 2, older, S, heads, dim), what rows beside each
+        other share of the past, or None. older + n is `window` - 1, or `window` with `newest`.
+        """
+        self.network, self.newest, self.previous = network, newest, previous
+        self.actions, self.past, self.filled = actions, cache, filled
+        self.window, self.prefix = window, prefix
+        held = cache.shape[3] + (0 if prefix is None else prefix.shape[3])
+        self.joined: Tensor | None = cache[:, :, :, :0] if held == window else None
+        self._full: Tensor | None = None
+        self.features: Tensor | None = None
+        self.answers: list[Tensor] = []
+
+    @property
+    def following(self) -> tuple[Tensor, Tensor | None]:
+        """The next step's cache and prefix: `newest` has joined, the oldest chunk has left."""
+        assert self.joined is not None, "denoise at least once"
+        if self.prefix is None:
+            return torch.cat([self.past[:, :, :, 1:], self.joined], 3), None
+        rest = self.prefix[:, :, :, 1:]
+        return self.full, rest if rest.shape[3] else None
+
+    @property
+    def full(self) -> Tensor:
+        """The cache with `newest`, made when first asked for: one-pass samplers never do."""
+        assert self.joined is not None
+        if self._full is None:
+            self._full = torch.cat([self.past, self.joined], 3)
+        return self._full
+
+    def __call__(self, x: Tensor, level: Tensor) -> Tensor:
+        """Predict the clean chunk (B, h, w, C) from `x` at `level` (B,)."""
+        answer = self._first(x, level) if self.joined is None else self._later(x, level)
+        self.answers.append(answer)
+        return answer
+
+    def join(self) -> Tensor:
+        """Keys and values of the whole context, (B, layers, 2, window, S, heads, dim).
+
+        A pass of `newest` alone, which sees no action but those that led into the context.
+        """
+        if self.joined is None:
+            out = self.network(
+                self.newest[:, None],
+                self.previous[:, None],
+                self.newest.new_zeros(len(self.newest), 1),
+                self.actions[:, :1],
+                time=range(self.window),
+                mask=self._sight(2)[:, :1, : self.window],
+                cache=self.past,
+            )
+            self.joined = out.kv.to(self.past.dtype)
+        return self.full
+
+    def _sight(self, queries: int) -> Tensor:
+        """What `queries` chunks, each after the one before, see: (B, queries, window + 1).
+
+        All see the context's real chunks; the noisy one, which is last, also sees itself.
+        """
+        place = torch.arange(self.window + 1, device=self.filled.device)
+        real = (place >= self.window - self.filled[:, None]) & (place < self.window)
+        noisy = torch.arange(queries, device=place.device) == queries - 1
+        return real[:, None] | (noisy[:, None] & (place == self.window))
+
+    def _run(self, x: Tensor, before: Tensor, level: Tensor, cache: Tensor) -> Output:
+        count = x.shape[1]
+        out = self.network(
+            x,
+            before,
+            level,
+            self.actions[:, -count:],
+            time=range(self.window + 1),
+            mask=self._sight(count),
+            cache=cache,
+            prefix=self.prefix,
+        )
+        self.features = out.features[:, -1]
+        return out
+
+    def _first(self, x: Tensor, level: Tensor) -> Tensor:
+        out = self._run(
+            torch.stack([self.newest, x], 1),
+            torch.stack([self.previous, self.newest], 1),
+            torch.stack([torch.zeros_like(level), level], 1),
+            self.past,
+        )
+        self.joined = out.kv[:, :, :, :1].to(self.past.dtype)
+        return out.x[:, 1]
+
+    def _later(self, x: Tensor, level: Tensor) -> Tensor:
+        return self._run(x[:, None], self.newest[:, None], level[:, None], self.full).x[:, 0]

@@ -1,0 +1,240 @@
+"""Dreams of a thousand steps: do they stay finite, and do they still look like the world?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from worldsim.core import WorldState, row_keys
+from worldsim.data.episode import Episode
+from worldsim.recipes.car_racing import landmarks as car_racing
+from worldsim.world.diffusion import DiffusionWorld
+
+LOOK_EVERY = 4  # steps between those that are looked at
+WINDOW = 100  # steps over which the look of frames is averaged
+SIGMAS = 3.0
+LOOKS = ("mean", "contrast", "red", "green", "blue", "motion")
+JUDGED = LOOKS[:5]  # motion is told beside them: a picture that stands still would pass the others
+FIRST_SEED = 10_000  # of the dreams' keys
+
+
+def look(frames: Tensor) -> Tensor:
+    """What chunks (..., c, H, W, 3) uint8 look like: (..., 6), in the order of `LOOKS`.
+
+    On 0..255, of the chunk's last frame: mean over all pixels and channels; contrast, the standard
+    deviation over pixels of their grey value; mean of each channel. Motion: mean absolute
+    difference between the chunk's last frame and its first.
+    """
+    last, first = frames[..., -1, :, :, :].float(), frames[..., 0, :, :, :].float()
+    colour = last.mean((-3, -2))
+    contrast = last.mean(-1).flatten(-2).std(-1)
+    motion = (last - first).abs().mean((-3, -2, -1))
+    return torch.stack([colour.mean(-1), contrast, *colour.unbind(-1), motion], -1)
+
+
+def windows(looks: Tensor) -> Tensor:
+    """Means over whole windows of 100 steps: (..., t, 6) -> (..., t // 25, 6); all of fewer."""
+    size = min(WINDOW // LOOK_EVERY, looks.shape[-2])
+    whole = looks[..., : looks.shape[-2] // size * size, :]
+    return rearrange(whole, "... (n s) k -> ... n s k", s=size).mean(-2)
+
+
+@dataclass(frozen=True)
+class RealLooks:
+    """Windows of real frames, (n, 6), and the shares of frames with road and with the car."""
+
+    windows: Tensor
+    road: Tensor
+    car: Tensor
+
+    @staticmethod
+    def cat(parts: Sequence[RealLooks]) -> RealLooks:
+        """All episodes' windows and frames."""
+        rows = zip(*((p.windows, p.road, p.car) for p in parts), strict=True)
+        return RealLooks(*(torch.cat(x) for x in rows))
+
+
+def real_looks(episode: Episode, recognised: bool, window_looks: int) -> RealLooks:
+    """The look of every 4th chunk of an episode, in windows as long as the dreams'."""
+    count = len(episode.actions)
+    chunks = rearrange(torch.from_numpy(episode.frames), "(n c) ... -> n c ...", n=count)
+    seen = chunks[LOOK_EVERY - 1 :: LOOK_EVERY]
+    looks = look(seen)
+    found = windows(looks) if len(looks) >= window_looks else looks[:0]
+    road, car = _landmarks(seen[:, -1], recognised)
+    return RealLooks(found, road, car)
+
+
+def _landmarks(frames: Tensor, recognised: bool) -> tuple[Tensor, Tensor]:
+    if not recognised:
+        none = torch.zeros(frames.shape[:-3], dtype=torch.bool)
+        return none, none
+    return car_racing.has_road(frames), car_racing.has_car(frames)
+
+
+@dataclass(frozen=True)
+class LongDreams:
+    """N dreams of T steps, looked at every 4th step.
+
+    Attributes:
+        finite: (N,) bool, whether every latent, reward and continue_prob of all T steps was finite.
+        looks: (N, T // 4, 6). road, car: (N, T // 4) bool.
+        by_sight: (N,) bool, dreams that the driver by sight drove; the others had recorded actions.
+    """
+
+    finite: Tensor
+    looks: Tensor
+    road: Tensor
+    car: Tensor
+    by_sight: Tensor
+
+
+def recorded_actions(episodes: Sequence[Tensor], count: int, steps: int, seed: int = 0) -> Tensor:
+    """Actions (count, steps, *action) of episodes in turn, each from a random time on, looped."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for i in range(count):
+        actions = episodes[i % len(episodes)]
+        first = int(torch.randint(len(actions), (1,), generator=generator))
+        rows.append(actions[(first + torch.arange(steps)) % len(actions)])
+    return torch.stack(rows)
+
+
+def dream_long(world: DiffusionWorld, actions: Tensor, advance: Callable[[int], Any]) -> LongDreams:
+    """Dream from the world's start clips under `actions` (N, T, *action).
+
+    In a world that looks like CarRacing every other dream is driven by sight instead: recorded
+    actions fit another track, so under them the car leaves the road, in dreams as in reality.
+    """
+    count, steps = actions.shape[:2]
+    state = world.reset(row_keys(range(FIRST_SEED, FIRST_SEED + count)))
+    recognised = car_racing.recognised(world.spec)
+    by_sight = (torch.arange(count) % 2 == 0) & recognised
+    finite = torch.ones(count, dtype=torch.bool)
+    seen: list[tuple[Tensor, ...]] = []
+    action = actions[:, 0]
+    for t in range(steps):
+        action = _drive(world, state, by_sight, actions[:, t], action)
+        state, told = world.step(state, action.to(world.device))
+        finite &= _finite(state, told.reward, told.continue_prob)
+        if (t + 1) % LOOK_EVERY == 0:
+            frames = world.decode(state).cpu()
+            seen.append((look(frames), *_landmarks(frames[:, -1], recognised)))
+        advance(1)
+    looks, road, car = (torch.stack(x, 1) for x in zip(*seen, strict=True))
+    return LongDreams(finite, looks, road, car, by_sight)
+
+
+def _drive(
+    world: DiffusionWorld, state: WorldState, by_sight: Tensor, given: Tensor, last: Tensor
+) -> Tensor:
+    """The given actions (N, *action), and in dreams driven by sight what the driver decides now."""
+    rows = by_sight.nonzero()[:, 0]
+    if not len(rows):
+        return given
+    frames = world.decode(state[rows.to(world.device)])[:, -1].cpu()
+    action = given.clone()
+    action[rows] = car_racing.steer_by_sight(frames, last[rows, 0])
+    return action
+
+
+def _finite(state: WorldState, *heads: Tensor) -> Tensor:
+    values = (state.latent.flatten(1), *(h[:, None] for h in heads))
+    return torch.cat(values, 1).isfinite().all(1).cpu()
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What windows of real frames look like: their mean and spread, (6,) each."""
+
+    centre: Tensor
+    sigma: Tensor
+
+    @staticmethod
+    def of(windows: Tensor) -> Reference:
+        """Of windows (n, 6)."""
+        return Reference(windows.mean(0), windows.std(0).clamp(min=1e-6))
+
+    def z(self, windows: Tensor) -> Tensor:
+        """How many sigmas windows (..., 6) are from the mean."""
+        return (windows - self.centre) / self.sigma
+
+
+def summarise(
+    dreams: LongDreams, real: RealLooks, foreign: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Dreams against real frames, in windows of 100 steps (4 s of CarRacing).
+
+    foreign: what `python -m benchmarks.offtrack_reference` wrote, reality under the recorded
+    actions; dreams under them are compared with it, where given, else with driven episodes.
+
+    A figure of a window is its mean over the frames looked at. sigma is the standard deviation of
+    that figure over all real windows, z the distance from the real mean in sigmas.
+    z_of_mean: of the mean over dreams, the largest over windows in time and kinds of driving.
+    share_within: share of single (dream, window) pairs with z <= 3, beside the same share of the
+    real windows. road, car: shares of frames; road under the driver by sight, under recorded
+    actions, and real.
+    """
+    reference, seen = Reference.of(real.windows), windows(dreams.looks)
+    kinds = [(torch.ones_like(dreams.by_sight), reference)]
+    if foreign is not None:
+        other = Reference.of(torch.tensor(foreign["windows"]))
+        kinds = [(dreams.by_sight, reference), (~dreams.by_sight, other)]
+    parts = [measure.z(seen[rows]) for rows, measure in kinds if rows.any()]
+    z_mean = torch.stack([part.mean(0).abs().amax(0) for part in parts]).amax(0)
+    single, real_z = torch.cat(parts), reference.z(real.windows)
+    within, real_within = _within(single.flatten(0, 1)), _within(real_z)
+    table = {
+        name: {
+            "real": reference.centre[i].item(),
+            "sigma": reference.sigma[i].item(),
+            "dream": seen[..., i].mean().item(),
+            "last_window": seen[:, -1, i].mean().item(),
+            "z_of_mean": z_mean[i].item(),
+            "share_within": within[i].item(),
+            "real_share_within": real_within[i].item(),
+        }
+        for i, name in enumerate(LOOKS)
+    }
+    judged = [LOOKS.index(name) for name in JUDGED]
+    return {
+        "dreams": len(dreams.finite),
+        "finite": int(dreams.finite.sum()),
+        "real_windows": len(real.windows),
+        "looks": table,
+        "z_of_mean": z_mean[judged].max().item(),
+        "share_within": _all_within(single[..., judged]),
+        "real_share_within": _all_within(real_z[:, judged]),
+        "road": _shares(dreams.road, dreams.by_sight, real.road, (foreign or {}).get("road")),
+        "car": _shares(dreams.car, dreams.by_sight, real.car, (foreign or {}).get("car")),
+    }
+
+
+def _all_within(z: Tensor) -> float:
+    return (z.abs() <= SIGMAS).all(-1).float().mean().item()
+
+
+def _within(z: Tensor) -> Tensor:
+    return (z.abs() <= SIGMAS).float().mean(0)
+
+
+def _shares(
+    seen: Tensor, by_sight: Tensor, real: Tensor, foreign: float | None
+) -> dict[str, float | None] | None:
+    """Shares of frames in which a landmark is in sight; None in a world without landmarks."""
+    if not by_sight.any():
+        return None
+    kinds = {"by_sight": seen[by_sight], "recorded": seen[~by_sight], "real": real}
+    kinds |= {"by_sight_last": windows_last(seen[by_sight])}
+    shares = {k: v.float().mean().item() if v.numel() else None for k, v in kinds.items()}
+    return shares | {"recorded_real": foreign}
+
+
+def windows_last(seen: Tensor) -> Tensor:
+    """What was seen in the last 100 steps: (N, t) -> (N, <= 25)."""
+    return seen[:, -(WINDOW // LOOK_EVERY) :]

@@ -1,0 +1,48 @@
+"""Rotary position embeddings as free functions (RoFormer, Su et al. 2021; after FLUX's math.py)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def rotary(position: Tensor, dim: int, base: float = 100.0) -> Tensor:
+    """Angles (..., dim / 2) for positions (...): position times falling frequencies.
+
+    Worlds are small (tens of patches and chunks), so the slowest wave is `base`, not 10,000.
+    """
+    frequency = base ** -(torch.arange(0, dim, 2, device=position.device) / dim)
+    return position[..., None].float() * frequency
+
+
+def turns(angle: Tensor) -> Tensor:
+    """Cosines and sines of angles (..., dim / 2) for `rotate`, (2, ..., dim / 2)."""
+    return torch.stack([angle.cos(), angle.sin()])
+
+
+def rotate(x: Tensor, turn: Tensor) -> Tensor:
+    """Turn pairs of channels of x (..., dim) by `turns(angle)`: products with another vector
+    turned the same way depend on the difference of their positions alone.
+    """
+    cos, sin = turn.to(x.dtype)
+    a, b = x.chunk(2, -1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
+
+
+def grid_rotary(height: int, width: int, dim: int, device: torch.device) -> Tensor:
+    """Angles (height * width, dim / 2) of a grid of patches, half for y and half for x."""
+    y = rotary(torch.arange(height, device=device), dim // 2)
+    x = rotary(torch.arange(width, device=device), dim // 2)
+    y = y[:, None].expand(height, width, -1)
+    x = x[None].expand(height, width, -1)
+    return torch.cat([y, x], -1).flatten(0, 1)
+
+
+def grid_turns(height: int, width: int, dim: int, device: torch.device) -> Tensor:
+    """`turns` of a grid of patches, (2, height * width, dim / 2)."""
+    return turns(grid_rotary(height, width, dim, device))
+
+
+def time_turns(times: tuple[int, ...], dim: int, device: torch.device) -> Tensor:
+    """`turns` of times, (2, len(times), dim / 2)."""
+    return turns(rotary(torch.tensor(times, device=device), dim))

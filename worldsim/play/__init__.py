@@ -1,0 +1,1 @@
+"""Films and demonstrations for people."""

@@ -1,0 +1,1 @@
+"""What is known of single environments: settings of their recordings, drivers, landmarks."""

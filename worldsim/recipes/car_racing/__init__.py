@@ -1,0 +1,1 @@
+"""CarRacing-v3: settings, drivers, and what can be recognised in its frames."""

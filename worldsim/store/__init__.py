@@ -1,0 +1,1 @@
+"""Worlds, states and their provenance on disk."""

@@ -1,0 +1,372 @@
+"""A world folder: manifest, config, weights, start clips and fidelity card.
+
+    manifest.json       format, schema version, size and SHA-256 of every file, every tensor's shape
+    config.json         `WorldConfig`
+    vae.safetensors     and dit.safetensors, heads.safetensors
+    starts.npz          frames (N, K * c, H, W, 3) uint8, actions (N, K, *action)
+    trust.safetensors   how far its dreams can be trusted, fitted; may be missing
+    card.json           fidelity figures with the command that measured them; may be missing
+
+Loading runs no code of the folder and takes no memory before sizes and shapes are checked. Saving
+is all or nothing: a new world is written beside the old one, synced, read back, and only then takes
+its place. Between the two renames of an overwrite the old world lies in `.NAME.old`, where `load`
+finds it, so a save killed at any moment leaves a world to load, and at worst a `.NAME.*.tmp` that
+may be deleted.
+"""
+
+from __future__ import annotations
+
+import difflib
+import io
+import json
+import os
+import re
+import secrets
+import shutil
+import warnings
+import zipfile
+import zlib
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from worldsim import worlds
+from worldsim.config import ConfigError, from_json, parse_json, short, to_json
+from worldsim.files import sync
+from worldsim.world.diffusion import DiffusionWorld, Starts, WorldConfig
+from worldsim.world.uncertainty import BANK, Trust
+
+from .manifest import (
+    CARD,
+    CONFIG,
+    GIB,
+    LIMITS,
+    MANIFEST,
+    STARTS,
+    TRUST,
+    WEIGHTS,
+    FileEntry,
+    Manifest,
+    WorldFolderError,
+    check_files,
+    read_contents,
+    read_manifest,
+)
+from .tensors import FLOATS, build, by_file, check_tensors, fill, header, pack
+
+MAX_STARTS = GIB  # unpacked
+MOST_RECORDED = 2**16  # latents that trust compares with
+
+
+def load(name: str | Path, device: torch.device | str = "cpu") -> DiffusionWorld:
+    """Load a world; its networks compute in float32.
+
+    name: a bundled world's name or a world folder; write `./car-racing` for a folder of yours that
+        is named like a bundled world.
+    Raises WorldFolderError for anything but a whole world that this worldsim can read. Warns about
+    a world without a fidelity card.
+    """
+    folder = _find(name)
+    while True:
+        before = _identity(folder)
+        try:
+            world = _read_world(_current(folder))
+            break
+        except WorldFolderError:
+            if _identity(folder) == before:
+                raise  # else a save put another world there meanwhile: read that one
+    if world.card is None:
+        message = f"{folder}: no fidelity card: nobody measured how far this world can be trusted"
+        warnings.warn(message, UserWarning, stacklevel=2)
+    return world.to(device)
+
+
+def save(
+    world: DiffusionWorld,
+    folder: str | Path,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    card: dict[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Save `world` as a world folder, all or nothing, and return where.
+
+    dtype: of weights of two and more dimensions; biases, gains and statistics stay float32, since
+        they are few and everything passes through them.
+    card: the fidelity card, any JSON object; `world.card` if None.
+    overwrite: replace the world that lies there. Anything but a world is never replaced.
+    Raises WorldFolderError, and OSError where the disk fails; what lay there is then still there.
+    """
+    if dtype not in FLOATS.values():
+        raise ValueError(f"dtype: expected one of {list(FLOATS.values())}, got {dtype}")
+    folder = Path(folder).resolve()
+    _check_target(folder, overwrite)
+    files = _pack(world, dtype, world.card if card is None else card)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.mkdir()
+        for name, data in files.items():
+            _write(temporary / name, data)
+        sync(temporary)
+        _read_back(temporary, folder)
+        _swap(temporary, folder, overwrite)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return folder
+
+
+# --- finding and replacing folders ----------------------------------------------------------------
+
+
+def _find(name: str | Path) -> Path:
+    """The folder that `name` means."""
+    bundled = worlds.names()
+    if isinstance(name, str) and name in bundled:
+        return worlds.ROOT / name
+    folder = Path(name).resolve()
+    if _current(folder).exists():
+        return folder
+    got, remedy = "nothing there", "check the path"
+    close = difflib.get_close_matches(str(name), bundled, n=1)
+    if close:
+        remedy = f"did you mean {close[0]!r}?"
+    elif isinstance(name, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        got = "nothing there, and this worldsim loads no worlds from hubs"
+        remedy = "download the world's folder and pass its path"
+    expected = f"a world folder or a bundled world ({', '.join(bundled) or 'there are none'})"
+    raise WorldFolderError(name, "world", expected, got, remedy)
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
+
+
+def _current(folder: Path) -> Path:
+    """Where the world of `folder` lies: aside, if an overwrite was killed between its renames."""
+    return folder if folder.exists() or not _aside(folder).exists() else _aside(folder)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        info = folder.stat()
+    except OSError:
+        return None
+    return info.st_ino, info.st_ctime_ns
+
+
+def _check_target(folder: Path, overwrite: bool) -> None:
+    """There is nothing at `folder`, or a world and nothing else that may be overwritten."""
+    there = _current(folder)
+    if not there.exists():
+        return
+    if not there.is_dir():
+        raise WorldFolderError(there, "folder", "a folder", "a file", "choose another path")
+    names = {path.name for path in there.iterdir()}
+    if not names:
+        return
+    if MANIFEST not in names or not names <= LIMITS.keys():
+        strays = short(sorted(names - LIMITS.keys()))
+        got = f"a folder with {strays}" if names - LIMITS.keys() else "files but no manifest.json"
+        remedy = "choose another path, or move these files away"
+        raise WorldFolderError(there, "folder", "nothing but a world", got, remedy)
+    if not overwrite:
+        remedy = "pass overwrite=True to replace it"
+        raise WorldFolderError(there, "folder", "nothing", "a world", remedy)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read_back(temporary: Path, folder: Path) -> None:
+    """What would not load must not take the place of what does."""
+    try:
+        _read_world(temporary)
+    except WorldFolderError as error:
+        path, remedy = folder / Path(error.file).name, "nothing was saved; mend the world first"
+        raise WorldFolderError(path, error.field, error.expected, error.got, remedy) from error
+
+
+def _swap(temporary: Path, folder: Path, overwrite: bool) -> None:
+    """Put `temporary` in the place of `folder`; at every moment one of them can be found."""
+    aside = _aside(folder)
+    moved = overwrite and folder.exists()  # else renaming onto another world fails
+    if moved:
+        shutil.rmtree(aside, ignore_errors=True)  # of a save that was killed while it tidied up
+        os.rename(folder, aside)
+    try:
+        os.rename(temporary, folder)
+    except BaseException:
+        if moved:
+            os.rename(aside, folder)
+        raise
+    sync(folder.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+# --- packing and reading a whole world ------------------------------------------------------------
+
+
+def _pack(
+    world: DiffusionWorld, dtype: torch.dtype, card: dict[str, Any] | None
+) -> dict[str, bytes]:
+    """Contents of all files, by name; equal worlds give equal bytes."""
+    files = {CONFIG: _dump(to_json(world.config), CONFIG)}
+    for name, network in by_file(world.vae, world.dynamics).items():
+        files[name] = pack(network, dtype)
+    if world.trust is not None:
+        files[TRUST] = pack(world.trust, dtype)
+    starts = io.BytesIO()
+    arrays = {"frames": world.starts.frames, "actions": world.starts.actions}
+    np.savez_compressed(starts, **{k: v.cpu().numpy() for k, v in arrays.items()})  # type: ignore[arg-type]
+    files[STARTS] = starts.getvalue()
+    if card is not None:
+        files[CARD] = _dump(card, CARD)
+    entries = tuple(_entry(name, data) for name, data in files.items())
+    manifest = Manifest(worldsim=_version(), files=entries)
+    return {**files, MANIFEST: manifest.sealed().dump()}
+
+
+def _dump(value: Any, name: str) -> bytes:
+    try:
+        return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
+    except (TypeError, ValueError) as error:
+        remedy = "nothing was saved; keep to JSON's values, without NaN and infinity"
+        raise WorldFolderError(name, "contents", "JSON", str(error), remedy) from error
+
+
+def _entry(name: str, data: bytes) -> FileEntry:
+    listed = name in (*WEIGHTS, TRUST)
+    tensors = header(Path(name), io.BytesIO(data)) if listed else {}
+    digest = sha256(data).hexdigest()
+    return FileEntry(name=name, bytes=len(data), sha256=digest, tensors=tuple(tensors.values()))
+
+
+def _version() -> str:
+    try:
+        return version("worldsim")
+    except PackageNotFoundError:  # run from a source tree
+        return "unknown"
+
+
+def _read_world(folder: Path) -> DiffusionWorld:
+    """Check and read everything; what is cheap to refuse comes first."""
+    manifest = read_manifest(folder)
+    files = check_files(folder, manifest)
+    try:
+        raw = parse_json(read_contents(folder, files[CONFIG]), CONFIG)
+        config = from_json(WorldConfig, upgraded(raw, manifest.schema))
+    except ConfigError as error:
+        expected = "a config that this worldsim knows"
+        raise WorldFolderError(folder / CONFIG, "config", expected, str(error)) from error
+    for name, network in by_file(*build(folder, config, files, "meta")).items():
+        check_tensors(folder / name, network, files[name])
+    starts = _read_starts(folder, files[STARTS], config)
+    card = _read_card(folder, files[CARD]) if CARD in files else None
+    vae, dynamics = build(folder, config, files, "cpu")
+    for name, network in by_file(vae, dynamics).items():
+        fill(folder, files[name], network)
+    trust = _read_trust(folder, files[TRUST], config) if TRUST in files else None
+    return DiffusionWorld(config, vae, dynamics, starts, card, trust)
+
+
+def upgraded(raw: Any, schema: int) -> Any:
+    """A config of an older schema in the words of the present one; anything else as it is."""
+    if schema < 2 and isinstance(raw, dict) and isinstance(raw.get("vae"), dict):
+        as_encoder = {"decoder_widths": None, "decoder_blocks": None, "decoder_reach": 3}
+        return raw | {"vae": raw["vae"] | as_encoder}
+    return raw
+
+
+def _read_trust(folder: Path, entry: FileEntry, config: WorldConfig) -> Trust:
+    told = [tensor.shape[0] for tensor in entry.tensors if tensor.name == "bank" and tensor.shape]
+    bank = min(told[0], MOST_RECORDED) if told else BANK  # it has grown since the first worlds
+    with torch.device("meta"):
+        check_tensors(folder / TRUST, Trust(config.spec, bank), entry)
+    trust = Trust(config.spec, bank)
+    fill(folder, entry, trust)
+    return trust
+
+
+def _read_card(folder: Path, entry: FileEntry) -> dict[str, Any]:
+    try:
+        card = parse_json(read_contents(folder, entry), CARD)
+    except ConfigError as error:
+        raise WorldFolderError(folder / CARD, "card", "JSON", str(error)) from error
+    if not isinstance(card, dict):
+        raise WorldFolderError(folder / CARD, "card", "a JSON object", short(card))
+    return card
+
+
+# --- start clips ----------------------------------------------------------------------------------
+
+
+def _read_starts(folder: Path, entry: FileEntry, config: WorldConfig) -> Starts:
+    """The start clips; pickles are never opened and sizes are checked before unpacking."""
+    path, spec = folder / STARTS, config.spec
+    action = np.dtype("float32" if spec.action.kind == "continuous" else "int64")
+    wanted = {
+        "frames.npy": (np.dtype("uint8"), (spec.context * spec.chunk, *spec.frame_shape)),
+        "actions.npy": (action, (spec.context, *spec.action.shape)),
+    }
+    try:
+        with zipfile.ZipFile(io.BytesIO(read_contents(folder, entry))) as archive:
+            names = sorted(archive.namelist())
+            if names != sorted(wanted):
+                raise WorldFolderError(path, "arrays", f"{sorted(wanted)}", short(names))
+            total = sum(info.file_size for info in archive.infolist())
+            if total > MAX_STARTS:
+                expected = f"at most {MAX_STARTS} bytes unpacked"
+                raise WorldFolderError(path, "size", expected, f"{total} bytes")
+            frames, actions = (_array(path, archive, n, *wanted[n]) for n in wanted)
+    except (EOFError, NotImplementedError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error,
+            SyntaxError) as error:  # fmt: skip
+        raise WorldFolderError(path, "contents", "a .npz file", str(error)) from error
+    starts = Starts(torch.from_numpy(frames), torch.from_numpy(actions))
+    _check_starts(path, starts, config)
+    return starts
+
+
+def _array(
+    path: Path, archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], row: tuple[int, ...]
+) -> NDArray[Any]:
+    """An array `(N, *row)` whose header declares just the bytes that the archive declares."""
+    with archive.open(name) as file:
+        try:
+            if np.lib.format.read_magic(file) != (1, 0):
+                raise ValueError("not version 1.0")
+            shape, fortran, found = np.lib.format.read_array_header_1_0(file)
+        except ValueError as error:
+            raise WorldFolderError(path, name, "a .npy array", str(error)) from error
+        size = prod(shape) * found.itemsize
+        fits = found == dtype and shape[1:] == row and not fortran
+        if not fits or size != archive.getinfo(name).file_size - file.tell():
+            expected = f"{dtype} (N, {', '.join(map(str, row))})"
+            raise WorldFolderError(path, name, expected, f"{found} {shape}, fortran={fortran}")
+        data = bytearray(file.read(size))  # checks the checksum too
+    if len(data) != size:
+        raise WorldFolderError(path, name, f"{size} bytes", f"{len(data)} bytes")
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
+def _check_starts(path: Path, starts: Starts, config: WorldConfig) -> None:
+    frames, actions, action = starts.frames, starts.actions, config.spec.action
+    if len(frames) != len(actions) or not len(frames):
+        got = f"{len(frames)} clips, {len(actions)} lists of actions"
+        raise WorldFolderError(path, "frames", "as many clips as lists of actions", got)
+    known = actions[action.is_known(actions)]
+    try:
+        action.check(known, (len(known),))
+    except ValueError as error:
+        raise WorldFolderError(path, "actions", "actions of the world", str(error)[:200]) from error

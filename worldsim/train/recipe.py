@@ -1,0 +1,211 @@
+"""From recorded episodes to a world: VAE, teacher, student, start clips, in one resumable folder.
+
+The teacher is trained twice: `forced` on true context, then `teacher` on dreamlike context too.
+
+Each stage has a folder of its own under the run: a log, a checkpoint to go on from, and
+`final.safetensors`, which the next stage reads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from worldsim.core import ActionSpec, WorldError, WorldSpec
+from worldsim.data.latents import LatentRecording, latent_cache
+from worldsim.data.loader import Recording, load_recording
+from worldsim.data.native import Dataset
+from worldsim.files import atomic_path
+from worldsim.models.dynamics import Dynamics
+from worldsim.models.vae import DOWN, SpacetimeVAE
+from worldsim.presets import Sizes
+from worldsim.world.diffusion import DiffusionWorld, Sampling, Starts, WorldConfig
+
+from .distill import DistillationConfig, train_student
+from .dynamics import DynamicsTrainingConfig, train_dynamics
+from .loop import FitConfig
+from .vae import VAETrainingConfig, train_vae
+
+M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to train a world of some size; the numbers are about those of the bundled `car-racing`,
+    whose student and decoder came about in more than one run (docs/log.md)."""
+
+    vae: VAETrainingConfig = VAETrainingConfig(
+        fit=FitConfig(steps=3600, batch=32, lr=1.5e-3, ema=0.998)
+    )
+    forced: DynamicsTrainingConfig = DynamicsTrainingConfig(
+        fit=FitConfig(steps=6300, batch=16, lr=1e-3)
+    )
+    teacher: DynamicsTrainingConfig = DynamicsTrainingConfig(
+        fit=FitConfig(steps=9000, batch=16, lr=6e-4), resample=0.5, damage=0.4
+    )
+    distill: DistillationConfig = DistillationConfig(
+        fit=FitConfig(steps=7800, batch=14, lr=6e-4, ema=0.998, warmup=50, muon=True),
+        targets=12,
+        resample=0.3,
+        dreamt=0.4,
+    )
+
+
+def action_spec(data: Dataset) -> ActionSpec:
+    """The dataset's actions in the words of the house."""
+    a = data.info.action
+    return ActionSpec(kind=a.kind, low=a.low, high=a.high, n=a.n)
+
+
+def world_spec(data: Dataset, sizes: Sizes, name: str, time_limit: int) -> WorldSpec:
+    """The spec of a world of these sizes on this data."""
+    height, width, _ = data.info.frame_shape
+    return WorldSpec(
+        name=name,
+        frame_shape=data.info.frame_shape,
+        chunk=data.info.chunk,
+        context=sizes.context,
+        latent_shape=(height // DOWN, width // DOWN, sizes.vae.channels),
+        action=action_spec(data),
+        fps=data.info.fps,
+        time_limit=time_limit,
+    )
+
+
+def new_dynamics(data: Dataset, sizes: Sizes, seed: int = 0) -> Dynamics:
+    """An untrained dynamics model."""
+    torch.manual_seed(seed)
+    return Dynamics(sizes.dit, sizes.heads, sizes.vae.channels, action_spec(data))
+
+
+def fit_vae(
+    data: Dataset, sizes: Sizes, training: VAETrainingConfig, run: Path,
+    begin: DiffusionWorld | None = None,
+) -> SpacetimeVAE:  # fmt: skip
+    """First stage, from nothing or from the VAE of another world."""
+    old = None if begin is None else _fitting(begin, data, sizes).vae
+    recording = load_recording(data, data.episodes("train"))
+    vae = train_vae(recording, sizes.vae, training, run / "vae", old)
+    _finish(vae, run / "vae")
+    return vae
+
+
+def fit_forced(
+    data: Dataset, sizes: Sizes, training: DynamicsTrainingConfig, run: Path
+) -> Dynamics:
+    """Second stage, on the latents of the first."""
+    model = new_dynamics(data, sizes, training.fit.seed)
+    return _fit_dynamics(model, data, sizes, training, run, "forced")
+
+
+def fit_teacher(
+    data: Dataset, sizes: Sizes, training: DynamicsTrainingConfig, run: Path
+) -> Dynamics:
+    """Third stage, from the second's weights."""
+    model = load_final(new_dynamics(data, sizes), run / "forced")
+    return _fit_dynamics(model, data, sizes, training, run, "teacher")
+
+
+def _fit_dynamics(
+    model: Dynamics,
+    data: Dataset,
+    sizes: Sizes,
+    training: DynamicsTrainingConfig,
+    run: Path,
+    stage: str,
+) -> Dynamics:
+    latents = latents_of(data, "train", sizes, run)
+    trained = train_dynamics(latents, model, sizes.context, training, run / stage)
+    _finish(trained, run / stage)
+    return trained
+
+
+def fit_student(
+    data: Dataset, sizes: Sizes, training: DistillationConfig, run: Path,
+    begin: DiffusionWorld | None = None,
+) -> Dynamics:  # fmt: skip
+    """Fourth stage, from the third's weights or from the dynamics of another world."""
+    model = new_dynamics(data, sizes)
+    if begin is None:
+        load_final(model, run / "teacher")
+    else:
+        model.load_state_dict(_fitting(begin, data, sizes).dynamics.state_dict())
+    latents = latents_of(data, "train", sizes, run)
+    student = train_student(latents, model, sizes.context, training, run / "student")
+    _finish(student, run / "student")
+    return student
+
+
+def _fitting(begin: DiffusionWorld, data: Dataset, sizes: Sizes) -> DiffusionWorld:
+    """The world to begin with; raises WorldError unless its networks are of this kind."""
+    kind = (sizes.vae, sizes.dit, sizes.heads, action_spec(data))
+    config = begin.config
+    found = (config.vae, config.dit, config.heads, config.spec.action)
+    for name, ours, its in zip(("vae", "dit", "heads", "action"), kind, found, strict=True):
+        if ours != its:
+            raise WorldError(
+                f"begin: expected a world whose {name} is {ours}, got {its} in "
+                f"{config.spec.name!r}; choose its size and its kind of actions, or begin anew"
+            )
+    return begin
+
+
+def assemble(
+    data: Dataset, sizes: Sizes, run: Path, name: str, *, stage: str = "student",
+    time_limit: int = 475, clips: int = 48, passes: int = 2,
+) -> DiffusionWorld:  # fmt: skip
+    """The world of a finished run; `stage="teacher"` gives the undistilled one at 32 steps.
+
+    passes: of the student. In one it is too fast under a light foot; trained on contexts of drivers
+    who do not look, it needs four: in two the road that nobody knows yet is a fog (docs/log.md).
+    """
+    sampling = Sampling(steps=passes) if stage == "student" else Sampling(method="euler", steps=32)
+    config = WorldConfig(
+        spec=world_spec(data, sizes, name, time_limit),
+        vae=sizes.vae,
+        dit=sizes.dit,
+        heads=sizes.heads,
+        sampling=sampling,
+    )
+    vae = load_final(SpacetimeVAE(sizes.vae), run / "vae")
+    dynamics = load_final(new_dynamics(data, sizes), run / stage)
+    return DiffusionWorld(config, vae, dynamics, start_clips(data, sizes.context, clips))
+
+
+def start_clips(data: Dataset, context: int, count: int) -> Starts:
+    """Clips to start dreams from: one of each of `count` training episodes, at a random time."""
+    paths = data.episodes("train")
+    pick = torch.Generator().manual_seed(0)
+    chosen = torch.randperm(len(paths), generator=pick)[:count].tolist()
+    frames, actions = [], []
+    for i in sorted(chosen):
+        clip: Recording = load_recording(data, [paths[i]])
+        rows = clip.windows.sample(1, context, pick)[0]
+        frames.append(clip.frames[rows].flatten(0, 1))
+        actions.append(clip.actions[rows])
+    return Starts(torch.stack(frames), torch.stack(actions))
+
+
+def latents_of(data: Dataset, split: str, sizes: Sizes, run: Path) -> LatentRecording:
+    """Latents of a split by the run's VAE, computed once."""
+    vae = load_final(SpacetimeVAE(sizes.vae), run / "vae")
+    return latent_cache(vae, data, data.episodes(split), run / f"latents-{split}.safetensors")
+
+
+def load_final(model: M, stage: Path) -> M:
+    """Fill a network with a finished stage's weights; FileNotFoundError says what to run first."""
+    path = stage / "final.safetensors"
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: train this stage first (python -m worldsim.cli --help)")
+    model.load_state_dict(load_file(path))
+    return model
+
+
+def _finish(model: nn.Module, stage: Path) -> None:
+    with atomic_path(stage / "final.safetensors") as part:
+        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, part)

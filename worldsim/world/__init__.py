@@ -1,0 +1,1 @@
+"""Worlds behind the `WorldModel` protocol, and what can be done with one."""

@@ -1,0 +1,124 @@
+"""Dreams: roll a world forwards under a policy or under given actions.
+
+Nothing here decodes unless asked to: in a dream the latents are the world.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from worldsim.core import WorldError, WorldModel, WorldState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """What happened in T steps of B rows.
+
+    Attributes:
+        latents: (B, T, *latent), the newest latent after each step.
+        actions: (B, T, *action); `actions[:, t]` led into `latents[:, t]`.
+        rewards: (B, T).
+        continue_prob: (B, T), 0 to 1; a dream runs on after an end, so weigh what follows
+            with the product.
+        trust: (B, T), 0 to 1, NaN where uncalibrated.
+        state: the state after the last step.
+        frames: (B, T // n * c, H, W, 3) uint8 on the host, if every n-th step was decoded.
+    """
+
+    latents: Tensor
+    actions: Tensor
+    rewards: Tensor
+    continue_prob: Tensor
+    trust: Tensor
+    state: WorldState
+    frames: Tensor | None = None
+
+
+def imagine(
+    world: WorldModel,
+    state: WorldState,
+    policy: Callable[[WorldState], Tensor],
+    horizon: int,
+    *,
+    generator: torch.Generator | None = None,
+) -> Rollout:
+    """Dream `horizon` steps in which `policy` maps a state to actions `(B, *action)`.
+
+    `state` stays as it was. Gradients flow if the world lets them.
+    """
+    return _unroll(world, state, policy, horizon, 0, generator)
+
+
+def replay(
+    world: WorldModel,
+    state: WorldState,
+    actions: Tensor,
+    *,
+    decode_every: int = 0,
+    generator: torch.Generator | None = None,
+) -> Rollout:
+    """Dream under given actions `(B, T, *action)`.
+
+    With `decode_every = n` the n-th, 2n-th, ... step is decoded into `Rollout.frames`.
+    """
+    expected = (len(state), "T", *world.spec.action.shape)
+    if actions.ndim != len(expected) or (*actions.shape[:1], "T", *actions.shape[2:]) != expected:
+        raise WorldError(f"actions: expected shape {expected}, got {tuple(actions.shape)}")
+    steps = iter(actions.unbind(1))
+    horizon = actions.shape[1]
+    return _unroll(world, state, lambda _: next(steps), horizon, decode_every, generator)
+
+
+def dream_frames(
+    world: WorldModel,
+    state: WorldState,
+    actions: Tensor,
+    *,
+    decode_every: int = 1,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """The frames alone of `replay`: `(B, T // decode_every * c, H, W, 3)` uint8 on the host."""
+    dream = replay(world, state, actions, decode_every=decode_every, generator=generator)
+    if dream.frames is None:
+        raise WorldError(
+            f"decode_every: expected 1 to {actions.shape[1]} (the number of steps), "
+            f"got {decode_every}"
+        )
+    return dream.frames
+
+
+def _unroll(
+    world: WorldModel,
+    state: WorldState,
+    policy: Callable[[WorldState], Tensor],
+    horizon: int,
+    decode_every: int,
+    generator: torch.Generator | None,
+) -> Rollout:
+    if horizon < 1:
+        raise WorldError(f"horizon: expected at least 1 step, got {horizon}")
+    if decode_every < 0:
+        raise WorldError(f"decode_every: expected 0 (never) or more, got {decode_every}")
+    steps, frames = [], []
+    for t in range(1, horizon + 1):
+        action = policy(state)
+        state, said = world.step(state, action, generator=generator)
+        steps.append((state.latent, action, said.reward, said.continue_prob, said.trust))
+        if decode_every and t % decode_every == 0:
+            frames.append(world.decode(state).cpu())
+    latents, actions, rewards, continue_prob, trust = (
+        torch.stack(x, 1) for x in zip(*steps, strict=True)
+    )
+    return Rollout(
+        latents=latents,
+        actions=actions,
+        rewards=rewards,
+        continue_prob=continue_prob,
+        trust=trust,
+        state=state,
+        frames=torch.cat(frames, 1) if frames else None,
+    )
