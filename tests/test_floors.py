@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 FLOORS = (
-    ("core", "config", "files", "metrics", "nn", "diffusion"),
+    ("core", "errors", "actions", "config", "files", "metrics", "nn", "diffusion"),
     ("models",),
     ("world", "presets"),
     ("worlds", "store", "data"),

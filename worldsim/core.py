@@ -9,131 +9,15 @@ Shapes: B rows (independent worlds), K context chunks, c video frames a chunk, H
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import lru_cache
-from math import inf
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import gymnasium
-import numpy as np
 import torch
 from torch import Tensor
 
-
-class WorldError(ValueError):
-    """Something handed to a world does not fit: names the field, what was expected, what came."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ActionSpec:
-    """The actions of a world: a box of floats or one of `n` choices.
-
-    Besides real actions there is "no action known": NaN in every entry (continuous) or -1
-    (discrete). Models accept it (unlabelled video, image prompts); environments do not.
-    """
-
-    kind: Literal["continuous", "discrete"]
-    low: tuple[float, ...] = ()
-    high: tuple[float, ...] = ()
-    n: int = 0
-
-    def __post_init__(self) -> None:
-        if self.kind == "continuous":
-            ok = len(self.low) == len(self.high) > 0
-            ok = ok and all(-inf < a < b < inf for a, b in zip(self.low, self.high, strict=True))
-        else:
-            ok = self.kind == "discrete" and self.n > 0
-        if not ok:
-            raise WorldError(f"action: expected finite low < high per entry or n > 0, got {self}")
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """`(A,)` for continuous actions, `()` for discrete ones."""
-        return (len(self.low),) if self.kind == "continuous" else ()
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """float32 or int64."""
-        return torch.float32 if self.kind == "continuous" else torch.int64
-
-    def space(self, seed: int | None = None) -> gymnasium.Space[Any]:
-        """The same as a Gymnasium space."""
-        if self.kind == "discrete":
-            return gymnasium.spaces.Discrete(self.n, seed=seed)
-        low, high = np.array(self.low, np.float32), np.array(self.high, np.float32)
-        return gymnasium.spaces.Box(low, high, dtype=np.float32, seed=seed)
-
-    def normalized(self) -> ActionSpec:
-        """The same actions with every entry of a box from -1 to 1."""
-        ends = (1.0,) * len(self.low)
-        return replace(self, low=tuple(-e for e in ends), high=ends)
-
-    def from_normalized(self, actions: Tensor) -> Tensor:
-        """Actions of `normalized()` in this spec's own range, `(..., *shape)`; NaN stays NaN."""
-        if set(self.low) <= {-1.0} and set(self.high) <= {1.0}:
-            return actions
-        low, high = _ends(self.low, self.high, actions.device)
-        return (low + (actions + 1) / 2 * (high - low)).clamp(low, high)
-
-    def to_normalized(self, actions: Tensor) -> Tensor:
-        """`from_normalized` backwards: every entry of a box from -1 to 1; NaN stays NaN."""
-        ends = zip(self.low, self.high, actions.unbind(-1), strict=True)  # no constants to compile
-        return torch.stack([2 * (x - low) / (high - low) - 1 for low, high, x in ends], -1)
-
-    def unknown(self, *batch: int, device: torch.device | str | None = None) -> Tensor:
-        """What stands for "no action known", `(*batch, *shape)`."""
-        fill = float("nan") if self.kind == "continuous" else -1
-        return torch.full((*batch, *self.shape), fill, dtype=self.dtype, device=device)
-
-    def is_known(self, actions: Tensor) -> Tensor:
-        """Which actions are known: `(..., *shape)` -> bool `(...)`."""
-        if self.kind == "continuous":
-            return ~actions.isnan().any(-1)
-        return actions >= 0
-
-    def check(self, action: Any, batch: tuple[int, ...] = (), *, values: bool = True) -> Tensor:
-        """Return `action` as a tensor `(*batch, *shape)`, or raise `WorldError`.
-
-        Refuses wrong shapes, kinds of number, NaN, infinities and values out of range; the last
-        three not where `values` is False, as looking at a tensor waits for the device it is on.
-        """
-        try:
-            given = action if isinstance(action, Tensor) else torch.as_tensor(np.asarray(action))
-        except (TypeError, ValueError) as error:
-            raise WorldError(f"action: expected numbers, got {type(action).__name__}") from error
-        expected = (*batch, *self.shape)
-        if tuple(given.shape) != expected:
-            raise WorldError(f"action: expected shape {expected}, got {tuple(given.shape)}")
-        whole = not (given.is_floating_point() or given.is_complex())
-        if self.kind == "discrete" and (given.dtype == torch.bool or not whole):
-            raise WorldError(f"action: expected an integer, got {given.dtype}")
-        if given.dtype == torch.bool or given.is_complex():
-            raise WorldError(f"action: expected real numbers, got {given.dtype}")
-        given = given.to(self.dtype)  # unsigned numbers do not compare; past int64 they wrap
-        if values:
-            self._check_values(given)
-        return given
-
-    def _check_values(self, given: Tensor) -> None:
-        if self.kind == "discrete":
-            if not bool(((given >= 0) & (given < self.n)).all()):
-                raise WorldError(f"action: expected 0 to {self.n - 1}, got {given.tolist()}")
-            return
-        low, high = _ends(self.low, self.high, given.device)
-        if not torch.equal(given.clamp(low, high), given):  # NaN equals nothing
-            raise WorldError(
-                f"action: expected finite values from {self.low} to {self.high}, "
-                f"got {given.tolist()}; clip it with np.clip(action, space.low, space.high)"
-            )
-
-
-@lru_cache(maxsize=64)
-def _ends(
-    low: tuple[float, ...], high: tuple[float, ...], device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Kept, because copying to a device once a step would wait for it once a step."""
-    with torch.inference_mode(False):  # whoever comes next may want gradients
-        return torch.tensor(low, device=device), torch.tensor(high, device=device)
+from .actions import ActionSpec
+from .errors import WorldError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +69,40 @@ class WorldSpec:
         expected = (*batch, count // self.chunk, *self.action.shape)
         if tuple(actions.shape) != expected:
             raise WorldError(f"actions: expected shape {expected}, got {tuple(actions.shape)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentSpec:
+    """How a real environment is made and seen, so that it shows and takes what its world does.
+
+    Attributes:
+        id: for `gymnasium.make`; "module:Name-v0" imports a module first, which only its user may
+            allow.
+        kwargs: keywords for `gymnasium.make`, values that JSON can hold.
+        source: where frames come from: the environment's "observation", or what it "render"s.
+        crop: (top, bottom, left, right) in pixels kept of the source, or None.
+        size: (height, width) after resizing by area.
+        chunk: frames that an action is repeated for.
+        warmup: frames without action that are dropped after a reset.
+        max_frames: an episode is truncated here, at the latest.
+    """
+
+    id: str
+    size: tuple[int, int]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    source: Literal["observation", "render"] = "render"
+    crop: tuple[int, int, int, int] | None = None
+    chunk: int = 2
+    warmup: int = 0
+    max_frames: int = 1000
+
+    def __post_init__(self) -> None:
+        least = {"chunk": 1, "warmup": 0, "max_frames": 1}
+        for name, bound in least.items():
+            if type(value := getattr(self, name)) is not int or value < bound:
+                raise WorldError(f"{name}: expected a whole number from {bound} up, got {value!r}")
+        if len(self.size) != 2 or min(self.size) < 1:
+            raise WorldError(f"size: expected (height, width) of at least 1, got {self.size}")
 
 
 @dataclass(frozen=True)

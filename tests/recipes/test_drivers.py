@@ -4,8 +4,8 @@ import gymnasium
 import numpy as np
 import pytest
 
-from worldsim.collect import policies as behaviours
 from worldsim.collect.policies import Behaviour, choose, from_path, uniform
+from worldsim.recipes.car_racing import drivers as behaviours
 from worldsim.recipes.car_racing.drivers import car_racing_mix
 
 

@@ -266,7 +266,7 @@ def _read_world(folder: Path) -> DiffusionWorld:
     files = check_files(folder, manifest)
     try:
         raw = parse_json(read_contents(folder, files[CONFIG]), CONFIG)
-        config = from_json(WorldConfig, upgraded(raw, manifest.schema))
+        config = from_json(WorldConfig, raw)
     except ConfigError as error:
         expected = "a config that this worldsim knows"
         raise WorldFolderError(folder / CONFIG, "config", expected, str(error)) from error
@@ -279,14 +279,6 @@ def _read_world(folder: Path) -> DiffusionWorld:
         fill(folder, files[name], network)
     trust = _read_trust(folder, files[TRUST], config) if TRUST in files else None
     return DiffusionWorld(config, vae, dynamics, starts, card, trust)
-
-
-def upgraded(raw: Any, schema: int) -> Any:
-    """A config of an older schema in the words of the present one; anything else as it is."""
-    if schema < 2 and isinstance(raw, dict) and isinstance(raw.get("vae"), dict):
-        as_encoder = {"decoder_widths": None, "decoder_blocks": None, "decoder_reach": 3}
-        return raw | {"vae": raw["vae"] | as_encoder}
-    return raw
 
 
 def _read_trust(folder: Path, entry: FileEntry, config: WorldConfig) -> Trust:

@@ -17,8 +17,7 @@ from worldsim.config import ConfigError, from_json, parse_json, short, to_json
 from worldsim.core import WorldError
 from worldsim.files import open_plain
 
-FORMAT, SCHEMA = "worldsim-world", 2  # 2: the decoder may have sizes of its own
-READS = (1, 2)
+FORMAT, SCHEMA = "worldsim-world", 3
 MIB, GIB = 2**20, 2**30
 MANIFEST, CONFIG, STARTS, CARD = "manifest.json", "config.json", "starts.npz", "card.json"
 TRUST = "trust.safetensors"
@@ -118,10 +117,10 @@ def read_manifest(folder: Path) -> Manifest:
         if not isinstance(raw, dict) or raw.get("format") != FORMAT:
             got = short(raw.get("format", "none") if isinstance(raw, dict) else raw)
             raise WorldFolderError(path, "format", repr(FORMAT), got, remedy)
-        if type(raw.get("schema")) is not int or raw["schema"] not in READS:
+        if type(raw.get("schema")) is not int or raw["schema"] != SCHEMA:
             got = f"{short(raw.get('schema'))}, written by worldsim {short(raw.get('worldsim'))}"
             remedy = "load it with the worldsim that wrote it, or a newer one"
-            raise WorldFolderError(path, "schema", f"version {READS[0]} to {SCHEMA}", got, remedy)
+            raise WorldFolderError(path, "schema", f"version {SCHEMA}", got, remedy)
         manifest = from_json(Manifest, raw, "manifest")
     except ConfigError as error:
         raise WorldFolderError(path, "contents", "a whole manifest", str(error)) from error

@@ -1,0 +1,145 @@
+"""A dataset is a protocol: episodes that are decoded when asked for, whoever recorded them.
+
+`worldsim.open(uri)` gives one for a folder of ours, a folder of video files, Minari and LeRobot.
+Nothing here assumes that a recording fits into memory, that it has actions or rewards, or that an
+environment made it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldsim.core import ActionSpec, EnvironmentSpec, WorldError
+
+
+class DatasetError(WorldError):
+    """A dataset that cannot be read, or data that do not fit it: names file, episode and field."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec:
+    """What holds for every episode of a dataset.
+
+    Attributes:
+        name: for messages and for the world that is made of it.
+        frame_shape: (H, W, 3) of the frames as episodes give them, H and W divisible by 8.
+        fps: frames a second.
+        chunk: frames that an action holds for.
+        action: the actions; kind "none" where there are none.
+        state: names of the entries of the state vector (proprioception), () where there is none.
+        has_rewards, has_text: whether episodes hold rewards; captions.
+        environment: how the environment that was recorded is made, None for video without one.
+    """
+
+    name: str
+    frame_shape: tuple[int, int, int]
+    fps: float
+    chunk: int
+    action: ActionSpec
+    state: tuple[str, ...] = ()
+    has_rewards: bool = False
+    has_text: bool = False
+    environment: EnvironmentSpec | None = None
+
+
+class Frames(Protocol):
+    """Frames (T, H, W, 3) uint8, decoded when a slice is asked for; an array is one, too."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(T, H, W, 3), known without decoding."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, span: slice, /) -> NDArray[np.uint8]:
+        """Frames [start, stop), (n, H, W, 3); steps other than 1 are not asked for."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """N chunks of one episode; `actions[k]` led into `frames[k * chunk : (k + 1) * chunk]`.
+
+    What an episode lacks is None, not invented.
+
+    Attributes:
+        name: identity within the dataset, stable across readings.
+        frames: (N * chunk, H, W, 3) uint8. One that ended inside a chunk repeats its last frame.
+        chunk: frames an action holds for.
+        fps: frames a second.
+        actions: (N, *action) float32 or int64.
+        known: (N,) bool, which actions are known; None where all are. The picture that an episode
+            starts with has none.
+        state: (N, S) float32, at the end of each chunk.
+        rewards: (N,) float32, summed over the chunk.
+        terminated, truncated: whether the last chunk ended the episode, as Gymnasium means it.
+        text: a caption, "" where there is none.
+        policy: name of who acted, "" where unknown.
+        seed: the environment's reset seed, None where there was none.
+    """
+
+    name: str
+    frames: Frames
+    chunk: int
+    fps: float
+    actions: NDArray[Any] | None = None
+    known: NDArray[np.bool_] | None = None
+    state: NDArray[np.float32] | None = None
+    rewards: NDArray[np.float32] | None = None
+    terminated: bool = False
+    truncated: bool = False
+    text: str = ""
+    policy: str = ""
+    seed: int | None = None
+
+    def __len__(self) -> int:
+        """Chunks."""
+        return len(self.frames) // self.chunk
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Episodes by number; `tests/data/contracts.py` says what a reader promises.
+
+    Attributes:
+        spec: what holds for every episode.
+        names: identity of each episode, in order.
+        lengths: chunks of each episode, known without decoding frames.
+        splits: names of the splits: "train", and where there are enough episodes "val" and "test".
+    """
+
+    @property
+    def spec(self) -> DatasetSpec: ...  # noqa: D102
+
+    @property
+    def names(self) -> Sequence[str]: ...  # noqa: D102
+
+    @property
+    def lengths(self) -> Sequence[int]: ...  # noqa: D102
+
+    @property
+    def splits(self) -> Sequence[str]: ...  # noqa: D102
+
+    def __len__(self) -> int: ...
+
+    def episode(self, index: int) -> Episode:
+        """One episode; raises DatasetError naming file, episode and field if it does not fit."""
+        ...
+
+    def split(self, name: str) -> Dataset:
+        """The episodes of one split, as a dataset of their own (whose only split it is).
+
+        Datasets without splits of their own are split by their episodes' names: the same episode
+        is in the same split on every machine, however many others there are beside it.
+        """
+        ...
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the content: equal data, equal fingerprint; what caches are keyed by."""
+        ...
