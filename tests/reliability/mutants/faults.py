@@ -27,17 +27,17 @@ SNAPSHOT = "tests/store/test_snapshot.py"
 
 PARTS = [
     # --- core: states, rows, actions
-    Fault("a partly unknown action is known", "worldsim/core.py",
+    Fault("a partly unknown action is known", "worldsim/actions.py",
           "return ~actions.isnan().any(-1)", "return ~actions.isnan().all(-1)", CORE),
-    Fault("an ulp below the range is taken", "worldsim/core.py",
+    Fault("an ulp below the range is taken", "worldsim/actions.py",
           "given.clamp(low, high)", "given.clamp(low - 1e-3, high)", CORE),
-    Fault("one choice too many", "worldsim/core.py",
-          "(given < self.n)", "(given <= self.n)", CORE),
+    Fault("one choice too many", "worldsim/actions.py",
+          "given <= most", "given <= most + 1", CORE),
     Fault("where is inverted", "worldsim/core.py",
           "_select(mask, a, b) for k", "_select(~mask, a, b) for k", CORE),
     Fault("repeat tiles", "worldsim/core.py",
           "x.repeat_interleave(times, 0)", "x.repeat(times, *[1] * (x.ndim - 1))", CORE),
-    Fault("actions scaled twice too far", "worldsim/core.py",
+    Fault("actions scaled twice too far", "worldsim/actions.py",
           "(actions + 1) / 2 *", "(actions + 1) *", "tests/envs/test_action_range.py"),
     Fault("half a chunk is taken", "worldsim/core.py",
           "if not 0 < count <= most or count % self.chunk:", "if not 0 < count <= most:",

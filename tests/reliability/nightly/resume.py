@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from tests.train.test_pipeline import SIZES_HERE, film, recipe
 from torch import Tensor
 from tqdm import tqdm
 
 from tests.reliability.nightly.forks import Child
 from tests.reliability.nightly.rows import Outcome, Row, main
 from tests.reliability.nightly.writers import log_of
+from tests.train.test_recipe import SIZES_HERE, film, recipe
 from worldsim.data.episode import save_episode
 from worldsim.data.loader import Windows
 from worldsim.data.native import ActionInfo, Dataset, DatasetInfo, open_dataset
