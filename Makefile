@@ -68,35 +68,35 @@ format: setup
 # --- Showing and making --------------------------------------------------------------------------
 
 demo: setup
-	$(PY) -m worldsim.cli demo
+	$(PY) -m worldsim demo
 
 # Every stage goes on where it was killed, so `make world` may be typed again at any time.
 world: collect vae dynamics student trust eval
 
 collect: setup
-	$(PY) -m worldsim.cli collect car-racing --folder $(DATA)
+	$(PY) -m worldsim collect car-racing --folder $(DATA)
 vae: setup
-	$(PY) -m worldsim.cli train vae --data $(DATA) --run $(RUN)
+	$(PY) -m worldsim train vae --data $(DATA) --run $(RUN)
 dynamics: setup
-	$(PY) -m worldsim.cli train dynamics --data $(DATA) --run $(RUN)
+	$(PY) -m worldsim train dynamics --data $(DATA) --run $(RUN)
 student: setup
-	$(PY) -m worldsim.cli distill --data $(DATA) --run $(RUN) --out $(WORLD) --overwrite
+	$(PY) -m worldsim distill --data $(DATA) --run $(RUN) --out $(WORLD) --overwrite
 trust: setup
-	$(PY) -m worldsim.cli calibrate --data $(DATA) --world $(WORLD)
+	$(PY) -m worldsim calibrate --data $(DATA) --world $(WORLD)
 eval: setup
-	$(PY) -m worldsim.cli eval --data $(DATA) --run $(RUN) --world $(WORLD) \
+	$(PY) -m worldsim eval --data $(DATA) --run $(RUN) --world $(WORLD) \
 	  --twins benchmarks/results/twins-car-racing.json --foreign benchmarks/results/foreign-car-racing.json
 
 # The quick world: 32x32, a million weights (docs/pendulum.md).
 QUICK := --data data/pendulum --run runs/pendulum --size tiny
 pendulum: setup
-	$(PY) -m worldsim.cli collect pendulum
-	$(PY) -m worldsim.cli train vae $(QUICK) --recipe.vae.fit.steps 1500
-	$(PY) -m worldsim.cli train dynamics $(QUICK) --recipe.forced.fit.steps 2500 --recipe.teacher.fit.steps 2000
-	$(PY) -m worldsim.cli distill $(QUICK) --recipe.distill.fit.steps 1500 \
+	$(PY) -m worldsim collect pendulum
+	$(PY) -m worldsim train vae $(QUICK) --recipe.vae.fit.steps 1500
+	$(PY) -m worldsim train dynamics $(QUICK) --recipe.forced.fit.steps 2500 --recipe.teacher.fit.steps 2000
+	$(PY) -m worldsim distill $(QUICK) --recipe.distill.fit.steps 1500 \
 	  --time-limit 100 --out worlds/pendulum --overwrite
-	$(PY) -m worldsim.cli calibrate --data data/pendulum --world worlds/pendulum
-	$(PY) -m worldsim.cli eval --data data/pendulum --run runs/pendulum --world worlds/pendulum
+	$(PY) -m worldsim calibrate --data data/pendulum --world worlds/pendulum
+	$(PY) -m worldsim eval --data data/pendulum --run runs/pendulum --world worlds/pendulum
 
 wheel: setup
 	$(PY) -m build --no-isolation --wheel

@@ -31,7 +31,7 @@ def main(world: str = "car-racing", out: Path = Path("docs/media")) -> None:
     """
     card = worldsim.load(world).card
     if card is None:
-        raise WorldError(f"{world}: no card to draw; python -m worldsim.cli eval --world {world}")
+        raise WorldError(f"{world}: no card to draw; worldsim eval --world {world}")
     figures = card["figures"]
     pictures = {"card-horizons.png": horizons(figures)}
     if figures.get("trust"):

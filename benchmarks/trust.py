@@ -197,7 +197,7 @@ def main(
     """
     loaded, dataset = worldsim.load(world), open_dataset(data)
     if loaded.trust is None or not loaded.calibrated:
-        raise WorldError(f"{world}: expected a calibrated world: python -m worldsim.cli calibrate")
+        raise WorldError(f"{world}: expected a calibrated world: worldsim calibrate")
     sets, bound = starts(loaded, dataset, episodes, drives), float(loaded.trust.bound)
     told = dream(loaded, sets, rows)
     recorded = sets["recorded"]

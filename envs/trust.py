@@ -51,7 +51,7 @@ class TrustPolicy:
             raise WorldError(
                 f"trust: expected a calibrated world for {mode!r}, but nobody fitted the trust of "
                 f"{world.spec.name} as it is drawn from here; use trust='report', or calibrate it: "
-                "python -m worldsim.cli calibrate --world FOLDER --data DATA"
+                "worldsim calibrate --world FOLDER --data DATA"
             )
         return caution
 

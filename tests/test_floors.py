@@ -20,7 +20,7 @@ FLOORS = (
     ("recipes", "costs"),
     ("envs", "agents", "evaluate"),
     ("play",),
-    ("__init__", "cli", "benchmarks"),
+    ("__init__", "__main__", "cli", "benchmarks"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS, 1) for room in rooms}
 STRANGERS = {frozenset({"envs", "agents"}): "what they share is the protocols in core"}

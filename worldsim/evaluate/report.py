@@ -99,7 +99,7 @@ def _trust(figures: dict[str, Any]) -> Iterator[Line]:
     note = f"of {safe['of']}: up to there the gap to persistence is above 0 with 95% confidence"
     yield _line("safe horizon", safe["steps"], None, "steps", note=note)
     if found is None:
-        yield _line("trust", None, None, note="unknown: python -m worldsim.cli calibrate")
+        yield _line("trust", None, None, note="unknown: worldsim calibrate")
         return
     for name, kind in found["kinds"].items():
         note = f"{kind['tracking']:.0%} of {kind['steps']} steps track reality"

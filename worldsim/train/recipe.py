@@ -201,7 +201,7 @@ def load_final(model: M, stage: Path) -> M:
     """Fill a network with a finished stage's weights; FileNotFoundError says what to run first."""
     path = stage / "final.safetensors"
     if not path.exists():
-        raise FileNotFoundError(f"{path}: train this stage first (python -m worldsim.cli --help)")
+        raise FileNotFoundError(f"{path}: train this stage first (worldsim --help)")
     model.load_state_dict(load_file(path))
     return model
 

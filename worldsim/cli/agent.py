@@ -1,0 +1,38 @@
+"""Train an agent in the dream."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from worldsim.agents.training import AgentTrainingConfig, train_agent
+from worldsim.data.native import open_dataset
+from worldsim.store.folder import load
+from worldsim.world.compiled import compiled
+
+from .flags import use_threads
+
+
+def agent(
+    world: str = "car-racing",
+    data: Path = Path("data/car-racing"),
+    run: Path = Path("runs/agents/seed-0"),
+    recipe: AgentTrainingConfig = AgentTrainingConfig(),  # noqa: B008
+    passes: int = 1,
+    compile: bool = True,
+    threads: int | None = None,
+) -> None:
+    """Train an agent in the world's dream: from nothing, or from a clone of the recorded drivers.
+
+    Args:
+        world: a bundled world's name or a folder.
+        data: a folder of episodes; dreams begin in its training split, which a clone imitates.
+        run: the agent's folder; RUN/dream/agent drives (or RUN/clone, RUN/clone-dream).
+        recipe: how to train.
+        passes: of the denoiser in a dream's step; fewer are faster.
+        compile: dream in a compiled world, see docs/speed.md.
+        threads: CPU threads; all by default.
+    """
+    use_threads(threads)
+    dreamt = load(world).with_num_steps(passes)
+    train_agent(compiled(dreamt) if compile else dreamt, open_dataset(data), recipe, run)
+    print(f"saved {run}; score it: benchmarks.transfer --world {world} --agents {run}")

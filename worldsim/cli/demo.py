@@ -1,0 +1,27 @@
+"""Film reality beside the dream."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from worldsim.data.native import RESERVED_SEED
+from worldsim.play.demo import run_demo
+
+
+def demo(
+    world: str = "car-racing",
+    out: Path = Path("demo.mp4"),
+    seconds: float = 20.0,
+    seed: int = RESERVED_SEED + 7,
+    device: str = "cpu",
+) -> None:
+    """Write a film of the real environment beside the dream.
+
+    Args:
+        world: a bundled world's name or a folder.
+        out: the film.
+        seconds: its length.
+        seed: of the track and the dream, from 10,000 up: seen by no training.
+        device: where to dream.
+    """
+    run_demo(world, out, seconds, seed, device)

@@ -1,0 +1,64 @@
+"""Measure a world."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from worldsim.core import WorldError
+from worldsim.evaluate import evaluate, renew_trust
+from worldsim.evaluate.report import table
+from worldsim.store.folder import load, save
+from worldsim.worlds import ROOT, names
+
+from .flags import use_threads
+
+
+def evaluate_world(
+    world: str = "car-racing",
+    data: Path = Path("data/car-racing"),
+    run: Path | None = None,
+    quick: bool = False,
+    twins: Path | None = None,
+    foreign: Path | None = None,
+    policies: Path | None = None,
+    only_trust: bool = False,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> None:
+    """Measure a world on its test episodes, print the table, put the card into its folder.
+
+    Args:
+        world: a bundled world's name or a folder.
+        data: a folder of episodes with a test split.
+        run: the training run: its teacher is compared with the student, its logs tell the cost.
+        quick: a tenth of the work, printed only.
+        twins: what `python -m benchmarks.noise_floor` wrote: the noise floor.
+        foreign: what `python -m benchmarks.offtrack_reference` wrote.
+        policies: what `python -m benchmarks.transfer` wrote: their returns, dreamt and real.
+        only_trust: renew only what the world's card says of safe horizon, trust and, where they are
+            given, twins and policies.
+        device: where to compute.
+        threads: CPU threads; all by default.
+    """
+    use_threads(threads)
+    teacher = None if run is None else str(run)
+    floor, off_road, ranked = (
+        None if path is None else json.loads(path.read_text())
+        for path in (twins, foreign, policies)
+    )
+    if only_trust:
+        loaded = load(world, device)
+        if loaded.card is None:
+            raise WorldError(f"{world}: expected a card to renew; measure all of it first")
+        card = renew_trust(loaded.card, loaded, data, twins=floor, policies=ranked)
+    else:
+        card = evaluate(
+            world, data, teacher=teacher, run=run, quick=quick, device=device,
+            twins=floor, foreign=off_road, policies=ranked,
+        )  # fmt: skip
+    print(table(card["lines"]))
+    if not quick:
+        folder = ROOT / world if world in names() else Path(world)
+        save(load(world), folder, card=card, overwrite=True)
+        print(f"put the card into {folder}")

@@ -1,0 +1,44 @@
+"""Train an agent in the real environment alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from worldsim.agents.model_free import practise
+from worldsim.agents.settings import ImaginationConfig
+from worldsim.agents.training import AgentTrainingConfig
+from worldsim.collect.recorder import as_recorded
+from worldsim.data.native import open_dataset
+from worldsim.store.folder import load
+
+from .flags import use_threads
+
+REAL = AgentTrainingConfig(imagination=ImaginationConfig(rows=8, horizon=475))
+
+
+def model_free(
+    world: str = "car-racing",
+    data: Path = Path("data/car-racing"),
+    run: Path = Path("runs/agents/seed-0"),
+    recipe: AgentTrainingConfig = REAL,
+    steps: int | None = None,
+    threads: int | None = None,
+) -> None:
+    """Train the same agent in the real environment alone: what it costs to have no world.
+
+    RUN/real/agent drives. It sees through the world's encoder, but no step is dreamt. Killed, it
+    begins anew.
+
+    Args:
+        world: a bundled world's name or a folder.
+        data: how the environment was recorded; nothing recorded is learned from.
+        run: the agent's folder.
+        recipe: as of an agent that dreams; rows: environments, horizon: steps of an episode.
+        steps: real env steps to spend; by default as many as the data holds.
+        threads: CPU threads; all by default.
+    """
+    use_threads(threads)
+    recorded = open_dataset(data)
+    spent = steps or sum(len(recorded.load(e).actions) for e in recorded.episodes("train"))
+    practise(load(world), as_recorded(recorded), recipe, run, steps=spent)
+    print(f"saved {run}/real/agent")
