@@ -1,15 +1,13 @@
 """The loop's promises: resume bit for bit, whole checkpoints, no step on a broken loss."""
 
 import json
-import warnings
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
-from worldsim.config import to_json
+from worldsim.train.checkpoint import read_checkpoint, write_checkpoint
 from worldsim.train.loop import (
     CheckpointError,
     FitConfig,
@@ -129,21 +127,6 @@ def test_other_losses_or_data_do_not_resume(tmp_path: Path):
     assert Run(tmp_path, model(), config(), settings(compile=False)).step == 1
 
 
-def test_a_checkpoint_of_an_older_worldsim_resumes_with_a_warning(tmp_path: Path):
-    run = Run(tmp_path, model(), config(), settings())
-    train_step(run, regression)
-    run.save()
-    path = tmp_path / "checkpoint"
-    save_file(
-        load_file(path), path, metadata={"step": "1", "config": json.dumps(to_json(config()))}
-    )
-    with pytest.warns(UserWarning, match="does not say what data and losses"):
-        assert Run(tmp_path, model(), config(), settings()).step == 1
-    with pytest.raises(CheckpointError, match="fit.lr"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        Run(tmp_path, model(), config(lr=2e-2), settings())
-
-
 def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path: Path):
     run = Run(tmp_path, model(), config())
     run.save()
@@ -152,10 +135,78 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path: Path):
     with pytest.raises(CheckpointError, match="tensors of this model"):
         Run(tmp_path, wide, config())
     assert all(map(torch.equal, before, weights(wide)))
-    for data in (b"", (tmp_path / "checkpoint").read_bytes()[:-1]):
+    whole = (tmp_path / "checkpoint").read_bytes()
+    for data in (b"", whole[:-1]):
         (tmp_path / "checkpoint").write_bytes(data)
-        with pytest.raises(CheckpointError, match="remove it to start anew"):
+        with pytest.raises(CheckpointError, match="move it away to start anew"):
             Run(tmp_path, model(), config())
+
+
+def test_one_flipped_bit_anywhere_is_refused(tmp_path: Path):
+    run = Run(tmp_path, model(), config())
+    train_step(run, regression)
+    run.save()
+    whole, path = (tmp_path / "checkpoint").read_bytes(), tmp_path / "checkpoint"
+    for at in range(0, len(whole), max(1, len(whole) // 199)):
+        flipped = bytearray(whole)
+        flipped[at] ^= 1 << at % 8
+        path.write_bytes(flipped)
+        with pytest.raises(CheckpointError):
+            Run(tmp_path, model(), config())
+
+
+def resealed(path: Path, step: int | None = None, **changed: torch.Tensor | None) -> None:
+    """The checkpoint with another step and tensors, and the SHA-256 that belongs to them."""
+    old, settings, tensors = read_checkpoint(path)
+    tensors |= {k: v for k, v in changed.items() if v is not None}
+    tensors = {k: v for k, v in tensors.items() if k not in changed or changed[k] is not None}
+    write_checkpoint(path, old if step is None else step, settings, tensors)
+
+
+def test_what_no_run_can_have_written_is_refused_before_the_model_changes(tmp_path: Path):
+    run, path = Run(tmp_path, model(), config()), tmp_path / "checkpoint"
+    train_step(run, regression)
+    run.save()
+    whole = path.read_bytes()
+    moments = [f"optimizer.{name}" for name, _ in run.optimizer.tensors()]
+    cases = {
+        "optimiser's state after 1 steps, got none": {n: None for n in moments},
+        "whole state": {moments[1]: None},
+        "not finite": {"model.0.bias": torch.full((16,), float("nan"))},
+        "step -1": {"step": -1},
+        "ema.0.bias": {"ema.0.bias": torch.zeros(3)},
+    }
+    for words, change in cases.items():
+        path.write_bytes(whole)
+        resealed(path, **change)
+        net = model()
+        with pytest.raises(CheckpointError, match=words):
+            Run(tmp_path, net, config())
+        assert all(map(torch.equal, weights(net), weights(model())))
+
+
+def test_a_bad_line_of_the_log_is_dropped(tmp_path: Path):
+    run = Run(tmp_path, model(), config())
+    train_step(run, regression)
+    run.log(loss=1.0)
+    run.save()
+    bad = b'7\n{"step": null}\n{"time": 3}\n\xff\xfe\n[1]\n{"step": NaN}\n'
+    with open(run.logged, "ab") as file:
+        file.write(bad)
+    assert Run(tmp_path, model(), config()).step == 1
+    assert len(run.logged.read_text().splitlines()) == 1
+
+
+def test_a_float64_default_changes_nothing(tmp_path: Path):
+    first = fit(model(), regression, config(steps=5), tmp_path / "a")
+    net = model()
+    torch.set_default_dtype(torch.float64)
+    try:
+        second = fit(net, regression, config(steps=5), tmp_path / "b")
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(map(torch.equal, weights(first), weights(second)))
 
 
 def test_a_resumed_log_has_every_step_once(tmp_path: Path):

@@ -7,6 +7,8 @@ float32 where a virtual machine hides the tiles (83 against 150 GFLOP/s a core, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -28,3 +30,14 @@ def narrow(device: torch.device, *, on: bool = True) -> torch.autocast:
     """A region where networks multiply in `fast_dtype`; `on=False` leaves all in float32."""
     enabled = on and fast_dtype(device) == "bfloat16"
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+@contextmanager
+def default_float32() -> Iterator[None]:
+    """A region where new tensors are float32, whatever the process's default is."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

@@ -25,8 +25,9 @@ from worldsim.diffusion.schedule import corrupt, draw_levels
 from worldsim.diffusion.timeline import Network, predict
 from worldsim.models.dynamics import Dynamics
 
+from .checkpoint import Settings, fingerprint
 from .context import Batch, Faults, check_dreamt, drift_augment
-from .loop import FitConfig, Losses, Settings, fingerprint, fit
+from .loop import FitConfig, Losses, fit
 
 
 @dataclass(frozen=True, kw_only=True)

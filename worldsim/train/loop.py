@@ -11,40 +11,36 @@ from __future__ import annotations
 import copy
 import json
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import sha256
-from math import cos, pi
+from math import cos, isfinite, pi
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from worldsim.config import short, to_json
-from worldsim.core import WorldError
+from worldsim.config import to_json
 from worldsim.files import atomic_path, clear_leftovers, sync
-from worldsim.nn.dtype import narrow
+from worldsim.nn.dtype import default_float32, narrow
 
+from .checkpoint import (
+    CheckpointError,
+    Settings,
+    check_settings,
+    check_tensors,
+    read_checkpoint,
+    under,
+    write_checkpoint,
+)
 from .optim import Optimizer
 
 Losses = dict[str, Tensor]
 LossFn = Callable[[nn.Module, nn.Module, int, torch.Generator], Losses]
 """`(model, ema, step, generator)` -> named losses; their sum is minimised, `_names` only logged."""
 
-Settings = dict[str, Any]
-"""All that decides a run, as JSON: the fields of its training, its model, hashes of its data and of
-the weights that it begins with."""
-
-HARMLESS = ("save_seconds", "compile")  # settings that a resumed run may change
-
-
-class CheckpointError(WorldError):
-    """A training checkpoint that is damaged, or that was made with other settings."""
+Watch = Callable[["Run", dict[str, float]], None]
+"""Called after every step with the run and the figures of the step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +59,7 @@ class FitConfig:
         ema: decay of the averaged weights (which are what is kept).
         seed: names every random choice of the run.
         save_seconds: time between checkpoints.
+        log_every: steps between lines of the log.
         bf16: autocast to bfloat16 where the device is fast at it.
     """
 
@@ -77,6 +74,7 @@ class FitConfig:
     ema: float = 0.999
     seed: int = 0
     save_seconds: float = 60.0
+    log_every: int = 20
     bf16: bool = True
 
 
@@ -97,6 +95,7 @@ class Run:
         self.optimizer = Optimizer(
             model, config.lr, config.betas, config.weight_decay, muon=config.muon
         )
+        self._logged_at = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
         clear_leftovers(self.checkpoint)
         if self.checkpoint.exists():
@@ -107,39 +106,40 @@ class Run:
         """Write a checkpoint; once this returns neither it nor the log up to it can be lost."""
         if self.logged.exists():
             sync(self.logged)
+        tensors = self._weights() | {f"optimizer.{k}": v for k, v in self.optimizer.tensors()}
+        write_checkpoint(self.checkpoint, self.step, self.settings, tensors)
+
+    def _weights(self) -> dict[str, Tensor]:
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        tensors |= {f"ema.{k}": v for k, v in self.ema.state_dict().items()}
-        tensors |= {f"optimizer.{k}": v for k, v in self.optimizer.tensors()}
-        # one key: safetensors writes several in any order, and equal runs should be equal files
-        meta = {"run": json.dumps({"step": self.step, "settings": self.settings})}
-        with atomic_path(self.checkpoint) as part:
-            save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata=meta)
+        return tensors | {f"ema.{k}": v for k, v in self.ema.state_dict().items()}
 
     def load(self) -> None:
-        """Go on from the checkpoint."""
-        meta, tensors = read_checkpoint(self.checkpoint)
-        check_settings(self.checkpoint, meta["settings"], self.settings)
-        wanted = {f"model.{name}": x.shape for name, x in self.model.state_dict().items()}
-        found = {name: x.shape for name, x in tensors.items() if name.startswith("model.")}
-        if found != wanted:
-            differ = sorted(n for n in found.keys() | wanted if found.get(n) != wanted.get(n))
-            raise CheckpointError(
-                f"{self.checkpoint}: expected the tensors of this model, got others: "
-                f"{short(differ)}; use the same sizes to resume, or another folder to start anew"
-            )
-        self.model.load_state_dict(_under(tensors, "model."))
-        self.ema.load_state_dict(_under(tensors, "ema."))
-        self.optimizer.load(_under(tensors, "optimizer."))
-        self.step = meta["step"]
+        """Go on from the checkpoint; all of it is checked before anything changes."""
+        path = self.checkpoint
+        step, settings, tensors = read_checkpoint(path)
+        check_settings(path, settings, self.settings)
+        kept = {n: x for n, x in tensors.items() if not n.startswith("optimizer.")}
+        check_tensors(path, kept, self._weights())
+        moments = under(tensors, "optimizer.")
+        if fault := self.optimizer.fault(moments, step):
+            raise CheckpointError(f"{path}: {fault}; move it away to start anew")
+        self.model.load_state_dict(under(tensors, "model."))
+        self.ema.load_state_dict(under(tensors, "ema."))
+        self.optimizer.load(moments)
+        self.step = step
 
     def log(self, **figures: float) -> None:
-        """Append one JSON line."""
+        """Append one JSON line; `seconds` since the line before it, or since this run went on."""
+        now = time.monotonic()
+        line = {"step": self.step, "time": time.time(), "seconds": now - self._logged_at}
         with open(self.logged, "a") as file:
-            file.write(json.dumps({"step": self.step, "time": time.time(), **figures}) + "\n")
+            file.write(json.dumps({**line, **figures}) + "\n")
+        self._logged_at = now
 
     def _trim_log(self) -> None:
         """Drop what a killed run logged after its last checkpoint: those steps come again."""
-        lines = self.logged.read_text().splitlines(True) if self.logged.exists() else []
+        text = self.logged.read_text(errors="replace") if self.logged.exists() else ""
+        lines = text.splitlines(True)
         kept = [line for line in lines if _step_of(line) <= self.step]
         if kept != lines:
             with atomic_path(self.logged) as part:
@@ -147,68 +147,12 @@ class Run:
 
 
 def _step_of(line: str) -> float:
-    """The step of a line of the log; beyond all steps where it was cut short."""
+    """The step of a line of the log; beyond all steps where there is none to read."""
     try:
-        return json.loads(line)["step"]
-    except ValueError:
+        step = json.loads(line)["step"]
+        return step if isfinite(step) else float("inf")
+    except (ValueError, TypeError, LookupError, RecursionError, OverflowError):
         return float("inf")
-
-
-def fingerprint(model: nn.Module) -> str:
-    """SHA-256 of all weights and buffers: what a run begins with."""
-    whole = sha256()
-    for name, value in model.state_dict().items():
-        whole.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        whole.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
-    return whole.hexdigest()
-
-
-def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The step and settings of a training checkpoint, and its tensors.
-
-    Raises CheckpointError for a damaged one. Checkpoints made before November 2026 know of their
-    settings only those of the loop.
-    """
-    try:
-        with safe_open(path, "pt") as file:
-            meta = file.metadata()
-        if "run" in meta:
-            return json.loads(meta["run"]), load_file(path)
-        settings = {"fit": {"muon": False} | json.loads(meta["config"])}
-        return {"step": int(meta["step"]), "settings": settings}, load_file(path)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: expected a training checkpoint, got {error!r}; remove it to start anew"
-        ) from error
-
-
-def check_settings(path: Path, found: Settings, asked: Settings) -> None:
-    """Raise CheckpointError, with every difference, unless a run may go on from a checkpoint."""
-    if found.keys() == {"fit"} and asked.keys() > found.keys():
-        message = f"{path}: does not say what data and losses it was made with: take care yourself"
-        warnings.warn(message, stacklevel=2)
-        asked = {"fit": asked["fit"]}
-    a, b = dict(_leaves(found)), dict(_leaves(asked))
-    names = [n for n in sorted(a.keys() | b) if n.split(".")[-1] not in HARMLESS]
-    differ = [f"{n} was {a.get(n)!r}, is {b.get(n)!r}" for n in names if a.get(n) != b.get(n)]
-    if differ:
-        raise CheckpointError(
-            f"{path}: made with other settings: {'; '.join(differ)}; "
-            "use the same flags to resume, or another folder to start anew"
-        )
-
-
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of nested objects by dotted name."""
-    if not isinstance(value, dict):
-        yield name, value
-        return
-    for key, item in value.items():
-        yield from _leaves(item, f"{name}.{key}" if name else key)
-
-
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def learning_rate(config: FitConfig, step: int) -> float:
@@ -256,25 +200,40 @@ def fit(
     config: FitConfig,
     folder: Path,
     settings: Settings | None = None,
+    *,
+    watch: Watch | None = None,
 ) -> nn.Module:
     """Train until `config.steps`, from the newest checkpoint in `folder` if there is one.
 
     settings: what else decides the run; a checkpoint made with anything else is refused.
+    watch: called after every step with the run and its figures.
     Returns the averaged model. Raises FloatingPointError when a loss or gradient stops being
     finite, CheckpointError for a checkpoint that this run cannot go on from.
     """
-    run = Run(folder, model, config, settings)
-    saved, mean = time.monotonic(), None
-    bar = tqdm(range(run.step, config.steps), initial=run.step, total=config.steps)
-    bar.set_description(folder.name)
-    for _ in bar:
+    with default_float32():
+        run = Run(folder, model, config, settings)
+        _train(run, loss_fn, watch)
+    return run.ema
+
+
+def _train(run: Run, loss_fn: LossFn, watch: Watch | None) -> None:
+    config, saved, mean = run.config, time.monotonic(), None
+    bar = None
+    while run.step < config.steps:
         figures = train_step(run, loss_fn)
+        if bar is None:  # only now: the first step compiles, and would spoil the rate for hours
+            bar = tqdm(total=config.steps, initial=run.step, desc=run.folder.name)
+        else:
+            bar.update()
         total = sum(v for k, v in figures.items() if k[0] != "_" and k != "grad_norm")
         mean = total if mean is None else 0.98 * mean + 0.02 * total
         bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
-        if run.step % 20 == 0:
+        if run.step % config.log_every == 0:
             run.log(**figures)
         if time.monotonic() - saved > config.save_seconds or run.step == config.steps:
             run.save()
             saved = time.monotonic()
-    return run.ema
+        if watch is not None:
+            watch(run, figures)
+    if bar is not None:
+        bar.close()

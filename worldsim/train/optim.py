@@ -65,12 +65,34 @@ class Optimizer:
             for i, state in part.state_dict()["state"].items():
                 yield from ((f"{n}.{i}.{key}", value) for key, value in state.items())
 
+    def fault(self, tensors: dict[str, Tensor], step: int) -> str | None:
+        """Why `tensors` cannot be the state after `step` updates, or None."""
+        if not tensors:
+            return f"expected the optimiser's state after {step} steps, got none" if step else None
+        keys: dict[tuple[int, int], set[str]] = {}
+        for name, value in tensors.items():
+            n, i, key = [*name.split("."), "", ""][:3]
+            if not n.isdecimal() or not i.isdecimal() or int(n) >= len(self.parts):
+                return f"expected state of {len(self.parts)} optimisers, got {name[:80]!r}"
+            params = [p for group in self.parts[int(n)].param_groups for p in group["params"]]
+            if int(i) >= len(params) or value.shape not in (params[int(i)].shape, ()):
+                return f"expected state of this model, got {name[:80]!r} {tuple(value.shape)}"
+            keys.setdefault((int(n), int(i)), set()).add(key)
+        whole = ({"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"})
+        missing = [part for part in keys if keys[part] != whole[part[0]]]
+        missing += [(n,) for n in range(len(self.parts)) if all(part[0] != n for part in keys)]
+        return (
+            f"expected whole state of the optimisers, got none of {missing[:5]}"
+            if missing
+            else None
+        )
+
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take up the state that `tensors` gave (names without a part are AdamW's, of old)."""
+        """Take up the state that `tensors` gave; see `fault`."""
         states: list[dict[int, dict[str, Any]]] = [{} for _ in self.parts]
         for name, value in tensors.items():
-            *n, i, key = name.split(".")
-            states[int(n[0]) if n else 0].setdefault(int(i), {})[key] = value
+            n, i, key = name.split(".")
+            states[int(n)].setdefault(int(i), {})[key] = value
         for part, state in zip(self.parts, states, strict=True):
             groups = part.state_dict()["param_groups"]
             part.load_state_dict({"state": state, "param_groups": groups})

@@ -17,7 +17,8 @@ from worldsim.config import to_json
 from worldsim.data.loader import Recording, digest
 from worldsim.models.vae import SpacetimeVAE, VAEConfig, to_float
 
-from .loop import FitConfig, Losses, fingerprint, fit
+from .checkpoint import fingerprint
+from .loop import FitConfig, Losses, fit
 
 
 @dataclass(frozen=True, kw_only=True)

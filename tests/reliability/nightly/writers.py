@@ -98,7 +98,7 @@ def undisturbed() -> tuple[dict[int, bytes], list[dict[str, float]]]:
 def log_of(folder: Path) -> list[dict[str, float]]:
     """The lines of a log, without the time of day."""
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "time"} for line in lines]
+    return [{k: v for k, v in line.items() if k not in ("time", "seconds")} for line in lines]
 
 
 # --- a world ---
