@@ -85,7 +85,8 @@ trust: setup
 	$(PY) -m worldsim calibrate --data $(DATA) --world $(WORLD)
 eval: setup
 	$(PY) -m worldsim eval --data $(DATA) --run $(RUN) --world $(WORLD) \
-	  --twins benchmarks/results/twins-car-racing.json --foreign benchmarks/results/foreign-car-racing.json
+	  --noise-floor benchmarks/results/noise-floor-car-racing.json \
+	  --offtrack-reference benchmarks/results/offtrack-reference-car-racing.json
 
 # The quick world: 32x32, a million weights (docs/pendulum.md).
 QUICK := --data data/pendulum --run runs/pendulum --size tiny

@@ -7,6 +7,7 @@ Reads the card in the world's folder; nothing is measured.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import tyro
 import worldsim
 from worldsim.core import WorldError
 from worldsim.evaluate.describe import HORIZONS, curves
+from worldsim.flags import refuse_repeated
 from worldsim.play import film as video
 
 LINE, NAME, BAR, VALUE = 16, 170, 120, 130  # pixels
@@ -75,4 +77,4 @@ def column(head: str, cells: list[tuple[float, str]]) -> video.Picture:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    tyro.cli(main, description=__doc__, args=refuse_repeated(sys.argv[1:]))

@@ -8,6 +8,7 @@ Writes compute.png and prints the presets' costs as a table. Everything is compu
 
 from __future__ import annotations
 
+import sys
 from math import log
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from worldsim.core import ActionSpec
 from worldsim.costs.devices import DEVICES, crossover
 from worldsim.costs.flops import Networks, forward_flops, stages
 from worldsim.costs.report import Use, span, step_seconds
+from worldsim.flags import refuse_repeated
 from worldsim.play import film as video
 from worldsim.presets import SIZES
 from worldsim.train.recipe import Recipe
@@ -141,4 +143,4 @@ def preset_table(frame: tuple[int, int]) -> str:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    tyro.cli(main, description=__doc__, args=refuse_repeated(sys.argv[1:]))

@@ -9,6 +9,7 @@ are those that every world of this house is held to.
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,11 +20,12 @@ from worldsim import worlds
 from worldsim.collect.workers import collect
 from worldsim.evaluate import evaluate
 from worldsim.evaluate.report import table, write_card
+from worldsim.flags import refuse_repeated
 from worldsim.recipes.car_racing.drivers import car_racing_mix
 from worldsim.recipes.car_racing.settings import car_racing
 from worldsim.store.folder import load, save
 
-RESULTS = Path(__file__).resolve().parent / "results"
+from . import RESULTS
 
 
 def main(
@@ -34,8 +36,8 @@ def main(
     out: Path | None = None,
     quick: bool = False,
     put: bool = False,
-    twins: Path | None = None,
-    foreign: Path | None = None,
+    noise_floor: Path | None = None,
+    offtrack_reference: Path | None = None,
     policies: Path | None = None,
     device: str = "cpu",
     threads: int | None = None,
@@ -50,9 +52,9 @@ def main(
         out: the JSON file; benchmarks/results/fidelity-WORLD.json by default.
         quick: a tenth of the work, for a first look.
         put: also put the card into the world's folder.
-        twins: what `python -m benchmarks.noise_floor` wrote: the noise floor.
-        foreign: what `python -m benchmarks.offtrack_reference` wrote: reality under recorded
-            actions.
+        noise_floor: what `python -m benchmarks.noise_floor` wrote.
+        offtrack_reference: what `python -m benchmarks.offtrack_reference` wrote: reality under
+            recorded actions.
         policies: what `python -m benchmarks.transfer` wrote: their returns, dreamt and real.
         device: where to compute.
         threads: CPU threads; all by default.
@@ -62,11 +64,11 @@ def main(
     if run is None and teacher and (Path(teacher) / "teacher").is_dir():
         run = Path(teacher)
     record_tests(world, data)
-    others = (twins, foreign, policies)
+    others = (noise_floor, offtrack_reference, policies)
     measured = [None if path is None else json.loads(path.read_text()) for path in others]
     card = evaluate(
         world, data, teacher=teacher, run=run, quick=quick, device=device,
-        twins=measured[0], foreign=measured[1], policies=measured[2],
+        noise_floor=measured[0], offtrack_reference=measured[1], policies=measured[2],
     )  # fmt: skip
     name = f"fidelity-{card['world']}{'-quick' if quick else ''}.json"
     path = out or RESULTS / name
@@ -85,4 +87,4 @@ def record_tests(world: str, data: Path) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    tyro.cli(main, description=__doc__, args=refuse_repeated(sys.argv[1:]))

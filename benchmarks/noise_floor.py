@@ -12,6 +12,7 @@ of every horizon: no dream that draws one future can be expected above it.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -34,9 +35,11 @@ from worldsim.data.resize import area_resize, crop_frames
 from worldsim.evaluate import horizon
 from worldsim.evaluate.report import write_card
 from worldsim.evaluate.test_clips import Clips, cut_clips, even_starts
+from worldsim.flags import refuse_repeated
 from worldsim.store.provenance import provenance
 
-RESULTS = Path(__file__).resolve().parent / "results"
+from . import RESULTS
+
 CONTEXT, HORIZON, STARTS = 6, 60, 4  # those of the fidelity card
 AHEAD, ASIDE, BEHIND = 37.0, 31.0, 13.0  # world units in sight around the car: 16.2 pixels each
 REACH = 60  # tiles ahead within which the road in sight is taken to be one piece
@@ -281,7 +284,7 @@ def summarise(made: Sequence[Job], twins: Sequence[Tensor]) -> dict[str, Any]:
     return {
         "clips": len(whole),
         "draws": made[0].draws,
-        "psnr": {"twins": horizon.curve(drawn), "persistence": horizon.curve(still)},
+        "psnr": {"noise_floor": horizon.curve(drawn), "persistence": horizon.curve(still)},
         "above_persistence": horizon.above_persistence(drawn, still, whole.episode),
     }
 
@@ -291,7 +294,7 @@ def main(
     episodes: int = 50,
     draws: int = 2,
     workers: int = 2,
-    out: Path = RESULTS / "twins-car-racing.json",
+    out: Path = RESULTS / "noise-floor-car-racing.json",
 ) -> None:
     """Score the real environment on twin tracks against what was recorded.
 
@@ -306,7 +309,7 @@ def main(
     with ProcessPoolExecutor(workers) as pool:
         twins = list(tqdm(pool.map(twins_of, made), total=len(made), desc="twins"))
     figures = summarise(made, twins)
-    write_card({"format": "worldsim-twins", **figures, "provenance": provenance()}, out)
+    write_card({"format": "worldsim-noise-floor", **figures, "provenance": provenance()}, out)
     worst = figures["above_persistence"]["worst"]
     print(f"next chunk {figures['above_persistence']['next']}")
     print(f"worst, at horizon {figures['above_persistence']['worst_horizon']}: {worst}")
@@ -314,4 +317,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    tyro.cli(main, description=__doc__, args=refuse_repeated(sys.argv[1:]))

@@ -9,6 +9,7 @@ same actions, and not with well driven episodes.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -22,17 +23,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.noise_floor import Crop, Job, Twin, at_start
 from worldsim.data import open_dataset
 from worldsim.data.native import Dataset
 from worldsim.data.resize import area_resize, crop_frames
 from worldsim.evaluate.card import Plan
 from worldsim.evaluate.long_rollouts import LOOK_EVERY, WINDOW, look, recorded_actions, windows
 from worldsim.evaluate.report import write_card
+from worldsim.flags import refuse_repeated
 from worldsim.recipes.car_racing import landmarks as car_racing
 from worldsim.store.provenance import provenance
 
-RESULTS = Path(__file__).resolve().parent / "results"
+from . import RESULTS
+from .noise_floor import Crop, Job, Twin, at_start
 
 
 @dataclass(frozen=True)
@@ -96,23 +98,24 @@ def summarise(seen: list[Tensor]) -> dict[str, Any]:
 def main(
     data: Path = Path("data/car-racing"),
     workers: int = 2,
-    out: Path = RESULTS / "foreign-car-racing.json",
+    out: Path = RESULTS / "offtrack-reference-car-racing.json",
 ) -> None:
     """Drive the real test tracks by the actions that the card's long dreams are given.
 
     Args:
         data: the recorded test episodes of `car-racing`.
         workers: processes.
-        out: the JSON file, for `--foreign` of `python -m benchmarks.fidelity`.
+        out: the JSON file, for `--offtrack-reference` of `python -m benchmarks.fidelity`.
     """
     made = drives(open_dataset(data), Plan())
     with ProcessPoolExecutor(workers) as pool:
         seen = list(tqdm(pool.map(drive, made), total=len(made), desc="drives"))
     figures = summarise(seen)
-    write_card({"format": "worldsim-foreign", **figures, "provenance": provenance()}, out)
+    named = {"format": "worldsim-offtrack-reference", **figures}
+    write_card(named | {"provenance": provenance()}, out)
     print(f"{figures['looks']} looks, road {figures['road']:.1%}, car {figures['car']:.1%}")
     print(f"wrote {out}")
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    tyro.cli(main, description=__doc__, args=refuse_repeated(sys.argv[1:]))

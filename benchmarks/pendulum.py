@@ -8,6 +8,7 @@ of 2; all at once, so that planning is one large batch of dreams a decision.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.page import put
 from worldsim.agents.actor_critic import DreamPolicy
 from worldsim.agents.planners import CEM, PlanningPolicy
 from worldsim.agents.training import load_agent, read_spent
@@ -29,6 +29,7 @@ from worldsim.collect.recorder import Camera, CollectConfig, as_recorded
 from worldsim.core import WorldModel, WorldState
 from worldsim.data.native import Dataset, open_dataset
 from worldsim.evaluate.report import write_card
+from worldsim.flags import refuse_repeated
 from worldsim.metrics import bootstrap, weighted_mean
 from worldsim.recipes.pendulum import TORQUE, swing_up
 from worldsim.store.folder import load
@@ -37,7 +38,9 @@ from worldsim.world.compiled import compiled
 from worldsim.world.diffusion import DiffusionWorld
 from worldsim.world.fixed_batch import FixedBatch
 
-RESULTS = Path(__file__).resolve().parent / "results"
+from . import RESULTS
+from .page import put
+
 SEEDS = range(5000, 5050)
 SEARCH = CEM(horizon=15, candidates=32, elites=6, rounds=2, gamma=0.98, spread=0.7)
 """One and a half seconds ahead: from hanging, a swing and what it earns."""
@@ -206,4 +209,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    tyro.cli(main, description=__doc__, args=refuse_repeated(sys.argv[1:]))

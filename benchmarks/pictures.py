@@ -8,6 +8,7 @@ Writes rollouts.png (a contact sheet by horizon), rollouts.mp4 (real | dream) an
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from worldsim.core import row_keys
 from worldsim.data.native import Dataset, open_dataset
 from worldsim.evaluate.test_clips import Clips, cut_clips, episodes_for
+from worldsim.flags import refuse_repeated
 from worldsim.play import film as video
 from worldsim.recipes.car_racing import landmarks as car_racing
 from worldsim.store.folder import load
@@ -130,4 +132,4 @@ def long_sheet(world: DiffusionWorld, actions: Tensor) -> video.Picture:
 
 if __name__ == "__main__":
     torch.set_grad_enabled(False)
-    tyro.cli(main, description=__doc__)
+    tyro.cli(main, description=__doc__, args=refuse_repeated(sys.argv[1:]))

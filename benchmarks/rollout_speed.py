@@ -19,9 +19,14 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from benchmarks import page, speed_peers
-from benchmarks.speed_fidelity import drift, errors
-from benchmarks.speed_parts import (
+from worldsim.core import WorldError
+from worldsim.flags import refuse_repeated
+from worldsim.store.folder import load
+from worldsim.store.provenance import provenance
+
+from . import DOCS, RESULTS, page, speed_peers
+from .speed_fidelity import drift, errors
+from .speed_parts import (
     Contender,
     Ours,
     fan_out,
@@ -32,19 +37,13 @@ from benchmarks.speed_parts import (
     traced,
     wrappers,
 )
-from benchmarks.speed_report import goals, picture, table
-from worldsim.core import WorldError
-from worldsim.store.folder import load
-from worldsim.store.provenance import provenance
-
-RESULTS = Path(__file__).resolve().parent / "results"
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+from .speed_report import goals, picture, table
 
 
 def main(
     world: str = "car-racing",
     data: Path = Path("data/car-racing"),
-    peer: tuple[str, ...] = (),
+    peer: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = (),
     device: str = "cpu",
     batches: tuple[int, ...] = (1, 8),
     passes: tuple[int, ...] = (1, 2),
@@ -61,17 +60,18 @@ def main(
     Args:
         world: a bundled world's name or a folder.
         data: recorded episodes, whose validation clips say what narrow types cost; may be missing.
-        peer: NAME=FOLDER, with diamond or delta-iris; may be repeated.
+        peer: NAME=FOLDER, with diamond or delta-iris; may be repeated, and all are measured.
         device: where ours runs; peers run on the CPU.
         batches: rows stepped together; 1024 is for accelerators.
         passes: denoising passes a step.
         rounds: turns that every contender takes.
         long: the later of the two ages that are compared, in steps.
         out: the JSON file; benchmarks/results/rollout-speed.json by default.
-        media: the folder of the picture; docs/media by default.
+        media: the folder of the picture; docs/media by default, or that of the JSON file.
         quick: the same in small: another file, no picture, nothing to cite.
     """
     torch.set_num_threads(1)
+    named = tuple(one for several in peer for one in several)
     model = load(world, device=device)
     if quick:
         batches, passes, rounds, long = batches[:1], passes[:1], 3, 300
@@ -85,7 +85,7 @@ def main(
     own = model.spec.frame_shape[0], batches[-1], model.config.sampling.steps
     cast += [Ours(model, *own, fast, True) for fast in (False, True)]
     rows = [ours(one) for one in tqdm(cast, desc="making ours ready")]
-    rows += [c for c in tqdm(peers(peer, batches), desc="making peers ready")]
+    rows += [c for c in tqdm(peers(named, batches), desc="making peers ready")]
     found: dict[str, Any] = {"peaks": roofline(torch.device(device))}
     found["rows"] = measure(rows, rounds, found["peaks"])
     found["traced"] = traced(model, passes)
@@ -96,16 +96,17 @@ def main(
     found["errors"] = errors(model, data) if data.exists() else None
     found["goals"] = goals(found)
     found["peers"] = {
-        p.partition("=")[0]: speed_peers.digest(Path(p.partition("=")[2])) for p in peer
+        p.partition("=")[0]: speed_peers.digest(Path(p.partition("=")[2])) for p in named
     }
     name = "rollout-speed-quick.json" if quick else "rollout-speed.json"
     path = out or RESULTS / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**found, "provenance": provenance(command(peer))}, indent=1) + "\n")
+    found["provenance"] = provenance(command(named))
+    path.write_text(json.dumps(found, indent=1) + "\n")
     print(table(found))
     if not quick:
-        picture(found, media or DOCS / "media")
-        if out is None:
+        picture(found, media or (DOCS / "media" if DOCS.is_dir() else path.parent))
+        if out is None and (DOCS / "speed.md").exists():
             page.put(DOCS / "speed.md", table(found))
     print(f"wrote {path}")
 
@@ -117,7 +118,7 @@ def command(peer: tuple[str, ...]) -> str:
 
 
 def peers(given: tuple[str, ...], batches: tuple[int, ...]) -> list[Contender]:
-    """Every peer in its default and its best mode, DIAMOND also with a single denoising pass."""
+    """Every peer in its default and its fastest mode, DIAMOND also with a single pass."""
     found = []
     for each in given:
         name, _, folder = each.partition("=")
@@ -125,17 +126,13 @@ def peers(given: tuple[str, ...], batches: tuple[int, ...]) -> list[Contender]:
         if name not in ("diamond", "delta-iris") or not (at / "src").is_dir():
             raise WorldError(f"peer: expected diamond=FOLDER or delta-iris=FOLDER, got {each!r}")
         for batch in batches:
-            for best in (False, True):
-                mode = "best" if best else "default"
-                if name == "delta-iris":
-                    step = speed_peers.delta_iris(at, batch, best=best)
-                    found.append(Contender(name, batch, 1, mode, step))
-                    continue
-                steps = speed_peers.diamond(at, batch, (3, 1), best=best)
-                pairs = zip((3, 1), steps, strict=True)
+            counts, ways = speed_peers.ways(name, at, batch)
+            for mode, steps in (("default", ways["default"]()), speed_peers.fastest(ways)):
+                pairs = zip(counts, steps, strict=True)
                 found += [Contender(name, batch, count, mode, step) for count, step in pairs]
     return found
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    arguments = refuse_repeated(sys.argv[1:], several=("--peer",))
+    tyro.cli(main, description=__doc__, args=arguments)

@@ -12,6 +12,7 @@ law), scaling-strip.png and scaling.mp4 (dreams of base, 4x and largest compute 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,18 +20,20 @@ from typing import Any
 import torch
 import tyro
 
-from benchmarks import page
-from benchmarks import scaling_pictures as pictures
-from benchmarks import scaling_report as report
-from benchmarks.scaling_report import law_of, measures, of_kind
-from benchmarks.scaling_runs import Plan, Run, exam, measure, runs, still_error, trained, world_of
 from worldsim.core import WorldError
 from worldsim.data.native import open_dataset
+from worldsim.flags import refuse_repeated
 from worldsim.models.vae import SpacetimeVAE
 from worldsim.play import film as video
 from worldsim.presets import small
 from worldsim.store.provenance import provenance, training_cost
 from worldsim.train.recipe import load_final
+
+from . import page
+from . import scaling_pictures as pictures
+from . import scaling_report as report
+from .scaling_report import law_of, measures, of_kind
+from .scaling_runs import Plan, Run, exam, measure, runs, still_error, trained, world_of
 
 Record = dict[str, Any]
 
@@ -158,4 +161,4 @@ def draw(plan: Plan, places: Places) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    tyro.cli(main, description=__doc__, args=refuse_repeated(sys.argv[1:]))

@@ -12,12 +12,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from benchmarks.scaling_report import law_of, measures, of_kind, split
 from worldsim.data.native import Dataset
 from worldsim.evaluate.test_clips import Clips, cut_clips
 from worldsim.play import film as video
 from worldsim.world.diffusion import DiffusionWorld
 from worldsim.world.rollout import dream_frames
+
+from .scaling_report import law_of, measures, of_kind, split
 
 Record = dict[str, Any]
 Point = tuple[float, float]

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.scaling_law import Law, fit_law
 from worldsim.metrics import Interval, psnr
+
+from .scaling_law import Law, fit_law
 
 Record = dict[str, Any]
 

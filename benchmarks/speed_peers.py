@@ -8,6 +8,7 @@ written here as numbers, since reading the configs needs Hydra. What a peer impo
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -30,6 +31,8 @@ STUBS = (
 )  # fmt: skip
 
 Step = Callable[[], Any]
+Ways = dict[str, Callable[[], list[Step]]]
+"""By name, what makes the steps of a peer, one for each number of denoising passes."""
 
 
 class Nothing(ModuleType):
@@ -78,18 +81,54 @@ def digest(folder: Path) -> str:
     return found.hexdigest()
 
 
-def diamond(folder: Path, batch: int, passes: tuple[int, ...], *, best: bool) -> list[Step]:
+def ways(name: str, folder: Path, batch: int) -> tuple[tuple[int, ...], Ways]:
+    """Numbers of denoising passes, and ways to step in as many: "default" and faster ones.
+
+    Which of those is the fastest depends on the machine: a CPU without fast bfloat16 spends 5 s on
+    a step that takes 0.1 s in float32.
+    """
+    types = {"best float32": None, "best bfloat16": torch.bfloat16}
+    if name == "delta-iris":
+        make = {"default": None} | types
+        return (1,), {k: lambda t=t: [delta_iris(folder, batch, t)] for k, t in make.items()}
+    made: Ways = {"default": lambda: diamond(folder, batch, (3, 1))}
+    for key, dtype in types.items():
+        made[key] = lambda dtype=dtype: diamond(folder, batch, (3, 1), dtype, compiled=True)
+    return (3, 1), made
+
+
+def fastest(ways: Ways, rounds: int = 3) -> tuple[str, list[Step]]:
+    """ "best", and the steps of the way but "default" whose last step is the fastest, measured."""
+    cost: dict[str, float] = {}
+    made = {name: make() for name, make in ways.items() if name != "default"}
+    for name, steps in made.items():
+        steps[-1]()  # warms up
+        for _ in range(rounds):
+            begun = time.process_time()
+            steps[-1]()
+            spent = time.process_time() - begun
+            cost[name] = min(spent, cost.get(name, spent))
+            if spent > 1:  # a second is no contest
+                break
+    return "best", made[min(cost, key=cost.__getitem__)]
+
+
+def diamond(
+    folder: Path, batch: int, passes: tuple[int, ...], dtype: torch.dtype | None = None,
+    *, compiled: bool = False,
+) -> list[Step]:  # fmt: skip
     """DIAMOND (Alonso et al. 2024) at 64 x 64: denoiser, sampler, reward and end model.
 
     One way to step for each number of denoising passes; 3 is the default.
 
-    best: bfloat16, and the denoiser's network compiled with frozen weights, as its trainer compiles
-    it. `reset_dead` never runs: the horizon is far away and ends are undone.
+    dtype: of an autocast region, None for float32. compiled: the denoiser's network with frozen
+    weights, as its trainer compiles it. `reset_dead` never runs: the horizon is
+    far away and ends are undone.
     """
     with checkout(folder, {"init_lstm": lambda _: None}):
         diffusion, rew = import_module("models.diffusion"), import_module("models.rew_end_model")
         denoiser, env = _diamond(diffusion, rew, _environment(folder), batch)
-        if best:
+        if compiled:
             options: dict[str, Any] = {"freezing": True}
             denoiser.inner_model = torch.compile(
                 denoiser.inner_model, dynamic=False, options=options
@@ -102,7 +141,7 @@ def diamond(folder: Path, batch: int, passes: tuple[int, ...], *, best: bool) ->
 
         configs = (diffusion.DiffusionSamplerConfig(count) for count in passes)
         samplers = [diffusion.DiffusionSampler(denoiser, config) for config in configs]
-        steps = [_in(torch.bfloat16 if best else None, partial(step, s)) for s in samplers]
+        steps = [_in(dtype, partial(step, s)) for s in samplers]
         for each in steps:
             each()  # compilers look for modules by their names
     return steps
@@ -128,8 +167,8 @@ def _diamond(diffusion: Any, rew: Any, env_of: Any, batch: int) -> tuple[Any, An
     return denoiser, env
 
 
-def delta_iris(folder: Path, batch: int, *, best: bool) -> Step:
-    """Delta-IRIS (Micheli et al. 2024) at 64 x 64, its default (Crafter) sizes; best: bfloat16.
+def delta_iris(folder: Path, batch: int, dtype: torch.dtype | None = None) -> Step:
+    """Delta-IRIS (Micheli et al. 2024) at 64 x 64, its default (Crafter) sizes, in a type.
 
     Its context fills up and is begun anew every few steps, which `step` does by itself.
     """
@@ -157,7 +196,7 @@ def delta_iris(folder: Path, batch: int, *, best: bool) -> Step:
     action = torch.zeros(batch, 1, dtype=torch.long)
     with torch.no_grad():
         env.reset_from_past(torch.rand(batch, 2, 3, 64, 64), action)
-    return _in(torch.bfloat16 if best else None, lambda: env.step(action))
+    return _in(dtype, lambda: env.step(action))
 
 
 def _symexp(x: torch.Tensor) -> torch.Tensor:

@@ -25,7 +25,6 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from benchmarks.transfer_drivers import Contestant, contestants, drive, thinker
 from worldsim.agents.training import read_spent
 from worldsim.core import WorldError, WorldState, row_keys
 from worldsim.data.loader import check_kind
@@ -35,6 +34,8 @@ from worldsim.store.folder import load
 from worldsim.store.provenance import provenance
 from worldsim.world.compiled import compiled
 from worldsim.world.diffusion import DiffusionWorld
+
+from .transfer_drivers import Contestant, contestants, drive, thinker
 
 TRACKS = range(5000, 5050)
 MARKS = ("<!-- transfer: begin -->", "<!-- transfer: end -->")

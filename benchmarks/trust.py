@@ -10,6 +10,7 @@ really followed. The cost is that of a step with trust over one without, in turn
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,13 +35,15 @@ from worldsim.evaluate import trust as trusted
 from worldsim.evaluate.calibrate import clips_of, harmed
 from worldsim.evaluate.report import finite, write_card
 from worldsim.evaluate.test_clips import Clips, cut_clips, data_hash
+from worldsim.flags import refuse_repeated
 from worldsim.metrics import auroc, psnr
 from worldsim.recipes.car_racing.drivers import Action, car_racing_mix
 from worldsim.recipes.car_racing.settings import car_racing
 from worldsim.store.provenance import provenance
 from worldsim.world.diffusion import DiffusionWorld
 
-RESULTS = Path(__file__).resolve().parent / "results"
+from . import RESULTS
+
 HORIZON = 60
 SEEDS = {"repainted": 40_000, "off road": 41_000}  # of tracks in nobody's data
 WARM = 3  # steps before the clock runs
@@ -219,4 +222,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    tyro.cli(main, description=__doc__, args=refuse_repeated(sys.argv[1:]))

@@ -6,6 +6,7 @@ python -m benchmarks.trust_pictures
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,10 @@ import numpy as np
 import tyro
 from PIL import Image, ImageDraw, ImageFont
 
-from benchmarks.trust import RESULTS
+from worldsim.flags import refuse_repeated
 from worldsim.play import film as video
+
+from . import RESULTS
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 460, 380, 60, 44, 34, 14  # pixels of a panel
 LINES = (70, 70, 78)
@@ -118,4 +121,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    tyro.cli(main, description=__doc__, args=refuse_repeated(sys.argv[1:]))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 FLOORS = (
-    ("core", "errors", "actions", "config", "files", "metrics", "nn", "diffusion"),
+    ("core", "errors", "actions", "config", "files", "flags", "metrics", "nn", "diffusion"),
     ("models",),
     ("world", "presets"),
     ("worlds", "store", "data"),
@@ -25,6 +25,7 @@ FLOORS = (
 FLOOR = {room: number for number, rooms in enumerate(FLOORS, 1) for room in rooms}
 STRANGERS = {frozenset({"envs", "agents"}): "what they share is the protocols in core"}
 TOP_FOLDERS = ("worldsim", "envs", "agents", "benchmarks")
+MAPPED = ("envs", "agents", "benchmarks")  # served as worldsim.NAME through links
 TORCHRL = {"torchrl", "tensordict"}
 
 
@@ -37,7 +38,7 @@ class Import(NamedTuple):
 
 
 def python_files(root: Path) -> list[Path]:
-    """Every source file once: rglob does not follow the links worldsim/envs and worldsim/agents."""
+    """Every source file once: rglob does not follow the links within worldsim/."""
     return sorted(p for top in TOP_FOLDERS for p in (root / top).rglob("*.py") if real(p, root))
 
 
@@ -48,7 +49,7 @@ def real(path: Path, root: Path) -> bool:
 def package_of(file: str) -> list[str]:
     """The package a file lives in: envs/gym_env.py -> [worldsim, envs]."""
     parts = list(Path(file).parts[:-1])
-    return ["worldsim", *parts] if parts[0] in ("envs", "agents") else parts
+    return ["worldsim", *parts] if parts[0] in MAPPED else parts
 
 
 def room_of(module: str) -> str | None:
@@ -56,7 +57,7 @@ def room_of(module: str) -> str | None:
     first, *rest = module.split(".")
     if first == "worldsim":
         return rest[0] if rest else "__init__"
-    return first if first in ("benchmarks", "envs", "agents") else None
+    return first if first in MAPPED else None
 
 
 def home_of(file: str) -> str:
@@ -101,7 +102,7 @@ def fault(found: Import) -> str | None:
     top = found.target.split(".")[0]
     if top in TORCHRL and found.file != "envs/torchrl_env.py" and here != "agents":
         return "torchrl stays in envs/torchrl_env.py and agents/"
-    if top in ("envs", "agents"):
+    if top in MAPPED:
         return f"import it as worldsim.{top}: users have folders of that name"
     if there is None:
         return None

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 BUNDLE_LIMIT = 16 * 2**20  # bytes of one bundled world, in the wheel
-MAPPED = {"envs": "worldsim/envs", "agents": "worldsim/agents"}
+MAPPED = {name: f"worldsim/{name}" for name in ("envs", "agents", "benchmarks")}
 REPO = Path(__file__).resolve().parent.parent
 BUNDLED = sorted(p.parent.name for p in (REPO / "worldsim/worlds").glob("*/manifest.json"))
 
@@ -25,11 +25,13 @@ def project() -> dict:
 
 def wheel_files(root: Path) -> set[str]:
     """What the wheel must hold, read from the tree: sources, the type marker, the worlds."""
-    tops = ("worldsim", "envs", "agents")
+    tops = ("worldsim", *MAPPED)
     sources = (p for top in tops for p in (root / top).rglob("*.py"))
     worlds = (p for p in (root / "worldsim/worlds").rglob("*") if p.is_file())
     files = {p.relative_to(root).as_posix() for p in (*sources, *worlds)}
-    named = {re.sub(r"^(envs|agents)/", r"worldsim/\1/", f) for f in files} | {"worldsim/py.typed"}
+    named = {re.sub(r"^(envs|agents|benchmarks)/", r"worldsim/\1/", f) for f in files} | {
+        "worldsim/py.typed"
+    }
     return {f for f in named if "__pycache__" not in f}
 
 
@@ -40,7 +42,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     The copy lacks the links, as a source archive and some file systems do: the mapping must serve.
     """
     copy, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheel")
-    skip = shutil.ignore_patterns("__pycache__")
+    skip = shutil.ignore_patterns("__pycache__", "results")
     for top in ("worldsim", *MAPPED):
         shutil.copytree(REPO / top, copy / top, symlinks=True, ignore=skip)
     for link in MAPPED.values():
@@ -109,7 +111,8 @@ def test_a_bundled_world_fits_the_wheel(wheel: Path, name: str) -> None:
 
 def test_the_wheel_imports_beside_the_users_own_folders(elsewhere: tuple[Path, Path]) -> None:
     code = (
-        "import worldsim, worldsim.envs, worldsim.agents, gymnasium\n"
+        "import gymnasium, worldsim, worldsim.envs, worldsim.agents\n"
+        "import worldsim.benchmarks.rollout_speed\n"
         "from gymnasium.envs.registration import load_env_creator\n"
         "spec = gymnasium.spec('WorldSim-v0')\n"
         "for entry in (spec.entry_point, spec.vector_entry_point):\n"
@@ -147,7 +150,7 @@ def third_party(files: list[Path]) -> set[str]:
     nodes = [node for p in files for node in ast.walk(ast.parse(p.read_text()))]
     names = {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
     names |= {n.module or "" for n in nodes if isinstance(n, ast.ImportFrom) and not n.level}
-    house = {"worldsim", "benchmarks", *MAPPED, *sys.stdlib_module_names}
+    house = {"worldsim", *MAPPED, *sys.stdlib_module_names}
     return {name.split(".")[0] for name in names} - house
 
 
@@ -158,7 +161,7 @@ def distributions(requirements: list[str]) -> set[str]:
 
 
 def test_every_import_is_a_declared_dependency(root: Path) -> None:
-    files = [p for top in ("worldsim", *MAPPED, "benchmarks") for p in (root / top).rglob("*.py")]
+    files = [p for top in ("worldsim", *MAPPED) for p in (root / top).rglob("*.py")]
     table = project()["project"]
     extras = [r for rs in table["optional-dependencies"].values() for r in rs]
     declared = distributions([*table["dependencies"], *extras])

@@ -2,12 +2,14 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import tyro
 from PIL import Image
 
 from benchmarks import rollout_speed, speed_parts, speed_peers, speed_report
@@ -99,6 +101,33 @@ def test_a_peer_is_imported_from_its_checkout_and_leaves_no_trace(tmp_path: Path
     assert sys.modules == before and str(tmp_path / "src") not in sys.path
     with pytest.raises(WorldError, match="peer: expected diamond=FOLDER"):
         rollout_speed.peers((f"iris={tmp_path}",), (1,))
+
+
+@pytest.mark.parametrize("line", ["--peer diamond=a --peer iris=b", "--peer diamond=a iris=b"])
+def test_all_repeated_peers_are_measured(line: str, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+    monkeypatch.setattr(rollout_speed, "load", lambda *_, **__: tiny_world())
+    monkeypatch.setattr(rollout_speed, "ours", lambda one: None)
+    monkeypatch.setattr(rollout_speed, "peers", lambda named, _: asked.append(named) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        tyro.cli(rollout_speed.main, args=line.split())
+    assert asked == [("diamond=a", "iris=b")]
+
+
+def busy(seconds: float) -> None:
+    begun = time.process_time()
+    while time.process_time() - begun < seconds:
+        pass
+
+
+def test_the_best_mode_is_the_fastest_measured():
+    def way(name: str, seconds: float):
+        return lambda: [lambda: name, lambda: busy(seconds) or name]
+
+    ways = {"default": way("default", 0), "best bfloat16": way("slow", 0.05)}
+    for name in ("best float32", "best bfloat16"):
+        mode, steps = speed_peers.fastest(ways | {name: way("fast", 0.001)})
+        assert mode == "best" and steps[0]() == "fast"
 
 
 def test_the_page_shows_the_results(root: Path):

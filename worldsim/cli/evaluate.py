@@ -19,8 +19,8 @@ def evaluate_world(
     data: Path = Path("data/car-racing"),
     run: Path | None = None,
     quick: bool = False,
-    twins: Path | None = None,
-    foreign: Path | None = None,
+    noise_floor: Path | None = None,
+    offtrack_reference: Path | None = None,
     policies: Path | None = None,
     only_trust: bool = False,
     device: str = "cpu",
@@ -33,11 +33,11 @@ def evaluate_world(
         data: a folder of episodes with a test split.
         run: the training run: its teacher is compared with the student, its logs tell the cost.
         quick: a tenth of the work, printed only.
-        twins: what `python -m benchmarks.noise_floor` wrote: the noise floor.
-        foreign: what `python -m benchmarks.offtrack_reference` wrote.
+        noise_floor: what `python -m benchmarks.noise_floor` wrote.
+        offtrack_reference: what `python -m benchmarks.offtrack_reference` wrote.
         policies: what `python -m benchmarks.transfer` wrote: their returns, dreamt and real.
         only_trust: renew only what the world's card says of safe horizon, trust and, where they are
-            given, twins and policies.
+            given, noise floor and policies.
         device: where to compute.
         threads: CPU threads; all by default.
     """
@@ -45,17 +45,17 @@ def evaluate_world(
     teacher = None if run is None else str(run)
     floor, off_road, ranked = (
         None if path is None else json.loads(path.read_text())
-        for path in (twins, foreign, policies)
+        for path in (noise_floor, offtrack_reference, policies)
     )
     if only_trust:
         loaded = load(world, device)
         if loaded.card is None:
             raise WorldError(f"{world}: expected a card to renew; measure all of it first")
-        card = renew_trust(loaded.card, loaded, data, twins=floor, policies=ranked)
+        card = renew_trust(loaded.card, loaded, data, noise_floor=floor, policies=ranked)
     else:
         card = evaluate(
             world, data, teacher=teacher, run=run, quick=quick, device=device,
-            twins=floor, foreign=off_road, policies=ranked,
+            noise_floor=floor, offtrack_reference=off_road, policies=ranked,
         )  # fmt: skip
     print(table(card["lines"]))
     if not quick:

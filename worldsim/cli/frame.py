@@ -17,6 +17,7 @@ from typing import Any
 
 from worldsim import __version__
 from worldsim.errors import WorldError
+from worldsim.flags import refuse_repeated
 
 from .extras import missing_module
 
@@ -106,7 +107,7 @@ def _run(given: list[str]) -> int:
     import tyro
 
     try:
-        tyro.cli(function_of(VERBS[name]), args=rest, prog=f"worldsim {name}")
+        tyro.cli(function_of(VERBS[name]), args=refuse_repeated(rest), prog=f"worldsim {name}")
     except SystemExit as stop:  # --help, or flags that do not fit, which tyro has explained
         return stop.code if isinstance(stop.code, int) else EXIT_ERROR
     return 0

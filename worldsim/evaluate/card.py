@@ -93,8 +93,8 @@ def evaluate(
     quick: bool = False,
     device: torch.device | str = "cpu",
     command: str | None = None,
-    twins: dict[str, Any] | None = None,
-    foreign: dict[str, Any] | None = None,
+    noise_floor: dict[str, Any] | None = None,
+    offtrack_reference: dict[str, Any] | None = None,
     policies: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Measure a world on the test episodes of a dataset; returns its fidelity card (JSON values).
@@ -102,8 +102,8 @@ def evaluate(
     world: a world, or its folder or name, loaded onto `device`. teacher: what the student is
     compared with: a world, its folder, or a folder with the `final.safetensors` of the teacher's
     training. run: the training run, for its wall time. plan: how much to measure; quick: a tenth of
-    it. command: what to quote in the card; the present command line by default. twins: what
-    `python -m benchmarks.noise_floor` wrote, the noise floor. foreign: what `python -m
+    it. command: what to quote in the card; the present command line by default. noise_floor:
+    what `python -m benchmarks.noise_floor` wrote. offtrack_reference: what `python -m
     benchmarks.offtrack_reference` wrote, reality under recorded actions, for long dreams.
     policies: what `python -m benchmarks.transfer` wrote: how dream and reality rank them.
     Deterministic on one machine and thread count. Raises WorldError where data or teacher do
@@ -122,9 +122,9 @@ def evaluate(
     with _stage("long dreams", plan.dream_steps, clock) as advance:
         actions = long_dreams.recorded_actions(found.actions, plan.dreams, plan.dream_steps)
         figures["long"] = long_dreams.summarise(
-            long_dreams.dream_long(world, actions, advance), found.real, foreign
+            long_dreams.dream_long(world, actions, advance), found.real, offtrack_reference
         )
-    figures["horizon"]["twins"] = None if twins is None else twins["psnr"]["twins"]
+    figures["horizon"]["noise_floor"] = noise_floor and noise_floor["psnr"]["noise_floor"]
     figures["policies"] = _ranking(policies)
     card = {
         "format": "worldsim-card",
@@ -147,14 +147,14 @@ def renew_trust(
     data: Dataset | Path | str,
     *,
     command: str | None = None,
-    twins: dict[str, Any] | None = None,
+    noise_floor: dict[str, Any] | None = None,
     policies: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A card with safe horizon and trust measured anew, and all else as it was.
 
     For a world that was calibrated after it was measured: neither its weights nor its dreams are
-    others. Where the new part is from stands beside the card's own provenance. twins, policies: as
-    for `evaluate`; None keeps what the card says of them.
+    others. Where the new part is from stands beside the card's own provenance. noise_floor,
+    policies: as for `evaluate`; None keeps what the card says of them.
     """
     data = data if isinstance(data, Dataset) else open_dataset(data)
     plan, found, clock = Plan(**card["plan"]), [], dict[str, float]()
@@ -171,8 +171,9 @@ def renew_trust(
         "safe_horizon": trusted.safe_horizon(dreamt.mse, still, clips.episode),
         "trust": _trust(world, clips, dreamt, plan, clock),
     }  # fmt: skip
-    if twins is not None:
-        figures["horizon"] = figures["horizon"] | {"twins": twins["psnr"]["twins"]}
+    if noise_floor is not None:
+        curve = noise_floor["psnr"]["noise_floor"]
+        figures["horizon"] = figures["horizon"] | {"noise_floor": curve}
     if policies is not None:
         figures["policies"] = _ranking(policies)
     new = {"figures": figures, "lines": judge(figures), "trust_provenance": provenance(command)}

@@ -35,7 +35,7 @@ def curves(figures: dict[str, Any]) -> dict[str, list[float]]:
     others = {
         "last frame, copied": "persistence",
         "VAE alone": "vae",
-        "noise floor (twins)": "twins",
+        "noise floor": "noise_floor",
     }
     return named | {name: found[key] for name, key in others.items() if found.get(key)}
 

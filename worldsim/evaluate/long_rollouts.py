@@ -166,12 +166,13 @@ class Reference:
 
 
 def summarise(
-    dreams: LongDreams, real: RealLooks, foreign: dict[str, Any] | None = None
+    dreams: LongDreams, real: RealLooks, offtrack_reference: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """Dreams against real frames, in windows of 100 steps (4 s of CarRacing).
 
-    foreign: what `python -m benchmarks.offtrack_reference` wrote, reality under the recorded
-    actions; dreams under them are compared with it, where given, else with driven episodes.
+    offtrack_reference: what `python -m benchmarks.offtrack_reference` wrote, reality under the
+    recorded actions; dreams under them are compared with it, where given, else with driven
+    episodes.
 
     A figure of a window is its mean over the frames looked at. sigma is the standard deviation of
     that figure over all real windows, z the distance from the real mean in sigmas.
@@ -182,8 +183,8 @@ def summarise(
     """
     reference, seen = Reference.of(real.windows), windows(dreams.looks)
     kinds = [(torch.ones_like(dreams.by_sight), reference)]
-    if foreign is not None:
-        other = Reference.of(torch.tensor(foreign["windows"]))
+    if offtrack_reference is not None:
+        other = Reference.of(torch.tensor(offtrack_reference["windows"]))
         kinds = [(dreams.by_sight, reference), (~dreams.by_sight, other)]
     parts = [measure.z(seen[rows]) for rows, measure in kinds if rows.any()]
     z_mean = torch.stack([part.mean(0).abs().amax(0) for part in parts]).amax(0)
@@ -201,6 +202,7 @@ def summarise(
         }
         for i, name in enumerate(LOOKS)
     }
+    other_shares = offtrack_reference or {}
     judged = [LOOKS.index(name) for name in JUDGED]
     return {
         "dreams": len(dreams.finite),
@@ -210,8 +212,8 @@ def summarise(
         "z_of_mean": z_mean[judged].max().item(),
         "share_within": _all_within(single[..., judged]),
         "real_share_within": _all_within(real_z[:, judged]),
-        "road": _shares(dreams.road, dreams.by_sight, real.road, (foreign or {}).get("road")),
-        "car": _shares(dreams.car, dreams.by_sight, real.car, (foreign or {}).get("car")),
+        "road": _shares(dreams.road, dreams.by_sight, real.road, other_shares.get("road")),
+        "car": _shares(dreams.car, dreams.by_sight, real.car, other_shares.get("car")),
     }
 
 
@@ -224,7 +226,7 @@ def _within(z: Tensor) -> Tensor:
 
 
 def _shares(
-    seen: Tensor, by_sight: Tensor, real: Tensor, foreign: float | None
+    seen: Tensor, by_sight: Tensor, real: Tensor, offtrack: float | None
 ) -> dict[str, float | None] | None:
     """Shares of frames in which a landmark is in sight; None in a world without landmarks."""
     if not by_sight.any():
@@ -232,7 +234,7 @@ def _shares(
     kinds = {"by_sight": seen[by_sight], "recorded": seen[~by_sight], "real": real}
     kinds |= {"by_sight_last": windows_last(seen[by_sight])}
     shares = {k: v.float().mean().item() if v.numel() else None for k, v in kinds.items()}
-    return shares | {"recorded_real": foreign}
+    return shares | {"recorded_real": offtrack}
 
 
 def windows_last(seen: Tensor) -> Tensor:
