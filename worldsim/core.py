@@ -75,16 +75,22 @@ class WorldSpec:
 class EnvironmentSpec:
     """How a real environment is made and seen, so that it shows and takes what its world does.
 
+    `worldsim.collect.make_environment` makes it.
+
     Attributes:
-        id: for `gymnasium.make`; "module:Name-v0" imports a module first, which only its user may
-            allow.
-        kwargs: keywords for `gymnasium.make`, values that JSON can hold.
+        id: for `gymnasium.make`, or "module:function" that returns an environment; a module is
+            imported only where the user says so.
+        kwargs: keywords for `gymnasium.make` or the function, values that JSON can hold.
         source: where frames come from: the environment's "observation", or what it "render"s.
         crop: (top, bottom, left, right) in pixels kept of the source, or None.
         size: (height, width) after resizing by area.
         chunk: frames that an action is repeated for.
         warmup: frames without action that are dropped after a reset.
         max_frames: an episode is truncated here, at the latest.
+        wrappers: "module:function" of each wrapper put around it, innermost first.
+        image: key of the picture where observations are dicts and the source; "" otherwise.
+        state: what of an observation makes the state vector: keys of a dict, ("observation",) for
+            one that is a vector itself, () for nothing.
     """
 
     id: str
@@ -95,6 +101,9 @@ class EnvironmentSpec:
     chunk: int = 2
     warmup: int = 0
     max_frames: int = 1000
+    wrappers: tuple[str, ...] = ()
+    image: str = ""
+    state: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         least = {"chunk": 1, "warmup": 0, "max_frames": 1}
