@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 
+from tests.reliability.nightly.noise import repeated_lanes, repeated_words
 from worldsim.core import row_keys
-from worldsim.diffusion.rng import hash_rows, normal_rows, uniform_rows
+from worldsim.diffusion.rng import hash_rows, normal_rows, philox, uniform_rows
 
 ROWS = 4096
 
@@ -17,38 +18,77 @@ def steps(batch: int = ROWS, age: int = 0) -> torch.Tensor:
     return torch.full((batch,), age)
 
 
-def python_word(seed: int, episode: int, step: int, draw: int) -> int:
-    """The hash again, on Python's own numbers."""
+def python_words(counter: list[int], key: list[int]) -> list[int]:
+    """Philox4x32-10 again, on Python's own numbers, as Salmon et al. 2011 write it."""
+    for _ in range(10):
+        p0, p1 = counter[0] * 0xD2511F53, counter[2] * 0xCD9E8D57
+        counter = [
+            p1 >> 32 ^ counter[1] ^ key[0], p1 & 0xFFFFFFFF,
+            p0 >> 32 ^ counter[3] ^ key[1], p0 & 0xFFFFFFFF,
+        ]  # fmt: skip
+        key = [(key[0] + 0x9E3779B9) & 0xFFFFFFFF, (key[1] + 0xBB67AE85) & 0xFFFFFFFF]
+    return counter
 
-    def mix(x: int) -> int:
-        x ^= x >> 16
-        x = x * 0x7FEB352D & 0xFFFFFFFF
-        x ^= x >> 15
-        x = x * 0x846CA68B & 0xFFFFFFFF
-        return x ^ x >> 16
 
-    word = 0x9E3779B9 ^ draw
-    for part in (seed, seed >> 32, episode, step):
-        word = mix((word * 0x2545F491 + (part & 0xFFFFFFFF)) & 0xFFFFFFFF)
-    return word
+@pytest.mark.parametrize(
+    ("counter", "key", "words"),
+    [
+        ("00000000 00000000 00000000 00000000", "00000000 00000000",
+         "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
+        ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff",
+         "408f276d 41c83b0e a20bc7c6 6d5451fd"),
+        ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0",
+         "d16cfe09 94fdcceb 5001e420 24126ea1"),
+    ],
+)  # fmt: skip
+def test_the_published_answers(counter: str, key: str, words: str) -> None:
+    """`philox4x32 10` of the authors' own known answers (Random123, tests/kat_vectors)."""
+
+    def numbers(text: str) -> list[int]:
+        return [int(word, 16) for word in text.split()]
+
+    def tensors(text: str) -> tuple[torch.Tensor, ...]:
+        return tuple(torch.tensor([[word]]) for word in numbers(text))
+
+    found = philox(tensors(counter), tensors(key))  # type: ignore[arg-type]
+    assert [word.item() for word in found] == numbers(words)
+    assert python_words(numbers(counter), numbers(key)) == numbers(words)
 
 
 @pytest.mark.parametrize(
     ("seed", "episode", "step", "draw"),
-    [(0, 0, 0, 0), (1, 2, 3, 4), (2**63 - 1, 2**40, 10**6, 2**20), (-1, 0, 0, 0), (2**32, 1, 1, 1)],
+    [(0, 0, 0, 0), (1, 2, 3, 4), (2**63 - 1, 2**31, 10**6, 2**20), (-1, 0, 0, 0), (2**32, 1, 1, 1)],
 )
-def test_the_hash_is_that_of_whole_numbers(seed: int, episode: int, step: int, draw: int) -> None:
-    """No overflow of int64 anywhere: the same word comes out of numbers without a size."""
-    word = hash_rows(torch.tensor([[seed, episode]]), torch.tensor([step]), draw)
-    assert word.item() == python_word(seed, episode, step, draw)
-    assert 0 <= word.item() < 2**32
+def test_every_part_of_a_key_has_its_own_place(
+    seed: int, episode: int, step: int, draw: int
+) -> None:
+    """No overflow of int64 anywhere: the same words come out of numbers without a size."""
+    key, age = torch.tensor([[seed, episode]]), torch.tensor([step])
+    expected = [
+        python_words([lane, draw, step, episode], [seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF])
+        for lane in range(3)
+    ]
+    word = hash_rows(key, age, draw).item()
+    assert word % 2**64 == expected[0][0] + (expected[0][1] << 32)
+    u = torch.tensor(expected).T.flatten() // 512  # their highest 23 bits
+    torch.testing.assert_close(uniform_rows(key, age, draw, 12)[0], (u + 0.5) / 2**23)
 
 
 def test_golden_numbers() -> None:
     """What a seed means never changes: saved states and published dreams depend on it."""
     noise = normal_rows(torch.tensor([[7, 1], [8, 1]]), torch.tensor([3, 3]), 2, (3,))
-    expected = [[0.81549, -1.492433, 2.067652], [-1.534723, 0.467433, 0.645306]]
+    expected = [[0.29068, 0.369093, -0.95616], [-1.282276, -0.807706, 1.28822]]
     torch.testing.assert_close(noise, torch.tensor(expected), atol=1e-5, rtol=0)
+
+
+def test_no_word_repeats() -> None:
+    """Random seeds, many steps; the whole count is a row of `make nightly`."""
+    assert repeated_words(seeds=200, steps=1000) == 0
+
+
+def test_no_lane_of_a_stream_is_another_s() -> None:
+    """Blocks of neighbouring seeds, steps, draws and lanes: every word pair occurs once."""
+    assert repeated_lanes(seeds=20, steps=20, draws=4, lanes=64) == 0
 
 
 def test_noise_is_standard_normal() -> None:
