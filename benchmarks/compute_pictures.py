@@ -9,6 +9,7 @@ Writes compute.png and prints the presets' costs as a table. Everything is compu
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from math import log
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,7 @@ import tyro
 
 from worldsim.core import ActionSpec
 from worldsim.costs.devices import DEVICES, crossover
-from worldsim.costs.flops import Networks, forward_flops, stages
+from worldsim.costs.flops import Networks, stages
 from worldsim.costs.report import Use, span, step_seconds
 from worldsim.flags import refuse_repeated
 from worldsim.play import film as video
@@ -73,9 +74,9 @@ def main(
 
 def costs(networks: Networks, way: Way) -> tuple[float, float]:
     """FLOPs of an env step, and env steps until stepping has cost more than training."""
-    step = networks.step(way.passes, pixels=way.pixels, cached=way.cached)
+    step = sum(networks.step(way.passes, pixels=way.pixels, cached=way.cached).values())
     training = sum(stage.flops for stage in stages(networks, Recipe()))
-    return forward_flops(step), crossover(training, forward_flops(step))
+    return step, crossover(training, step)
 
 
 def seconds(networks: Networks, way: Way, batch: int, device: str) -> float:
@@ -122,14 +123,14 @@ def column(
     return video.below(lines)
 
 
-def preset_table(frame: tuple[int, int]) -> str:
-    """Costs of all presets under the bundled world's recipe, in Markdown."""
+def preset_table(frame: tuple[int, int], presets: Iterable[str] = SIZES) -> str:
+    """Costs of presets under the bundled world's recipe, in Markdown."""
     lines = [
         "| preset | DiT | VAE | env step | without pixels | training | crossover | env, bytes |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name, preset in SIZES.items():
-        networks = Networks(preset(), frame, ACTION)
+    for name in presets:
+        networks = Networks(SIZES[name](), frame, ACTION)
         count = networks.parameters
         pixels, steps = costs(networks, WAYS[-2])
         latent, _ = costs(networks, WAYS[-1])

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from worldsim.core import WorldError
-from worldsim.costs.flops import Networks, training_flops, two_streams
+from worldsim.costs.flops import Networks, denoising
 from worldsim.data.latents import LatentRecording
 from worldsim.data.native import Dataset
 from worldsim.diffusion.losses import chunk_error, ramp
@@ -118,7 +118,7 @@ def runs(plan: Plan, data: Dataset) -> Iterator[Run]:
         dit: DiTConfig = replace(plan.sizes.dit, dim=dim)
         sizes = replace(plan.sizes, dit=dit)
         networks = Networks(sizes, (height, width), action_spec(data))
-        flops = training_flops(two_streams(networks, plan.targets))
+        flops = denoising(networks, plan.targets)
         for budget in budgets:
             steps = round(budget * plan.unit / (flops * plan.batch))
             if steps < plan.warmup:

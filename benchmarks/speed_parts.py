@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import tqdm
 
 from worldsim.core import row_keys
-from worldsim.costs.flops import Networks, forward_flops
+from worldsim.costs.flops import Networks
 from worldsim.envs import WorldSimEnv, WorldSimVectorEnv
 from worldsim.presets import Sizes
 from worldsim.world.compiled import compiled
@@ -105,7 +105,7 @@ def ours(how: Ours) -> Contender:
 
     step()
     mode = f"compiled {world.dtype}" if how.fast else "eager float32"  # type: ignore[attr-defined]
-    flops = forward_flops(account.step(how.passes, pixels=how.pixels))
+    flops = sum(account.step(how.passes, pixels=how.pixels).values())
     return Contender(
         "worldsim", how.batch, how.passes, mode, step, how.pixels, how.side,
         flops, account.state_bytes,

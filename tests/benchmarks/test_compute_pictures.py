@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from benchmarks import compute_pictures as pictures
@@ -31,9 +32,11 @@ def test_longer_bars_mean_more():
     assert 0 == inked[2] < inked[0] < inked[1] < inked[3] == pictures.BAR
 
 
-def test_the_command_and_the_page(root: Path, tmp_path: Path):
+def test_the_command_and_the_page(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    page, some = (root / "docs/compute.md").read_text(), ("tiny", "small")
+    lines = pictures.preset_table((56, 64), some).splitlines()
+    assert len(lines) == 4 and not [line for line in lines if line not in page]
+    monkeypatch.setattr(pictures, "preset_table", lambda _: "")
     pictures.main(presets=("tiny",), out=tmp_path)
     drawn = np.asarray(Image.open(tmp_path / "compute.png"))
     assert (drawn == video.AMBER).all(-1).any()
-    page = (root / "docs/compute.md").read_text()
-    assert not [line for line in pictures.preset_table((56, 64)).splitlines() if line not in page]

@@ -1,20 +1,29 @@
-"""What a world costs: FLOPs of training and of a step, memory of an env, from closed formulas.
+"""What a world costs: FLOPs of training and of a step, memory of an env, counted on its networks.
 
-Counted are matrix products and convolutions, a multiply-add as two FLOPs; norms, softmax and other
-elementwise work are not, as in PyTorch's FlopCounterMode, which these formulas equal to the last
-digit (tests/test_compute.py). Convolutions count their padded borders.
+The real networks run on the meta device, where nothing is computed and nothing filled, under
+PyTorch's `FlopCounterMode`; so whatever a network learns to do is counted as well. Counted are
+matrix products and convolutions, a multiply-add as two FLOPs; norms, softmax and other elementwise
+work are not. Convolutions count their padded borders, attention the pairs that
+its mask throws away.
+
+The counter knows no FLOPs of the fused attention kernel of CPUs, so never count there: the meta
+device takes the written-out products.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from math import prod
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from worldsim.core import ActionSpec, WorldError
+from worldsim.core import ActionSpec, WorldError, WorldSpec, WorldState
+from worldsim.diffusion.timeline import Clip, predict
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.vae import DOWN, SpacetimeVAE
 from worldsim.presets import Sizes
@@ -22,55 +31,58 @@ from worldsim.train.context import DREAMT_FROM, DREAMT_PASSES
 from worldsim.train.distill import DistillationConfig
 from worldsim.train.dynamics import DynamicsTrainingConfig
 from worldsim.train.recipe import Recipe
+from worldsim.world.diffusion import DiffusionWorld, Sampling, Starts, WorldConfig
+
+Parts = dict[str, int]
+"""FLOPs of a pass by part: patchify, condition, space, time, mlp, ..., heads, decoder."""
+
+SHARED = {"modulation": "condition", "last": "condition"}
+"""Modules of the denoiser that belong to another's part."""
 
 
-@dataclass(frozen=True)
-class Cost:
-    """FLOPs of a pass forward, and of the pass back that training adds."""
+class Counted:
+    """What ran inside `counting`: total FLOPs, and FLOPs by part of the networks."""
 
-    forward: int = 0
-    backward: int = 0
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(self.forward + other.forward, self.backward + other.backward)
-
-    def __mul__(self, times: int) -> Cost:
-        return Cost(self.forward * times, self.backward * times)
+    def __init__(self) -> None:
+        self.total: int = 0
+        self.parts: Parts = {}
 
 
-Parts = dict[str, Cost]
-"""The cost of a pass by part: space, time, mlp, condition, patchify, unpatchify, heads, ..."""
+@contextmanager
+def counting() -> Iterator[Counted]:
+    """Count the FLOPs of what runs inside, on the meta device; filled in when the block ends."""
+    found = Counted()
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        yield found
+    found.total = counter.get_total_flops()
+    by_module = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
+    parts = {name: flops for name, flops in by_module.items() if _part(name)}
+    for name, flops in parts.items():
+        part = _part(name)
+        found.parts[part] = found.parts.get(part, 0) + flops
+    if rest := found.total - sum(found.parts.values()):
+        found.parts["other"] = rest
 
 
-def product(rows: int, inside: int, outside: int, *, first: bool = False) -> Cost:
-    """A matrix product (rows, inside) @ (inside, outside).
-
-    Going back it costs as much again for each of its two factors; where the left one is data, not
-    activations (`first`), nobody asks for its gradient.
-    """
-    forward = 2 * rows * inside * outside
-    return Cost(forward, forward if first else 2 * forward)
+def _part(module: str) -> str:
+    """The part that a module is, "" if its FLOPs are counted with another module's."""
+    match module.split("."):
+        case ["VideoDiT", "blocks", _, name] | ["VideoDiT", name] if name != "blocks":
+            return SHARED.get(name, name)
+        case ["Heads" | "Encoder" | "Decoder" as name]:
+            return name.lower()
+    return ""
 
 
 def together(*passes: Parts) -> Parts:
     """Passes one after another, added up by part."""
     names = dict.fromkeys(name for parts in passes for name in parts)
-    return {name: sum((p.get(name, Cost()) for p in passes), Cost()) for name in names}
+    return {name: sum(parts.get(name, 0) for parts in passes) for name in names}
 
 
 def repeated(parts: Parts, times: int) -> Parts:
     """The same pass `times` times."""
-    return {name: cost * times for name, cost in parts.items()}
-
-
-def forward_flops(parts: Parts) -> int:
-    """FLOPs of a pass that nobody learns from."""
-    return sum(cost.forward for cost in parts.values())
-
-
-def training_flops(parts: Parts) -> int:
-    """FLOPs of a pass and its gradients: three times the forward pass, less what touches data."""
-    return sum(cost.forward + cost.backward for cost in parts.values())
+    return {name: flops * times for name, flops in parts.items()}
 
 
 @dataclass(frozen=True)
@@ -78,7 +90,7 @@ class Networks:
     """The networks of a world at the size of its frames and actions.
 
     Attributes:
-        sizes: a preset, from `worldsim.presets`.
+        sizes: a preset, from `worldsim.presets`, or any other.
         frame: (height, width) in pixels.
         action: what an action is.
     """
@@ -95,76 +107,44 @@ class Networks:
             )
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """Latent (height, width)."""
-        return self.frame[0] // DOWN, self.frame[1] // DOWN
-
-    @property
     def tokens(self) -> int:
         """Tokens of a chunk."""
-        return prod(self.sizes.dit.grid(*self.grid))
+        return prod(self.sizes.dit.grid(self.frame[0] // DOWN, self.frame[1] // DOWN))
 
-    def denoiser(self, chunks: int, keys: int | None = None) -> Parts:
-        """A pass of the video DiT over `chunks` that look at `keys` (themselves and the cache).
+    @cached_property
+    def world(self) -> DiffusionWorld:
+        """The world that has these networks, on the meta device: shapes without numbers."""
+        height, width = self.frame
+        vae, channels = self.sizes.vae, self.sizes.vae.channels
+        spec = WorldSpec(
+            name="meta", frame_shape=(height, width, 3), chunk=vae.chunk,
+            context=self.sizes.context, latent_shape=(height // DOWN, width // DOWN, channels),
+            action=self.action, fps=1.0, time_limit=1,
+        )  # fmt: skip
+        config = WorldConfig(
+            spec=spec, vae=vae, dit=self.sizes.dit, heads=self.sizes.heads, sampling=Sampling()
+        )
+        with torch.device("meta"):
+            dynamics = Dynamics(self.sizes.dit, self.sizes.heads, channels, self.action)
+            return DiffusionWorld(config, SpacetimeVAE(vae), dynamics, Starts(*torch.empty(2, 0)))
 
-        Masked products are computed and thrown away, so they count.
-        """
-        dit, dim, tokens = self.sizes.dit, self.sizes.dit.dim, chunks * self.tokens
-        size = prod(dit.patch) * self.sizes.vae.channels
-        # A level is 32 waves, each entry of an action 9 (nn/embed.py); a choice is looked up.
-        entries = 32 + 9 * len(self.action.low)
-        kv = 2 * dit.kv_heads * dit.head_dim
-        space = product(tokens, dim, 4 * dim) + product(tokens, dim, 2 * self.tokens)
-        time = product(tokens, dim, 2 * dim + kv) + product(tokens, dim, 2 * (keys or chunks))
-        return {
-            "patchify": product(tokens, 2 * size, dim, first=True),
-            # mix, nine modulations for all blocks, two for the last norm: once a chunk, not a token
-            "condition": product(chunks, entries, dim, first=True)
-            + product(chunks, dim, (1 + 9 + 2) * dim),
-            "space": space * dit.depth,
-            "time": time * dit.time_layers,
-            "mlp": product(tokens, dim, 2 * dit.mlp * dim) * dit.depth,
-            "unpatchify": product(tokens, dim, size),
-        }
+    @cached_property
+    def state(self) -> WorldState:
+        """The state of one env, on the meta device."""
+        with torch.device("meta"):
+            return self.world.encode(*self._context())
 
-    def heads(self, chunks: int) -> Parts:
-        """Reward and end; the latter's single column is a sum, not a product (models/heads.py)."""
-        heads = self.sizes.heads
-        return {"heads": product(chunks, self.sizes.dit.dim + heads.bins, heads.hidden)}
+    def _context(self) -> tuple[Tensor, Tensor]:
+        spec = self.world.spec
+        frames = torch.zeros(1, spec.context * spec.chunk, *spec.frame_shape, dtype=torch.uint8)
+        return frames, torch.zeros(1, spec.context, *spec.action.shape, dtype=spec.action.dtype)
 
-    def encoder(self, chunks: int) -> Parts:
-        """The VAE's way to latents, of `chunks` chunks."""
-        vae = self.sizes.vae
-        first, blocks, between, last = self._convolutions(chunks, vae.widths, vae.blocks)
-        return {
-            "encoder": product(first, 9 * 2 * vae.chunk * 48, vae.widths[0], first=True)
-            + blocks
-            + between
-            + product(last, 9 * vae.widths[1], 2 * vae.channels)
-        }
-
-    def decoder(self, chunks: int) -> Parts:
-        """The VAE's way to pixels, of `chunks` chunks."""
-        vae = self.sizes.vae
-        widths, counts = vae.decoder_widths or vae.widths, vae.decoder_blocks or vae.blocks
-        last, blocks, between, first = self._convolutions(chunks, widths, counts)
-        return {
-            "decoder": product(first, 9 * 2 * vae.channels, widths[1])
-            + blocks
-            + between
-            + product(last, vae.decoder_reach**2 * widths[0], vae.chunk * 48)
-        }
-
-    def _convolutions(
-        self, chunks: int, widths: tuple[int, int], counts: tuple[int, int]
-    ) -> tuple[int, Cost, Cost, int]:
-        """What both ways share: places at 1/4, all blocks, the 1x1 between, places at 1/8."""
-        coarse = chunks * prod(self.grid)
-        fine = 4 * coarse
-        blocks = Cost()
-        for places, width, count in zip((fine, coarse), widths, counts, strict=True):
-            blocks += product(places, 9 * width, 2 * width) * count
-        return fine, blocks, product(coarse, 4 * widths[0], widths[1]), coarse
+    @cached_property
+    def encoding(self) -> Parts:
+        """Making a state of a whole context of frames."""
+        with counting() as found:
+            self.world.encode(*self._context())
+        return found.parts
 
     def step(self, passes: int = 1, *, pixels: bool = True, cached: bool = True) -> Parts:
         """One step of one env: `passes` denoising passes, the heads, and pixels where asked for.
@@ -174,37 +154,59 @@ class Networks:
         """
         if passes < 1:
             raise WorldError(f"passes: expected at least 1, got {passes}")
-        window = self.sizes.context
-        first = self.denoiser(2 if cached else window + 1, window + 1)
-        later = self.denoiser(1, window + 1) if cached else first
-        shown = self.decoder(1) if pixels else {}
-        return together(first, repeated(later, passes - 1), self.heads(1), shown)
+        first, later = self._passes
+        if not cached:
+            longer = Networks(replace(self.sizes, context=self.sizes.context + 2), *self._rest)
+            whole = {k: n for k, n in longer.encoding.items() if k != "encoder"}
+            first, later = whole | {"heads": first["heads"]}, whole
+        shown = self.decoding if pixels else {}
+        return together(first, repeated(later, passes - 1), shown)
+
+    @property
+    def _rest(self) -> tuple[tuple[int, int], ActionSpec]:
+        return self.frame, self.action
+
+    @cached_property
+    def _passes(self) -> tuple[Parts, Parts]:
+        """A latent step of one pass, and what each further pass adds."""
+        one, two = (self._latent_step(passes) for passes in (1, 2))
+        return one, {name: two[name] - one[name] for name in two if two[name] > one[name]}
+
+    def _latent_step(self, passes: int) -> Parts:
+        world, state = self.world.with_num_steps(passes), self.state
+        action = torch.zeros(1, *self.action.shape, dtype=self.action.dtype, device="meta")
+        with counting() as found:
+            world.step(state, action)
+        return found.parts
+
+    @cached_property
+    def decoding(self) -> Parts:
+        """The newest chunk's pixels."""
+        with counting() as found:
+            self.world.decode(self.state)
+        return found.parts
 
     @cached_property
     def parameters(self) -> dict[str, int]:
-        """Parameters of vae, dit and heads, counted on the real modules, none of them filled."""
-        with torch.device("meta"):
-            vae = SpacetimeVAE(self.sizes.vae)
-            both = Dynamics(self.sizes.dit, self.sizes.heads, self.sizes.vae.channels, self.action)
+        """Parameters of encoder, decoder, dit and heads."""
+        vae, dynamics = self.world.vae, self.world.dynamics
         parts: dict[str, nn.Module] = {
-            "encoder": vae.encoder, "decoder": vae.decoder, "dit": both.dit, "heads": both.heads,
+            "encoder": vae.encoder, "decoder": vae.decoder, "dit": dynamics.dit,
+            "heads": dynamics.heads,
         }  # fmt: skip
         return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
 
     @property
     def kv_bytes(self) -> int:
-        """Keys and values of one env, float32: all context chunks but the newest."""
-        dit = self.sizes.dit
-        each = dit.time_layers * 2 * self.tokens * dit.kv_heads * dit.head_dim
-        return 4 * each * (self.sizes.context - 1)
+        """Keys and values of one env: all context chunks but the newest."""
+        return self.state.cache.nbytes
 
     @property
     def state_bytes(self) -> int:
-        """All of an env's `WorldState`: latents, actions, counters, keys and the cache."""
-        latent = 4 * prod(self.grid) * self.sizes.vae.channels
-        entry = self.action.dtype.itemsize * prod(self.action.shape)
-        counters = 8 * (1 + 1 + 2)  # filled, age, key
-        return self.sizes.context * (latent + entry) + counters + self.kv_bytes
+        """All of an env's `WorldState`: latents, conditions, counters, keys and the cache."""
+        sizes: list[int] = []
+        self.state.map(lambda x: (sizes.append(x.nbytes), x)[1])
+        return sum(sizes)
 
     def weight_bytes(self, *, pixels: bool = True, width: int = 2) -> int:
         """Weights that stepping needs, `width` bytes each (2 is bf16)."""
@@ -223,45 +225,24 @@ class Networks:
 
 
 @dataclass(frozen=True)
-class Pass:
-    """A pass within a training step.
-
-    Attributes:
-        parts: of one clip.
-        learns: whether gradients are asked for.
-        share: of the clips that take it.
-    """
-
-    parts: Parts
-    learns: bool = True
-    share: float = 1.0
-
-    @property
-    def flops(self) -> float:
-        """FLOPs of a clip, on average."""
-        count = training_flops if self.learns else forward_flops
-        return self.share * count(self.parts)
-
-
-@dataclass(frozen=True)
 class Stage:
-    """A training run: `steps` times `batch` clips times its passes. The optimiser is not counted.
+    """A training run: `steps` times `batch` clips. The optimiser is not counted.
 
     Attributes:
         name: vae, forced, teacher, student.
         steps, batch: of the run.
-        passes: of every step.
+        clip: FLOPs of a clip, on average.
     """
 
     name: str
     steps: int
     batch: int
-    passes: tuple[Pass, ...]
+    clip: float
 
     @property
     def flops(self) -> float:
         """FLOPs of the whole run."""
-        return self.steps * self.batch * sum(p.flops for p in self.passes)
+        return self.steps * self.batch * self.clip
 
 
 def stages(networks: Networks, recipe: Recipe) -> tuple[Stage, ...]:
@@ -270,34 +251,58 @@ def stages(networks: Networks, recipe: Recipe) -> tuple[Stage, ...]:
     The recording is encoded once on the way, an encoder pass a chunk, which is not among them.
     """
     vae, student = recipe.vae, recipe.distill
-    seen = together(networks.encoder(vae.clip_chunks), networks.decoder(vae.clip_chunks))
-    answer = Pass(networks.denoiser(2 * student.targets), learns=False)  # of the averaged student
+    target = denoising(networks, student.targets, learns=False)  # of the averaged student
     return (
-        Stage("vae", vae.fit.steps, vae.fit.batch, (Pass(seen),)),
+        Stage("vae", vae.fit.steps, vae.fit.batch, autoencoding(networks, vae.clip_chunks)),
         _dynamics("forced", networks, recipe.forced),
         _dynamics("teacher", networks, recipe.teacher),
-        _dynamics("student", networks, student, answer),
+        _dynamics("student", networks, student, target),
     )
 
 
 def _dynamics(
-    name: str, networks: Networks, run: DynamicsTrainingConfig | DistillationConfig, *more: Pass
-) -> Stage:
+    name: str, networks: Networks, run: DynamicsTrainingConfig | DistillationConfig,
+    more: float = 0.0,
+) -> Stage:  # fmt: skip
     """A run on dreamlike context: some clips take passes without gradients to make theirs."""
-    resampling = Pass(networks.denoiser(2 * run.targets), learns=False, share=run.resample)
-    dreaming = Pass(dreamt_context(networks, run.targets), learns=False, share=run.dreamt)
-    learning = Pass(two_streams(networks, run.targets))
-    return Stage(name, run.fit.steps, run.fit.batch, (resampling, dreaming, *more, learning))
+    clip = more + denoising(networks, run.targets)
+    if run.resample:
+        clip += run.resample * denoising(networks, run.targets, learns=False)
+    if run.dreamt:
+        clip += run.dreamt * dreamt_context(networks, run.targets)
+    return Stage(name, run.fit.steps, run.fit.batch, clip)
 
 
-def dreamt_context(networks: Networks, targets: int) -> Parts:
-    """A context dreamt chunk by chunk (`dream_context`): its start in one pass, then steps."""
-    window = networks.sizes.context
-    later = repeated(networks.denoiser(1, window + 1), DREAMT_PASSES - 1)
-    chunk = together(networks.denoiser(2, window + 1), later)
-    return together(networks.denoiser(window - 1), repeated(chunk, max(0, targets - DREAMT_FROM)))
+@lru_cache
+def autoencoding(networks: Networks, chunks: int) -> int:
+    """FLOPs of a clip's way through the VAE and back, with its gradients."""
+    vae, (height, width) = networks.world.vae, networks.frame
+    vae.requires_grad_(True)
+    with counting() as found:
+        video = torch.zeros(1, chunks * networks.sizes.vae.chunk, height, width, 3)
+        vae.decode_raw(vae.posterior(video).mean).sum().backward()
+    return found.total
 
 
-def two_streams(networks: Networks, targets: int) -> Parts:
-    """Clean context beside as many noisy targets (`predict`), and the heads on the targets."""
-    return together(networks.denoiser(2 * targets), networks.heads(targets))
+@lru_cache
+def denoising(networks: Networks, targets: int, *, learns: bool = True) -> int:
+    """FLOPs of clean context beside as many noisy targets; where it learns, heads and gradients."""
+    dynamics, spec = networks.world.dynamics, networks.world.spec
+    dynamics.requires_grad_(True)
+    with counting() as found, torch.set_grad_enabled(learns):
+        latents = torch.zeros(1, targets + 1, *spec.latent_shape)
+        level = torch.zeros(1, targets)
+        actions = torch.zeros(1, targets + 1, *spec.action.shape, dtype=spec.action.dtype)
+        clip = Clip(latents, latents[:, :-1], level, actions)
+        x, features = predict(dynamics.dit, clip, latents[:, 1:], level, spec.context)
+        if learns:
+            out = dynamics.heads(features)
+            (x.sum() + out.reward.sum() + out.continue_logits.sum()).backward()
+    return found.total
+
+
+def dreamt_context(networks: Networks, targets: int) -> int:
+    """FLOPs of a context dreamt chunk by chunk (`dream_context`): its start, then steps."""
+    begin = sum(n for part, n in networks.encoding.items() if part != "encoder")
+    step = networks.step(DREAMT_PASSES, pixels=False)
+    return begin + max(0, targets - DREAMT_FROM) * (sum(step.values()) - step["heads"])

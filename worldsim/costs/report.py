@@ -10,7 +10,7 @@ from worldsim.core import WorldError
 from worldsim.train.recipe import Recipe
 
 from .devices import Device, crossover, devices_needed, devices_to_hold
-from .flops import Networks, forward_flops, stages
+from .flops import Networks, stages
 
 Row = tuple[str, str, str, str]
 
@@ -48,7 +48,7 @@ class Use:
 
 def step_seconds(networks: Networks, use: Use, device: Device) -> float:
     """Least device time of one env step, stepped in batches."""
-    flops = forward_flops(networks.step(use.passes, pixels=use.pixels))
+    flops = sum(networks.step(use.passes, pixels=use.pixels).values())
     traffic = networks.traffic(use.batch, use.passes, pixels=use.pixels)
     time = device.seconds(use.batch * flops, traffic, utilisation=use.utilisation)
     return time / use.batch
@@ -64,7 +64,7 @@ def serving(networks: Networks, use: Use, device: Device) -> int:
 
 def table(networks: Networks, recipe: Recipe, use: Use, device: Device) -> str:
     """The account as plain text, a line each: what, FLOPs, least device time, remark."""
-    step = forward_flops(networks.step(use.passes, pixels=use.pixels))
+    step = sum(networks.step(use.passes, pixels=use.pixels).values())
     total = sum(stage.flops for stage in stages(networks, recipe))
     traffic = networks.traffic(use.batch, use.passes, pixels=use.pixels)
     wanted = f"{use.agents:,} agents at {use.rate:g} steps/s, {use.peak_factor:g} x at the peak"
@@ -101,13 +101,13 @@ def _training(networks: Networks, recipe: Recipe, use: Use, device: Device) -> I
 
 def _stepping(networks: Networks, use: Use, device: Device) -> Iterator[Row]:
     parts = networks.step(use.passes, pixels=use.pixels)
-    flops, seconds = forward_flops(parts), step_seconds(networks, use, device)
+    flops, seconds = sum(parts.values()), step_seconds(networks, use, device)
 
     def row(name: str, count: float, remark: str = "") -> Row:
         return name, f"{count * flops:.3g}", span(count * seconds), remark
 
     for name, cost in parts.items():
-        yield f"env step: {name}", f"{cost.forward:.3g}", "", f"{cost.forward / flops:.1%}"
+        yield f"env step: {name}", f"{cost:.3g}", "", f"{cost / flops:.1%}"
     yield row("env step", 1, f"{networks.tokens} tokens a chunk, {1 / seconds:,.0f} steps/s")
     yield row("a million env steps", 1e6)
     yield row(f"{use.steps:.3g} env steps", use.steps)
