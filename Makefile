@@ -49,13 +49,13 @@ $(STAMP): pyproject.toml constraints.txt | $(PY)
 # --- Checking ------------------------------------------------------------------------------------
 
 test: setup
-	$(PY) -m pytest -q
+	$(PY) -m pytest -q -n 2
 
 check: setup
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m pyright
-	$(PY) -m pytest -q
+	$(PY) -m pytest -q -n 2
 
 # Cut short, it goes on: rows that passed at this commit are not tried again.
 nightly: setup

@@ -24,11 +24,12 @@ def project() -> dict:
 
 
 def wheel_files(root: Path) -> set[str]:
-    """What the wheel must hold, read from the tree: sources, the type marker, the worlds."""
+    """What the wheel must hold, read from the tree: sources, the type marker, worlds, the page."""
     tops = ("worldsim", *MAPPED)
     sources = (p for top in tops for p in (root / top).rglob("*.py"))
-    worlds = (p for p in (root / "worldsim/worlds").rglob("*") if p.is_file())
-    files = {p.relative_to(root).as_posix() for p in (*sources, *worlds)}
+    folders = (root / "worldsim/worlds", root / "worldsim/play/page")
+    data = (p for folder in folders for p in folder.rglob("*") if p.is_file())
+    files = {p.relative_to(root).as_posix() for p in (*sources, *data)}
     named = {re.sub(r"^(envs|agents|benchmarks)/", r"worldsim/\1/", f) for f in files} | {
         "worldsim/py.typed"
     }

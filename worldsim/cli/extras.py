@@ -5,7 +5,7 @@ from __future__ import annotations
 EXTRAS = {
     "Box2D": "box2d",
     "pygame": "play",
-    "fastapi": "web",
+    "starlette": "web",
     "uvicorn": "web",
     "websockets": "web",
     "pyarrow": "lerobot",

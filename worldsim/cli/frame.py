@@ -47,6 +47,7 @@ VERBS = {
     "calibrate": Verb("calibrate.calibrate", "fit how far to trust a world's dreams", "Worlds"),
     "eval": Verb("evaluate.evaluate_world", "measure a world, write its card", "Worlds"),
     "info": Verb("info.info", "what a world is, and its card", "Worlds"),
+    "play": Verb("play.play", "play a world in the browser", "Worlds"),
     "demo": Verb("demo.demo", "film the real environment beside the dream", "Worlds"),
     "agent": Verb("agent.agent", "train an agent in the dream", "Agents"),
     "dyna": Verb("dyna.dyna", "act for real, learn from it, dream again: one round", "Agents"),

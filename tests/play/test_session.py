@@ -1,0 +1,89 @@
+"""One player's dream: exact rewinds, branches, bounds."""
+
+import base64
+
+import numpy as np
+import pytest
+
+from worldsim.core import ActionSpec, WorldError
+from worldsim.play.controls import Controls
+from worldsim.play.session import Session
+from worldsim.world.point import PointWorld
+
+
+@pytest.fixture
+def session() -> Session:
+    return Session(PointWorld(noise=0.01, time_limit=12), seed=3)
+
+
+def test_keys_move_the_point(session: Session) -> None:
+    left, right = (Session(session.world, seed=3) for _ in range(2))
+    for _ in range(3):
+        assert np.array_equal(left.now.frames, right.now.frames) == (left.now.step == 0)
+        left.step(("a",)), right.step(("d",))
+    x = [s.now.state.episode.state.latent[0, 0].item() for s in (left, right)]
+    assert x[0] < x[1] - 0.2
+    assert left.now.action == pytest.approx([-1, 0]) and left.now.step == 3
+
+
+def test_a_rewound_moment_goes_on_bit_for_bit_and_a_branch_drops_what_came_after(
+    session: Session,
+) -> None:
+    path = [session.step(("a",)) for _ in range(6)]
+    assert session.rewind(2) is path[1]
+    again = [session.step(("a",)) for _ in range(4)]
+    for before, after in zip(path[2:], again, strict=True):
+        assert np.array_equal(before.frames, after.frames) and before.total == after.total
+    session.rewind(2)
+    branch = session.step(("d",))
+    assert not np.array_equal(branch.frames, path[2].frames)
+    assert [m.step for m in session.played()] == [0, 1, 2, 3] and session.now is branch
+
+
+def test_the_end_stops_and_can_be_rewound(session: Session) -> None:
+    for _ in range(15):
+        session.step()
+    assert session.now.step == 12 and session.now.truncated and session.now.over
+    session.rewind(5)
+    assert session.step().step == 6
+
+
+def test_old_moments_are_dropped_within_the_bound() -> None:
+    session = Session(PointWorld(time_limit=10_000), limit=200_000)
+    for _ in range(100):
+        session.step()
+    kept = len(session.moments)
+    assert 2 < kept < 30 and session.now.step == 100
+    assert session.rewind(0).step == 100 - kept + 1  # the nearest that is kept
+
+
+def test_it_begins_at_the_players_picture(session: Session) -> None:
+    other = Session(session.world, seed=9)
+    pixels = base64.b64encode(other.now.frames[-1].tobytes()).decode()
+    frames = session.reset(1, pixels).frames
+    assert np.abs(frames.astype(int) - other.now.frames).max() < 40 and session.seed == 1
+    before = session.now
+    for bad in ("!", base64.b64encode(b"short").decode()):
+        with pytest.raises(WorldError, match="pixels: expected"):
+            session.reset(1, bad)
+    assert session.now is before
+
+
+def test_controls_of_every_kind() -> None:
+    box = ActionSpec(kind="continuous", low=(-1.0, 0.0), high=(1.0, 1.0))
+    keys = {"a": np.float32([-1, 0]), "w": np.float32([0, 1]), "aw": np.float32([-1, 1])}
+    controls = Controls(keys, np.float32([0, 0]), box)
+    assert controls.from_keys(()) is controls.noop
+    assert controls.from_keys(("x", "a")).tolist() == [-1, 0]
+    assert controls.from_keys(("w", "a")).tolist() == [-1, 1]
+    assert [k.label for k in controls.keys] == ["axis 1 down", "axis 2 up"]
+    assert controls.from_values((0.5, 0.25)).tolist() == [0.5, 0.25]
+    with pytest.raises(WorldError, match="action: expected finite values"):
+        controls.from_values((0.5, 2.0))
+    choice = Controls({"1": 1, (ord("2"),): 2}, 0, ActionSpec(kind="discrete", n=3))
+    assert choice.from_keys(("1", "2")) == 2 and choice.from_keys(("2", "1")) == 1
+    assert choice.from_values((2.0,)) == 2
+    with pytest.raises(WorldError, match="whole numbers"):
+        choice.from_values((0.5,))
+    several = Controls({}, 0, ActionSpec(kind="multi_discrete", nvec=(3, 2)))
+    assert several.from_values((2, 1)).tolist() == [2, 1]

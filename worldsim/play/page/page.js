@@ -1,0 +1,327 @@
+// The page asks for a step, shows it, and asks for the next one no sooner than the world's own pace.
+"use strict";
+
+const VERSION = 1;
+const el = (id) => document.getElementById(id);
+const token = location.hash.slice(1);
+
+let socket = null;
+let world = null; // what the server told of the world
+let now = null; // header of the newest frame
+let running = false;
+let waiting = null; // what was sent and is not yet answered
+let next = null; // what goes out as soon as an answer came; a newer wish replaces an older one
+let timer = 0;
+let retry = 0;
+const held = []; // keys down, newest last
+const latencies = [];
+
+// --- Talking to the server ------------------------------------------------------------------------
+
+function connect() {
+  const session = sessionStorage.getItem("session") || "";
+  const query = new URLSearchParams({ token, session });
+  socket = new WebSocket(`ws://${location.host}/play?${query}`);
+  socket.binaryType = "arraybuffer";
+  socket.onopen = () => { retry = 0; waiting = "hello"; };
+  socket.onmessage = (event) => {
+    if (typeof event.data === "string") told(JSON.parse(event.data));
+    else shown(event.data);
+  };
+  socket.onclose = (event) => {
+    waiting = next = null;
+    if (event.code === 4001) return closed("opened in another tab; reload to begin anew", true);
+    if (event.code === 1013) return closed(event.reason, true);
+    if (retry >= 20) return closed("the server is gone: worldsim play WORLD", true);
+    closed("connection lost, trying again", false);
+    setTimeout(connect, Math.min(200 * 2 ** retry++, 3000));
+  };
+}
+
+function closed(text, forGood) {
+  status(text, true);
+  if (forGood) { sessionStorage.removeItem("session"); running = false; drawButtons(); }
+}
+
+function send(message) {
+  if (waiting || !socket || socket.readyState !== WebSocket.OPEN) { next = message; return; }
+  waiting = message.type;
+  socket.send(JSON.stringify({ v: VERSION, time: performance.now(), ...message }));
+}
+
+function answered() {
+  waiting = null;
+  if (next) { const message = next; next = null; send(message); }
+}
+
+function told(message) {
+  if (message.type === "world") return begin(message);
+  if (message.type === "error") { note(message.text, true); running = false; drawButtons(); }
+  if (message.type === "saved") note(`saved ${message.path}`);
+  answered();
+  if (running) schedule();
+}
+
+async function shown(data) {
+  const length = new DataView(data).getUint32(0, true);
+  const header = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, length)));
+  const picture = await createImageBitmap(new Blob([new Uint8Array(data, 4 + length)], { type: "image/png" }));
+  const first = now === null;
+  now = header;
+  if (waiting === "step") measure(performance.now() - header.time);
+  drawChunk(el("dream"), picture, waiting === "step");
+  drawGauges();
+  if (first) el("seed").value = header.seed;
+  answered();
+  document.body.dataset.step = header.step;
+  if (running && header.over) {
+    running = false;
+    note(header.terminated ? "the episode ended: rewind or reset" : `the episode was cut: ${header.reason || "time limit"}; rewind or reset`);
+    drawButtons();
+  }
+  if (running) schedule();
+}
+
+// --- The pace -------------------------------------------------------------------------------------
+
+let due = 0;
+
+function schedule() {
+  clearTimeout(timer);
+  if (el("wait").checked && !held.length && usesKeys()) return;
+  const pause = due - performance.now();
+  timer = setTimeout(step, Math.max(0, pause));
+}
+
+function step() {
+  if (!world || (now && now.over)) return;
+  due = Math.max(performance.now(), due) + 1000 / world.rate;
+  if (due < performance.now()) due = performance.now();
+  send({ type: "step", keys: usesKeys() ? held.slice(-8) : [], action: usesKeys() ? null : sliders() });
+}
+
+function play(on) {
+  running = on;
+  note("");
+  drawButtons();
+  if (!on) return clearTimeout(timer);
+  due = performance.now();
+  if (!waiting) schedule();
+}
+
+function goTo(stepNumber) {
+  if (running) play(false);
+  send({ type: "rewind", step: stepNumber });
+}
+
+function reset(pixels = "") {
+  note("");
+  const seed = Math.min(Math.max(0, Math.trunc(Number(el("seed").value)) || 0), Number.MAX_SAFE_INTEGER);
+  el("seed").value = seed;
+  send({ type: "reset", seed, pixels });
+}
+
+// --- Keys and fingers -----------------------------------------------------------------------------
+
+const usesKeys = () => world.keys.length > 0 || world.action.kind === "none";
+const ARROWS = { ArrowUp: "w", ArrowDown: "s", ArrowLeft: "a", ArrowRight: "d" };
+
+function keyOf(event) {
+  const code = event.code;
+  const name = ARROWS[code]
+    || (code.startsWith("Key") && code[3].toLowerCase())
+    || ((code.startsWith("Digit") || code.startsWith("Numpad")) && code.slice(-1))
+    || (code === "Space" && " ");
+  return world && world.keys.some((key) => key.key === name) ? name : null;
+}
+
+function press(key) {
+  if (held.includes(key)) return;
+  held.push(key);
+  drawPad();
+  if (el("wait").checked && running && !waiting) schedule();
+}
+
+function release(key) {
+  const place = held.indexOf(key);
+  if (place >= 0) held.splice(place, 1);
+  drawPad();
+}
+
+const typing = (target) => target instanceof HTMLInputElement && target.type === "number" || target instanceof HTMLSelectElement;
+
+addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target) || !world) return;
+  const key = keyOf(event);
+  if (key !== null) { press(key); event.preventDefault(); return; }
+  if (event.repeat) return;
+  if (event.code === "Space") play(!running);
+  else if (event.code === "Period") { play(false); step(); }
+  else if (event.code === "Comma") goTo(now.step - 1);
+  else if (event.code === "KeyR") reset();
+  else return;
+  event.preventDefault();
+});
+addEventListener("keyup", (event) => { const key = world && keyOf(event); if (key !== null && world) release(key); });
+addEventListener("blur", () => { held.length = 0; if (world) drawPad(); });
+document.addEventListener("visibilitychange", () => { if (document.hidden) play(false); });
+
+function makePad() {
+  const pad = el("pad");
+  pad.replaceChildren();
+  const names = world.keys.map((key) => key.key);
+  const cross = names.length > 0 && names.every((name) => "wasd".includes(name));
+  pad.classList.toggle("cross", cross);
+  const places = { w: "1 / 2", a: "2 / 1", s: "2 / 2", d: "2 / 3" };
+  for (const { key, label } of world.keys) {
+    const button = document.createElement("button");
+    const small = document.createElement("small");
+    button.dataset.key = key;
+    button.append(key === " " ? "space" : key.toUpperCase(), small);
+    small.textContent = label;
+    if (cross) button.style.gridArea = places[key];
+    button.addEventListener("pointerdown", (event) => { button.setPointerCapture(event.pointerId); press(key); event.preventDefault(); });
+    for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) button.addEventListener(end, () => release(key));
+    button.addEventListener("contextmenu", (event) => event.preventDefault());
+    pad.append(button);
+  }
+}
+
+function makeSliders() {
+  const { kind, low, high, nvec, n, start } = world.action;
+  const axes = kind === "continuous" ? low.map((from, i) => [from, high[i], "any"])
+    : kind === "discrete" ? [[start, start + n - 1, 1]] : nvec.map((count) => [0, count - 1, 1]);
+  const box = el("sliders");
+  box.hidden = usesKeys();
+  box.replaceChildren();
+  if (usesKeys()) return;
+  axes.forEach(([from, to, by], i) => {
+    const label = document.createElement("label");
+    const input = Object.assign(document.createElement("input"), { type: "range", min: from, max: to, step: by });
+    const output = document.createElement("output");
+    input.value = kind === "continuous" ? Math.min(Math.max(0, from), to) : from;
+    const say = () => { output.value = Number(input.value).toFixed(kind === "continuous" ? 2 : 0); };
+    input.addEventListener("input", say);
+    say();
+    label.append(`action ${i + 1}`, input, output);
+    box.append(label);
+  });
+}
+
+const sliders = () => [...el("sliders").querySelectorAll("input")].map((input) => Number(input.value));
+
+// --- Drawing --------------------------------------------------------------------------------------
+
+function begin(message) {
+  world = message;
+  now = null;
+  sessionStorage.setItem("session", world.session);
+  el("name").textContent = document.title = world.name;
+  const [height, width] = world.frame_shape;
+  for (const canvas of [el("dream"), el("real")]) Object.assign(canvas, { width, height });
+  document.documentElement.style.setProperty("--ratio", width / height);
+  makePad();
+  makeSliders();
+  status(`${world.rate.toFixed(world.rate % 1 ? 1 : 0)} steps a second, ${world.chunk} frame${world.chunk > 1 ? "s" : ""} each`);
+  drawButtons();
+}
+
+let playing = 0;
+
+function drawChunk(canvas, picture, moving) {
+  const [height, width] = world.frame_shape;
+  const context = canvas.getContext("2d");
+  const count = world.chunk;
+  const show = (i) => context.drawImage(picture, 0, i * height, width, height, 0, 0, width, height);
+  const mine = ++playing;
+  if (!moving || !running || count === 1) return show(count - 1);
+  for (let i = 0; i < count; i++) setTimeout(() => { if (mine === playing) show(i); }, i * 1000 / (world.rate * count));
+}
+
+function drawGauges() {
+  gauge("trust", now.trust);
+  gauge("goes-on", now.continue_prob);
+  const share = Math.tanh(now.reward) * 50;
+  const beam = el("beam");
+  beam.style.left = `${Math.min(50, 50 + share)}%`;
+  beam.style.width = `${Math.abs(share)}%`;
+  beam.classList.toggle("minus", share < 0);
+  el("reward-text").value = now.step ? signed(now.reward) : "–";
+  el("total").value = signed(now.total);
+  el("step").value = `${now.step} of ${world.time_limit}`;
+  Object.assign(el("moment"), { min: now.first, max: now.last });
+  el("moment").value = now.step;
+}
+
+function gauge(id, value) {
+  el(id).value = value ?? 0;
+  el(`${id}-text`).value = value === null ? "unknown" : value.toFixed(2);
+}
+
+const signed = (value) => `${value < 0 ? "−" : ""}${Math.abs(value).toFixed(2)}`;
+
+function measure(milliseconds) {
+  latencies.push(milliseconds);
+  if (latencies.length > 50) latencies.shift();
+  const sorted = [...latencies].sort((a, b) => a - b);
+  el("latency").value = `${sorted[sorted.length >> 1].toFixed(0)} ms`;
+}
+
+function drawPad() {
+  for (const button of el("pad").children) button.classList.toggle("held", held.includes(button.dataset.key));
+}
+
+function drawButtons() {
+  el("run").textContent = running ? "pause" : "play";
+}
+
+function note(text, bad = false) {
+  el("note").textContent = text;
+  el("note").classList.toggle("bad", bad);
+}
+
+function status(text, bad = false) {
+  el("status").textContent = text;
+  el("status").classList.toggle("bad", bad);
+}
+
+// --- Buttons --------------------------------------------------------------------------------------
+
+el("run").onclick = () => { play(!running); el("dream").focus({ preventScroll: true }); };
+el("one").onclick = () => { play(false); step(); };
+el("back").onclick = () => goTo(now.step - 1);
+el("reset").onclick = () => reset();
+el("dice").onclick = () => { el("seed").value = Math.floor(Math.random() * 10000); reset(); };
+el("moment").oninput = () => goTo(Number(el("moment").value));
+el("num-steps").onchange = () => send({ type: "sample", num_steps: Number(el("num-steps").value) || null });
+el("film").onclick = () => { play(false); send({ type: "save", what: "film" }); };
+el("data").onclick = () => { play(false); send({ type: "save", what: "data" }); };
+el("picture").onchange = async (event) => {
+  const [file] = event.target.files;
+  event.target.value = "";
+  if (!file) return;
+  try {
+    play(false);
+    reset(await pixelsOf(file));
+  } catch (error) {
+    note(`not a picture: ${error.message}`, true);
+  }
+};
+
+// The picture's middle, cut to the world's shape: base64 of (H, W, 3) bytes.
+async function pixelsOf(file) {
+  const [height, width] = world.frame_shape;
+  const picture = await createImageBitmap(file);
+  const scale = Math.max(width / picture.width, height / picture.height);
+  const canvas = new OffscreenCanvas(width, height);
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(picture, (width - picture.width * scale) / 2, (height - picture.height * scale) / 2, picture.width * scale, picture.height * scale);
+  const rgba = context.getImageData(0, 0, width, height).data;
+  let text = "";
+  for (let i = 0; i < rgba.length; i += 4) text += String.fromCharCode(rgba[i], rgba[i + 1], rgba[i + 2]);
+  return btoa(text);
+}
+
+if (token) connect();
+else status("open the address that worldsim play printed: it holds the key", true);
