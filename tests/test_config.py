@@ -1,6 +1,7 @@
 """Config is data: what goes out comes back, and everything else is refused by name."""
 
 import json
+import time
 from dataclasses import dataclass
 from math import inf, nan
 from typing import Any, Literal
@@ -118,3 +119,28 @@ def test_only_what_comes_back_goes_out(value: Any) -> None:
     config = Outer(name="x", on=True, kind="a", inner=Inner(width=1), note=value)
     with pytest.raises(ConfigError, match=r"^config\.note: expected a finite number"):
         to_json(config)
+
+
+def test_refusing_costs_no_more_than_reading() -> None:
+    """One repeated key among many, and a long list of small objects: linear, not quadratic."""
+    keys = ", ".join(f'"k{i}": 1' for i in range(60_000))
+    start = time.process_time()
+    with pytest.raises(ConfigError, match="repeated key 'k59999'"):
+        parse_json(f'{{{keys}, "k59999": 2}}', "config")
+    many = [{"width": 1, "scale": 1.0}] * 60_000 + [{"width": 1, "scale": "x"}]
+    with pytest.raises(ConfigError, match=r"parts\[60000\]\.scale"):
+        from_json(Outer, data(parts=many))
+    assert time.process_time() - start < 2
+
+
+def test_keywords_are_any_json_object() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Free:
+        kwargs: dict[str, Any]
+
+    free = Free(kwargs={"a": [1, {"b": None}], "c": 0.5})
+    assert from_json(Free, parse_json(json.dumps(to_json(free)), "free")) == free
+    with pytest.raises(ConfigError, match=r"config\.kwargs: expected an object, got \[\]"):
+        from_json(Free, {"kwargs": []})
+    with pytest.raises(ConfigError, match="beyond all floats"):
+        parse_json('{"kwargs": {"a": 1e999}}', "config")

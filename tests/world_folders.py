@@ -23,7 +23,7 @@ from worldsim.models.vae import SpacetimeVAE, VAEConfig
 from worldsim.store.folder import load, save
 from worldsim.store.manifest import CONFIG, MANIFEST, WEIGHTS, WorldFolderError
 from worldsim.store.manifest import read_manifest as read
-from worldsim.store.tensors import header
+from worldsim.store.networks import header
 from worldsim.world.diffusion import DiffusionWorld, Sampling, Starts, WorldConfig
 
 CARD = {"psnr": 33.5, "command": "python -m benchmarks.fidelity", "horizons": [1, 8]}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 from dataclasses import fields, is_dataclass
+from functools import cache
 from math import isfinite
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -18,6 +19,7 @@ from worldsim.core import WorldError
 
 T = TypeVar("T")
 SCALARS = (bool, int, float, str, NoneType)
+KEYWORDS = dict[str, Any]  # a field of free keywords, of which JSON alone says what they can be
 
 
 class ConfigError(WorldError):
@@ -25,15 +27,27 @@ class ConfigError(WorldError):
 
 
 def to_json(config: Any, path: str = "config") -> Any:
-    """The JSON value of a dataclass of numbers, strings, None, tuples and further dataclasses.
+    """The JSON value of a dataclass of numbers, strings, None, tuples, dicts and dataclasses.
 
     Raises ConfigError for any other value and for numbers that are not finite (JSON has none).
     """
     if is_dataclass(config) and not isinstance(config, type):
-        names = [f.name for f in fields(config)]
-        return {name: to_json(getattr(config, name), f"{path}.{name}") for name in names}
-    if isinstance(config, tuple):
-        return [to_json(item, f"{path}[{i}]") for i, item in enumerate(config)]
+        types = _field_types(type(config))
+        return {
+            name: _plain(getattr(config, name), f"{path}.{name}", free=kind == KEYWORDS)
+            for name, kind in types.items()
+        }
+    return _plain(config, path, free=False)
+
+
+def _plain(config: Any, path: str, *, free: bool) -> Any:
+    """`to_json` of a value; lists and dicts are JSON's own, and `free` only in keywords."""
+    if is_dataclass(config) and not isinstance(config, type):
+        return to_json(config, path)
+    if isinstance(config, tuple) or (free and isinstance(config, list)):
+        return [_plain(item, f"{path}[{i}]", free=free) for i, item in enumerate(config)]
+    if free and isinstance(config, dict) and all(isinstance(name, str) for name in config):
+        return {name: _plain(item, f"{path}.{name}", free=free) for name, item in config.items()}
     if type(config) not in SCALARS or (isinstance(config, float) and not isfinite(config)):
         raise ConfigError(
             f"{path}: expected a finite number, str, None, tuple or dataclass, got {short(config)}"
@@ -47,8 +61,7 @@ def from_json(cls: type[T], data: Any, path: str = "config") -> T:
     Raises ConfigError for unknown or missing keys, wrong types (a bool is no int; an int is a fine
     float), numbers that are not finite, and whatever the dataclass itself refuses.
     """
-    hints = get_type_hints(cls)
-    types = {f.name: hints[f.name] for f in fields(cls)}  # type: ignore[arg-type]
+    types = _field_types(cls)
     _check_keys(data, list(types), path)
     values = {
         name: value_from_json(kind, data[name], f"{path}.{name}") for name, kind in types.items()
@@ -59,11 +72,20 @@ def from_json(cls: type[T], data: Any, path: str = "config") -> T:
         raise ConfigError(f"{path}: {error}") from error
 
 
+@cache
+def _field_types(cls: type) -> dict[str, Any]:
+    """A dataclass' fields and their annotations; looked up once, as lists hold many of a kind."""
+    hints = get_type_hints(cls)
+    return {f.name: hints[f.name] for f in fields(cls)}
+
+
 def parse_json(text: str | bytes, path: str) -> Any:
     """Strict JSON: no repeated keys, no NaN or Infinity, UTF-8; raises ConfigError."""
     try:
         text = text if isinstance(text, str) else text.decode()
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        return json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
+        )
     except (RecursionError, ValueError) as error:
         raise ConfigError(f"{path}: expected JSON, got {short(text, 40)}: {error}") from error
 
@@ -75,11 +97,19 @@ def short(value: object, limit: int = 120) -> str:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"repeated key {short(next(n for n in names if names.count(n) > 1))}")
+    result = {}
+    for name, value in pairs:
+        if name in result:
+            raise ValueError(f"repeated key {short(name)}")
+        result[name] = value
     return result
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not isfinite(value):
+        raise ValueError(f"{short(text)} is beyond all floats")
+    return value
 
 
 def _no_constant(name: str) -> Any:
@@ -112,6 +142,10 @@ def value_from_json(kind: Any, data: Any, path: str) -> Any:
         return _tuple(args, data, path)
     if kind is float:
         return _float(data, path)
+    if kind == KEYWORDS:
+        if not isinstance(data, dict):
+            raise ConfigError(f"{path}: expected an object, got {short(data)}")
+        return _plain(data, path, free=True)
     if origin is Literal:
         fits = any(type(data) is type(arg) and data == arg for arg in args)
     elif kind in SCALARS:

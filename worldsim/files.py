@@ -1,14 +1,24 @@
-"""Files written all or nothing, and read only where they are plain files."""
+"""Files and folders written all or nothing, and files read only where they are plain ones."""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
+import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+TEMPORARY = re.compile(r"\.(\d+)-[0-9a-f]{8}\.tmp$")
+
+
+def temporary_path(path: Path) -> Path:
+    """A name beside `path` that no other writer, thread or process uses: `.NAME.PID-X.tmp`."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
 @contextmanager
@@ -16,9 +26,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` for a file that then takes its name, for good.
 
     Once this is left without an error the new file survives a power cut; on an error, or a kill at
-    any moment, what was there stays.
+    any moment, what was there stays. Of several writers the last one to end wins, whole.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    part = temporary_path(path)
     try:
         yield part
         sync(part)
@@ -29,10 +39,82 @@ def atomic_path(path: Path) -> Iterator[Path]:
     sync(path.parent)
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file by `atomic_path`."""
+    with atomic_path(path) as part:
+        part.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole UTF-8 file by `atomic_path`."""
+    write_bytes(path, text.encode())
+
+
+@contextmanager
+def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary folder beside `path` that then takes its name, for good.
+
+    overwrite: replace a folder that is there; else one with anything in it is an OSError.
+    Between the two renames of an overwrite the old folder lies aside, where `current_folder` finds
+    it, so a kill at any moment leaves a whole one, and at worst a `.NAME.*.tmp` that
+    may be deleted.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_path(path)
+    try:
+        temporary.mkdir()
+        yield temporary
+        for inside in sorted(temporary.rglob("*")):
+            sync(inside)
+        sync(temporary)
+        _swap(temporary, path, overwrite)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def current_folder(path: Path) -> Path:
+    """Where the folder lies: aside, if an overwrite was killed between its renames."""
+    return path if path.exists() or not _aside(path).exists() else _aside(path)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
+def _swap(temporary: Path, path: Path, overwrite: bool) -> None:
+    """Put `temporary` in the place of `path`; at every moment one of them can be found."""
+    aside = _aside(path)
+    moved = overwrite and path.exists()  # else renaming onto a folder that is not empty fails
+    if moved:
+        shutil.rmtree(aside, ignore_errors=True)  # of a save that was killed while it tidied up
+        os.rename(path, aside)
+    try:
+        os.rename(temporary, path)
+    except BaseException:
+        if moved:
+            os.rename(aside, path)
+        raise
+    sync(path.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 def clear_leftovers(path: Path) -> None:
-    """Remove what writers of `path` left behind that were killed."""
+    """Remove what writers of `path` left behind that were killed; the living keep theirs."""
     for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-        leftover.unlink(missing_ok=True)
+        found = TEMPORARY.search(leftover.name)
+        if found and not _alive(int(found[1])):
+            leftover.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def open_plain(path: Path) -> IO[bytes]:
@@ -51,6 +133,18 @@ def open_plain(path: Path) -> IO[bytes]:
         file.close()
         raise OSError(errno.EINVAL, f"no regular file: {stat.filemode(mode)}")
     return file
+
+
+def read_bytes(path: Path, max_bytes: int) -> bytes:
+    """A whole regular file of at most `max_bytes`; raises OSError (EFBIG for a larger one)."""
+    with open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size <= max_bytes:
+            data = file.read(max_bytes + 1)  # it may have grown since
+            size = len(data)
+            if size <= max_bytes:
+                return data
+    raise OSError(errno.EFBIG, f"{size} bytes, more than the {max_bytes} of such a file")
 
 
 def sync(path: Path) -> None:

@@ -1,118 +1,105 @@
-"""Forged weights and absurd configs, whose hashes fit, are refused before they take memory."""
+"""A file of tensors is whole or refused, however it was harmed."""
 
-import io
 import json
 import os
-import pickle
-from collections.abc import Iterator
+import random
+import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
 
-from tests.world_folders import Payload, forge, forge_config, forge_weights, fresh, refused
-from worldsim.store.folder import load
-from worldsim.store.manifest import MANIFEST, WEIGHTS
+from worldsim.store.tensors import TensorFileError, load_tensors, save_tensors, verify_tensors
+
+TENSORS = {
+    "b": torch.arange(6.0).reshape(2, 3),
+    "a": torch.tensor([True, False, True]),
+    "c": torch.randn(3, 5, generator=torch.Generator().manual_seed(0)).bfloat16().T,
+}
+METADATA = {"step": 3, "name": "ü", "parts": [1, None]}
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return fresh(tmp_path)
+def test_what_goes_out_comes_back(tmp_path: Path) -> None:
+    for name in ("x", "y"):
+        save_tensors(tmp_path / name, TENSORS, METADATA)
+    assert (tmp_path / "x").read_bytes() == (tmp_path / "y").read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["x", "y"]
+    tensors, metadata = load_tensors(tmp_path / "x", finite=True)
+    assert metadata == METADATA == verify_tensors(tmp_path / "x")
+    assert tensors.keys() == TENSORS.keys()
+    assert all(tensors[k].equal(v) and tensors[k].dtype == v.dtype for k, v in TENSORS.items())
+    assert safetensors.torch.load_file(tmp_path / "x")["b"].equal(TENSORS["b"])
 
 
-@pytest.mark.parametrize(
-    ("path", "value", "words"),
-    [
-        ("dit.depht", 2, ("config.dit: unknown key 'depht'", "did you mean 'depth'?")),
-        ("vae.widths", [8, "x"], ("config.vae.widths[1]: expected int, got 'x'",)),
-        ("dit.depth", 10**9, ("networks of the", "networks of more than")),
-        ("vae.blocks", [10**9, 1], ("networks of more than",)),
-        ("vae.decoder_blocks", [10**9, 1], ("networks of more than",)),
-        ("vae.decoder_reach", 2, ("config.vae", "decoder_reach: expected 1 or 3, got 2")),
-        ("dit.depth", 1, ("config.dit", "time_every")),
-        ("dit.depth", -5, ("config.dit", "depth: expected at least 1")),
-        ("dit.heads", 0, ("config.json",)),
-        ("dit.dim", 10**9, ("config.json",)),
-        ("heads.hidden", 10**9, ("heads.safetensors", "1000000000")),
-        ("heads.hidden", 10**30, ("config.json",)),
-        ("heads.bins", 10**12, ("heads.safetensors", "1000000000000")),
-        ("vae.channels", -1, ("config.json",)),
-        ("vae.channels", 10**7, ("config.json", "latent_shape")),
-        ("spec.context", 10**9, ("starts.npz",)),
-        ("spec.frame_shape", [10**6, 10**6, 3], ("config.json", "latent_shape")),
-        ("sampling.steps", 10**9, ("config.sampling: steps: expected 1 to 1000",)),
-        ("spec.fps", 1e999, ("config.json", "Infinity")),
-    ],
-)
-def test_an_absurd_config_is_refused(
-    folder: Path, path: str, value: Any, words: tuple[str, ...]
+def refused(path: Path, *words: str, **options: bool | int) -> None:
+    start = time.process_time()
+    with pytest.raises(TensorFileError) as caught:
+        load_tensors(path, **options)  # type: ignore[arg-type]
+    assert time.process_time() - start < 2
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_any_flipped_bit_and_any_cut_is_refused(tmp_path: Path) -> None:
+    path, rng = tmp_path / "x", random.Random(0)
+    save_tensors(path, TENSORS, METADATA)
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 3):
+        harmed = bytearray(whole)
+        harmed[place] ^= 1 << rng.randrange(8)
+        path.write_bytes(harmed)
+        refused(path)
+    for size in (0, 7, 8, 50, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        refused(path)
+    path.write_bytes(whole + b"\0")
+    refused(path, "does not fit its size")
+
+
+def test_what_is_no_file_of_tensors_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    refused(path, "No such file")
+    with path.open("wb") as file:
+        file.truncate(3 * 2**30)
+    refused(path, "header")
+    refused(path, "more than", max_bytes=2**20)
+    path.unlink()
+    os.mkfifo(path)
+    refused(path, "no regular file")
+    refused(Path("/dev/zero"), "no regular file")
+    link = tmp_path / "link"
+    save_tensors(tmp_path / "real", TENSORS)
+    link.symlink_to(tmp_path / "real")
+    refused(link, "symbolic link")
+    plain = tmp_path / "plain"
+    safetensors.torch.save_file(dict(b=TENSORS["b"]), plain)
+    refused(plain)
+
+
+def test_values_that_are_not_finite_are_refused_where_asked(tmp_path: Path) -> None:
+    save_tensors(tmp_path / "x", {"bad": torch.tensor([1.0, torch.inf])})
+    refused(tmp_path / "x", "NaN or infinity in ['bad']", finite=True)
+    assert load_tensors(tmp_path / "x")[1] is None
+
+
+def test_a_save_that_fails_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forge_config(folder, path, value)
-    refused(folder, *words)
+    save_tensors(tmp_path / "x", TENSORS, 1)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        save_tensors(tmp_path / "x", TENSORS, 2)
+    assert os.listdir(tmp_path) == ["x"] and load_tensors(tmp_path / "x")[1] == 1
 
 
-@pytest.mark.parametrize("name", WEIGHTS)
-def test_other_tensors_are_refused(folder: Path, name: str) -> None:
-    whole, manifest = (folder / name).read_bytes(), (folder / MANIFEST).read_bytes()
-    key = next(iter(safetensors.torch.load(whole)))
-    for change, words in (
-        (lambda state: state.pop(key), ("tensors", f"missing ['{key}']")),
-        (lambda state: state.update(more=torch.ones(2)), ("tensors", "extra ['more']")),
-        (lambda state: state.update({key: state[key][None]}), (key, f"{state_shape(whole, key)}")),
-        (lambda state: state.update({key: state[key].double()}), (key, "F64")),
-        (lambda state: state.update({key: state[key].long()}), (key, "I64")),
-        (lambda state: state.update({key: state[key] * float("nan")}), (key, "NaN")),
-        (lambda state: state.update({key: state[key] + float("inf")}), (key, "infinity")),
-    ):
-        forge_weights(folder, name, change)
-        refused(folder, name, *words)
-        (folder / name).write_bytes(whole)
-        (folder / MANIFEST).write_bytes(manifest)
-    load(folder)
-
-
-def state_shape(data: bytes, key: str) -> tuple[int, ...]:
-    return tuple(safetensors.torch.load(data)[key].shape)
-
-
-def with_header(raw: dict[str, Any] | bytes, data: bytes) -> bytes:
-    text = raw if isinstance(raw, bytes) else json.dumps(raw).encode()
-    return len(text).to_bytes(8, "little") + text + data
-
-
-def hostile_weights(whole: bytes) -> Iterator[tuple[bytes, str]]:
-    length = int.from_bytes(whole[:8], "little")
-    raw, data = json.loads(whole[8 : 8 + length]), whole[8 + length :]
-    yield pickle.dumps(Payload()), "a pickle"
-    stream = io.BytesIO()
-    torch.save({"a": Payload()}, stream)
-    yield stream.getvalue(), "a zip file"
-    yield b"", "header"
-    yield with_header(b" " * 100_000_000, b""), "header"
-    yield (2**60).to_bytes(8, "little") + whole[8:], "header"
-    yield with_header(b"[" * 100_000, data), "header"
-    yield with_header(b"\xff\xfe", data), "header"
-    yield with_header([], data), "header"  # type: ignore[arg-type]
-    first, second = [name for name in raw if name != "__metadata__"][:2]
-    text = json.dumps(raw)
-    again = f'"{first}": {json.dumps(raw[first])}, "{first}"'
-    yield with_header(text.replace(f'"{first}"', again, 1).encode(), data), "repeated key"
-    overlap = {**raw, second: {**raw[second], "data_offsets": raw[first]["data_offsets"]}}
-    yield with_header(overlap, data), "tensors"
-    yield with_header(raw, data + bytes(64)), "size"
-    yield with_header({**raw, first: {**raw[first], "shape": [2**40]}}, data), "header"
-    yield with_header({**raw, first: {**raw[first], "dtype": "F4"}}, data), "header"
-
-
-def test_hostile_weights_are_refused_and_run_nothing(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(folder.parent)
-    name, manifest = WEIGHTS[1], (folder / MANIFEST).read_bytes()
-    for data, word in hostile_weights((folder / name).read_bytes()):
-        forge(folder, name, data, list_tensors=False)
-        refused(folder, name, word)
-        (folder / MANIFEST).write_bytes(manifest)
-    assert os.listdir() == ["world"]
+def test_names_of_a_file_cannot_paint_a_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "\x1b[31mred\u202e"
+    header = json.dumps({"\x1b[2J": {"dtype": "F4", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(TensorFileError) as caught:
+        load_tensors(path)
+    assert str(caught.value).isprintable() and r"\x1b[31mred\u202e" in str(caught.value)

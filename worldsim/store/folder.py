@@ -19,10 +19,7 @@ from __future__ import annotations
 import difflib
 import io
 import json
-import os
 import re
-import secrets
-import shutil
 import warnings
 import zipfile
 import zlib
@@ -38,7 +35,7 @@ from numpy.typing import NDArray
 
 from worldsim import worlds
 from worldsim.config import ConfigError, from_json, parse_json, short, to_json
-from worldsim.files import sync
+from worldsim.files import atomic_folder, current_folder
 from worldsim.world.diffusion import DiffusionWorld, Starts, WorldConfig
 from worldsim.world.uncertainty import BANK, Trust
 
@@ -58,7 +55,8 @@ from .manifest import (
     read_contents,
     read_manifest,
 )
-from .tensors import FLOATS, build, by_file, check_tensors, fill, header, pack
+from .networks import build, by_file, check_tensors, fill, header, pack
+from .tensors import FLOATS
 
 MAX_STARTS = GIB  # unpacked
 MOST_RECORDED = 2**16  # latents that trust compares with
@@ -76,7 +74,7 @@ def load(name: str | Path, device: torch.device | str = "cpu") -> DiffusionWorld
     while True:
         before = _identity(folder)
         try:
-            world = _read_world(_current(folder))
+            world = _read_world(current_folder(folder))
             break
         except WorldFolderError:
             if _identity(folder) == before:
@@ -108,18 +106,10 @@ def save(
     folder = Path(folder).resolve()
     _check_target(folder, overwrite)
     files = _pack(world, dtype, world.card if card is None else card)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.mkdir()
+    with atomic_folder(folder, overwrite=overwrite) as temporary:
         for name, data in files.items():
-            _write(temporary / name, data)
-        sync(temporary)
+            (temporary / name).write_bytes(data)
         _read_back(temporary, folder)
-        _swap(temporary, folder, overwrite)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return folder
 
 
@@ -132,7 +122,7 @@ def _find(name: str | Path) -> Path:
     if isinstance(name, str) and name in bundled:
         return worlds.ROOT / name
     folder = Path(name).resolve()
-    if _current(folder).exists():
+    if current_folder(folder).exists():
         return folder
     got, remedy = "nothing there", "check the path"
     close = difflib.get_close_matches(str(name), bundled, n=1)
@@ -145,15 +135,6 @@ def _find(name: str | Path) -> Path:
     raise WorldFolderError(name, "world", expected, got, remedy)
 
 
-def _aside(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.old")
-
-
-def _current(folder: Path) -> Path:
-    """Where the world of `folder` lies: aside, if an overwrite was killed between its renames."""
-    return folder if folder.exists() or not _aside(folder).exists() else _aside(folder)
-
-
 def _identity(folder: Path) -> tuple[int, int] | None:
     try:
         info = folder.stat()
@@ -164,7 +145,7 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 
 def _check_target(folder: Path, overwrite: bool) -> None:
     """There is nothing at `folder`, or a world and nothing else that may be overwritten."""
-    there = _current(folder)
+    there = current_folder(folder)
     if not there.exists():
         return
     if not there.is_dir():
@@ -182,13 +163,6 @@ def _check_target(folder: Path, overwrite: bool) -> None:
         raise WorldFolderError(there, "folder", "nothing", "a world", remedy)
 
 
-def _write(path: Path, data: bytes) -> None:
-    with open(path, "xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _read_back(temporary: Path, folder: Path) -> None:
     """What would not load must not take the place of what does."""
     try:
@@ -196,23 +170,6 @@ def _read_back(temporary: Path, folder: Path) -> None:
     except WorldFolderError as error:
         path, remedy = folder / Path(error.file).name, "nothing was saved; mend the world first"
         raise WorldFolderError(path, error.field, error.expected, error.got, remedy) from error
-
-
-def _swap(temporary: Path, folder: Path, overwrite: bool) -> None:
-    """Put `temporary` in the place of `folder`; at every moment one of them can be found."""
-    aside = _aside(folder)
-    moved = overwrite and folder.exists()  # else renaming onto another world fails
-    if moved:
-        shutil.rmtree(aside, ignore_errors=True)  # of a save that was killed while it tidied up
-        os.rename(folder, aside)
-    try:
-        os.rename(temporary, folder)
-    except BaseException:
-        if moved:
-            os.rename(aside, folder)
-        raise
-    sync(folder.parent)
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 # --- packing and reading a whole world ------------------------------------------------------------

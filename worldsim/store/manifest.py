@@ -47,7 +47,8 @@ class WorldFolderError(WorldError):
         self.got, self.remedy = got, remedy
         super().__init__(self.file, field, expected, got, remedy)  # args as given: it pickles
 
-    def __str__(self) -> str:
+    def sentence(self) -> str:
+        """See `WorldError`."""
         return f"{self.file}: {self.field}: expected {self.expected}, got {self.got}; {self.remedy}"
 
 

@@ -12,16 +12,15 @@ threads, micro-batch) is warned of, or refused under `strict`.
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import platform
-import secrets
 import warnings
 from dataclasses import dataclass, fields, is_dataclass, replace
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import IO, Any, TypeVar, get_args, get_type_hints
 
 import safetensors.torch
 import torch
@@ -30,12 +29,16 @@ from torch import Tensor
 
 from worldsim.config import ConfigError, from_json, parse_json, short, to_json, value_from_json
 from worldsim.core import WorldError, WorldModel, WorldState
+from worldsim.files import open_plain, read_bytes, write_bytes
 from worldsim.world.diffusion import DiffusionWorld
 from worldsim.world.fixed_batch import FixedBatch
 
+from .manifest import GIB
+from .tensors import entry_bytes, read_header
+
 T = TypeVar("T")
 FORMAT, SCHEMA = "worldsim-snapshot", 2  # 1 knew no doubt
-MAX_HEADER = 2**20
+MAX_FILE = 16 * GIB
 EXACT = ("worldsim", "torch", "device", "dtype", "threads", "micro_batch")
 """Header fields that must agree for a future to repeat bit for bit."""
 
@@ -50,7 +53,8 @@ class SnapshotError(WorldError):
         self.field, self.expected, self.got, self.remedy = field, expected, got, remedy
         super().__init__(field, expected, got, remedy)
 
-    def __str__(self) -> str:
+    def sentence(self) -> str:
+        """See `WorldError`."""
         return f"snapshot: {self.field}: expected {self.expected}, got {self.got}; {self.remedy}"
 
 
@@ -93,18 +97,8 @@ def save_state(path: str | Path, state: Any, world: WorldModel) -> Path:
 
     All or nothing: a file that was there before stays whole until the new one is on the disk.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(dump(state, world))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return path
+    write_bytes(Path(path), dump(state, world))
+    return Path(path)
 
 
 def load_state(path: str | Path, kind: type[T], world: WorldModel, *, strict: bool = False) -> T:
@@ -114,7 +108,15 @@ def load_state(path: str | Path, kind: type[T], world: WorldModel, *, strict: bo
     where the future will not be equal to the bit, or raises that too under `strict`. Runs no code
     of the file.
     """
-    return parse(Path(path).read_bytes(), kind, world, strict=strict)
+    path = Path(path)
+    try:
+        with open_plain(path) as file:
+            _check_size(file)
+        data = read_bytes(path, MAX_FILE)
+    except OSError as error:
+        got = error.strerror or str(error)
+        raise SnapshotError("file", "a regular file", f"{path}: {got}", _AGAIN) from error
+    return parse(data, kind, world, strict=strict)
 
 
 def dump(state: Any, world: WorldModel) -> bytes:
@@ -234,21 +236,26 @@ def _version() -> str:
         return "unknown"
 
 
-def _read_header(data: bytes) -> tuple[Header, Any]:
-    length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or length > min(MAX_HEADER, len(data) - 8):
-        expected = f"a safetensors header up to {MAX_HEADER} bytes"
-        raise SnapshotError("header", expected, f"{length} of {len(data)} bytes", _AGAIN)
+def _check_size(file: IO[bytes]) -> dict[str, str]:
+    """The metadata, if the file is as long as its header says; before the rest is read."""
     try:
-        outer = parse_json(data[8 : 8 + length], "header")
-        text = outer.get("__metadata__", {}).get("snapshot")
-        if not isinstance(text, str):
-            raise ConfigError("no snapshot header")
-        both = parse_json(text, "header")
+        entries, metadata = read_header(file)
+    except ConfigError as error:
+        raise SnapshotError("header", "a snapshot", short(str(error)), _AGAIN) from error
+    expected = file.tell() + sum(map(entry_bytes, entries.values()))
+    if (size := file.seek(0, io.SEEK_END)) != expected:
+        raise SnapshotError("tensors", f"{expected} bytes in all", f"{size}", _AGAIN)
+    return metadata
+
+
+def _read_header(data: bytes) -> tuple[Header, Any]:
+    metadata = _check_size(io.BytesIO(data))
+    try:
+        both = parse_json(metadata["snapshot"], "header")
         about = both["header"]
-        told = (about.get("format"), about.get("schema"))
-        if told != (FORMAT, SCHEMA):
-            raise ConfigError(f"expected {FORMAT} {SCHEMA}, got {short(told)}")
+        found = (about.get("format"), about.get("schema"))
+        if found != (FORMAT, SCHEMA):
+            raise ConfigError(f"expected {FORMAT} {SCHEMA}, got {short(found)}")
         return from_json(Header, about, "header"), both["plain"]
     except (AttributeError, ConfigError, LookupError, TypeError) as error:
         raise SnapshotError("header", f"{FORMAT} {SCHEMA}", short(str(error)), _AGAIN) from error

@@ -1,10 +1,19 @@
-"""The networks of a world folder: what a config builds, what a file holds, and that they agree."""
+"""Tensors in a safetensors file that knows its own hash: whole, or refused.
+
+safetensors checks the structure of a file and not its contents (of 1,000 flipped bits 994 load in
+silence), so the header's metadata holds a SHA-256 of the whole file, taken with that hash's own 64
+characters masked. Use it for whatever outlives a process: weights, optimizer states, latents.
+
+    save_tensors(path, {"weight": x}, {"step": 3})
+    tensors, metadata = load_tensors(path)
+"""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
+import os
+from collections.abc import Mapping
+from hashlib import sha256
 from math import prod
 from pathlib import Path
 from typing import IO, Any
@@ -12,139 +21,150 @@ from typing import IO, Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch import Tensor
 
 from worldsim.config import ConfigError, from_json, parse_json, short
-from worldsim.models.dynamics import Dynamics
-from worldsim.models.vae import SpacetimeVAE
-from worldsim.world.diffusion import WorldConfig
+from worldsim.errors import WorldError
+from worldsim.files import atomic_path, open_plain
 
-from .manifest import (
-    CONFIG,
-    MIB,
-    WEIGHTS,
-    FileEntry,
-    TensorEntry,
-    WorldFolderError,
-    open_file,
-    read_contents,
-)
+from .manifest import GIB, MIB, TensorEntry
 
-MAX_TENSORS = 10_000  # of one world
-MAX_HEADER = 4 * MIB  # of a safetensors file
+MAX_HEADER = 4 * MIB
+MAX_FILE = 64 * GIB
 FLOATS = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
-DTYPES = {**FLOATS, "I64": torch.int64, "BOOL": torch.bool}
+DTYPES = {**FLOATS, "F64": torch.float64, "I64": torch.int64, "I32": torch.int32,
+          "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool}  # fmt: skip
+MASK = b"sha256 of this file with these characters".ljust(64, b".")
+PIECE = 4 * MIB
 
 
-def pack(network: nn.Module, dtype: torch.dtype) -> bytes:
-    """A safetensors file of the network, its weights of two and more dimensions in `dtype`."""
-    tensors = {name: _stored(value, dtype) for name, value in network.state_dict().items()}
-    return safetensors.torch.save(tensors, metadata={"format": "pt"})
+class TensorFileError(WorldError):
+    """A file of tensors that is damaged, foreign or too large; `load_tensors` raises it."""
 
 
-def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    if tensor.is_floating_point():
-        dtype = dtype if tensor.ndim > 1 else torch.float32
-    else:
-        dtype = tensor.dtype
-    return tensor.detach().to("cpu", dtype, copy=True, memory_format=torch.contiguous_format)
+def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Any = None) -> None:
+    """Write a safetensors file with its own SHA-256, all or nothing; equal input, equal bytes.
 
-
-def build(
-    folder: Path, config: WorldConfig, files: dict[str, FileEntry], device: str
-) -> tuple[SpacetimeVAE, Dynamics]:
-    """The world's networks; on "meta" without memory, since a config may ask for too much."""
-    listed = sum(len(files[name].tensors) for name in WEIGHTS)
-    limit = min(listed, MAX_TENSORS)
-    try:
-        with torch.device(device), torch.random.fork_rng([]), _at_most(limit):
-            vae = SpacetimeVAE(config.vae)
-            channels, action = config.vae.channels, config.spec.action
-            return vae, Dynamics(config.dit, config.heads, channels, action)
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        expected, got = f"networks of the {listed} tensors listed", str(error)[:200]
-        raise WorldFolderError(folder / CONFIG, "config", expected, got) from error
-
-
-def by_file(vae: SpacetimeVAE, dynamics: Dynamics) -> dict[str, nn.Module]:
-    """Which network lies in which file."""
-    return dict(zip(WEIGHTS, (vae, dynamics.dit, dynamics.heads), strict=True))
-
-
-@contextmanager
-def _at_most(count: int) -> Iterator[None]:
-    """Stop this thread from building modules of more than `count` parameters.
-
-    Even without memory a million blocks take minutes to build.
+    metadata: any JSON value. Raises OSError where the disk fails.
     """
-    thread, left = threading.get_ident(), count
+    stored = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
+    # one key: safetensors writes several in any order
+    text = json.dumps({"sha256": MASK.decode(), "data": metadata}, allow_nan=False)
+    with atomic_path(Path(path)) as part:
+        safetensors.torch.save_file(stored, part, metadata={"worldsim": text})
+        with part.open("r+b") as file:
+            raw = _raw_header(file)
+            digest = _digest(file, raw, raw)
+            file.seek(8)
+            file.write(raw.replace(MASK, digest.encode(), 1))
 
-    def hook(module: nn.Module, name: str, value: Any) -> None:
-        nonlocal left
-        if value is None or threading.get_ident() != thread:
-            return
-        left -= 1
-        if left < 0:
-            raise ValueError(f"networks of more than {count} tensors")
 
-    handle = register_module_parameter_registration_hook(hook)
+def load_tensors(
+    path: Path | str, *, max_bytes: int = MAX_FILE, finite: bool = False
+) -> tuple[dict[str, Tensor], Any]:
+    """Tensors on the CPU and the metadata that `save_tensors` wrote.
+
+    max_bytes: of the file; a larger one is refused before it is read.
+    finite: refuse floating-point tensors with NaN or infinity.
+    Raises TensorFileError for anything but a whole file of `save_tensors`, a missing one included.
+    """
+    path = Path(path)
+    metadata = verify_tensors(path, max_bytes=max_bytes)
     try:
-        yield
-    finally:
-        handle.remove()
+        tensors = safetensors.torch.load_file(path)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise refusal(path, str(error)) from error
+    wrong = [n for n, x in tensors.items() if x.is_floating_point() and not x.isfinite().all()]
+    if finite and wrong:
+        raise refusal(path, f"NaN or infinity in {short(wrong)}")
+    return tensors, metadata
 
 
-def header(path: Path, file: IO[bytes]) -> dict[str, TensorEntry]:
-    """The tensors that a safetensors file declares; leaves `file` where the data begins."""
+def verify_tensors(path: Path | str, *, max_bytes: int = MAX_FILE) -> Any:
+    """The metadata of a file whose hash is right, read in pieces; raises as `load_tensors`."""
+    path = Path(path)
+    try:
+        with open_plain(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > max_bytes:
+                raise ConfigError(f"{size} bytes, more than {max_bytes}")
+            entries, about = read_header(file)
+            if size != file.tell() + sum(map(entry_bytes, entries.values())):
+                raise ConfigError("a header that does not fit its size")
+            told = parse_json(about.get("worldsim", ""), "metadata")
+            file.seek(0)
+            raw = _raw_header(file)
+            if raw.count(str(told["sha256"]).encode()) != 1:
+                raise ConfigError("no SHA-256 of its own")
+            masked = raw.replace(told["sha256"].encode(), MASK)
+            if _digest(file, masked, raw) != told["sha256"]:
+                raise ConfigError("other contents than its SHA-256 says")
+            return told["data"]
+    except OSError as error:
+        raise refusal(path, error.strerror or str(error)) from error
+    except (ConfigError, LookupError, TypeError) as error:
+        raise refusal(path, str(error)[:200]) from error
+
+
+def read_header(file: IO[bytes]) -> tuple[dict[str, TensorEntry], dict[str, str]]:
+    """Tensors and metadata that a safetensors file declares; leaves `file` where its data begin.
+
+    Raises ConfigError for anything but a header of up to `MAX_HEADER` bytes whose tensors lie one
+    after the other.
+    """
+    raw = _raw_header(file)
+    try:
+        declared = dict(parse_json(raw, "header"))
+        metadata = declared.pop("__metadata__", None) or {}
+        rows = {n: {"name": n, "dtype": r["dtype"], "shape": r["shape"]}
+                for n, r in declared.items()}  # fmt: skip
+        entries = {name: from_json(TensorEntry, row, name) for name, row in rows.items()}
+        spans = sorted((*r["data_offsets"], n) for n, r in declared.items())
+        end = 0
+        for first, last, name in spans:
+            if first != end or last - first != entry_bytes(entries[name]):
+                raise ConfigError(f"{short(name)}: offsets that do not fit its shape")
+            end = last
+        if not all(isinstance(value, str) for value in dict(metadata).values()):
+            raise ConfigError("metadata: expected strings")
+        return entries, metadata
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ConfigError(str(error)[:300]) from error
+
+
+def entry_bytes(entry: TensorEntry) -> int:
+    """Bytes of a tensor; raises ConfigError for types and shapes that no file of ours holds."""
+    if entry.dtype not in DTYPES or min(entry.shape, default=0) < 0 or len(entry.shape) > 16:
+        raise ConfigError(f"{short(entry.name)}: no tensor of ours, {short(entry)}")
+    return prod(entry.shape) * DTYPES[entry.dtype].itemsize
+
+
+def refusal(path: Path, got: str) -> TensorFileError:
+    """The error for a file that does not hold what `save_tensors` wrote."""
+    return TensorFileError(
+        f"{path}: expected a whole file of tensors, got {got}; make it again, or copy it again "
+        "from where it came from"
+    )
+
+
+def _raw_header(file: IO[bytes]) -> bytes:
+    """The header's text; leaves `file` where the data begin."""
     start = file.read(8)
     length = int.from_bytes(start, "little")
-    if len(start) < 8 or length > MAX_HEADER:
+    if len(start) < 8 or not 2 <= length <= MAX_HEADER:
         kind = "a pickle" if start[:1] == b"\x80" else "a zip file" if start[:2] == b"PK" else None
-        expected = f"a safetensors header up to {MAX_HEADER} bytes"
-        raise WorldFolderError(path, "header", expected, kind or f"one of {length} bytes")
-    try:
-        header = dict(parse_json(file.read(length), "header"))
-        header.pop("__metadata__", None)
-        rows = {n: {"name": n, "dtype": r["dtype"], "shape": r["shape"]} for n, r in header.items()}
-        return {name: from_json(TensorEntry, row, name) for name, row in rows.items()}
-    except (ConfigError, LookupError, TypeError, ValueError) as error:
-        raise WorldFolderError(path, "header", "safetensors", str(error)[:200]) from error
+        got = kind or f"one of {length} bytes"
+        raise ConfigError(f"expected a safetensors header up to {MAX_HEADER} bytes, got {got}")
+    raw = file.read(length)
+    if len(raw) < length:
+        raise ConfigError(f"a header of {length} bytes cut after {len(raw)}")
+    return raw
 
 
-def check_tensors(path: Path, network: nn.Module, entry: FileEntry) -> None:
-    """The file's header, the manifest and the network agree on the tensors."""
-    listed = {tensor.name: tensor for tensor in entry.tensors}
-    with open_file(path) as file:
-        found, start = header(path, file), file.tell()
-    if found != listed or len(listed) != len(entry.tensors):
-        differ = [n for n in found.keys() | listed.keys() if found.get(n) != listed.get(n)]
-        got = f"others: {short(sorted(differ))}"
-        raise WorldFolderError(path, "header", "the tensors of the manifest", got)
-    wanted = network.state_dict()
-    if wanted.keys() != listed.keys():
-        missing, extra = sorted(wanted.keys() - listed), sorted(listed.keys() - wanted)
-        got = f"missing {short(missing)}, extra {short(extra)}"
-        raise WorldFolderError(path, "tensors", f"those of the network in {CONFIG}", got)
-    for name, tensor in wanted.items():
-        dtype, shape = DTYPES.get(listed[name].dtype), listed[name].shape
-        fits = dtype in FLOATS.values() if tensor.is_floating_point() else dtype == tensor.dtype
-        if not fits or shape != tuple(tensor.shape):
-            expected, got = f"{tensor.dtype} {tuple(tensor.shape)}", short(listed[name])
-            raise WorldFolderError(path, name, expected, got)
-    size = start + sum(prod(t.shape) * DTYPES[t.dtype].itemsize for t in entry.tensors)
-    if size != entry.bytes:
-        raise WorldFolderError(path, "size", f"{size} bytes", f"{entry.bytes} bytes")
-
-
-def fill(folder: Path, entry: FileEntry, network: nn.Module) -> None:
-    """Give the network the file's weights."""
-    path = folder / entry.name
-    try:
-        tensors = safetensors.torch.load(read_contents(folder, entry))
-    except SafetensorError as error:
-        raise WorldFolderError(path, "tensors", "safetensors", str(error)) from error
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise WorldFolderError(path, name, "finite weights", "NaN or infinity")
-    network.float().load_state_dict(tensors)  # whatever the default dtype is just now
+def _digest(file: IO[bytes], masked: bytes, raw: bytes) -> str:
+    """SHA-256 of the file with `masked` for its header `raw`; reads on from the data's begin."""
+    whole = sha256(len(raw).to_bytes(8, "little") + masked)
+    file.seek(8 + len(raw))
+    while piece := file.read(PIECE):
+        whole.update(piece)
+    return whole.hexdigest()

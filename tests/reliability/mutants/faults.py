@@ -213,7 +213,7 @@ FACES = [
           "if got != entry.sha256:", "if False:", "tests/store/test_manifest.py"),
     Fault("links out of a world are followed", "worldsim/files.py",
           "if path.is_symlink():", "if False:", "tests/store/test_manifest.py"),
-    Fault("weights of NaN are loaded", "worldsim/store/tensors.py",
+    Fault("weights of NaN are loaded", "worldsim/store/networks.py",
           "if tensor.is_floating_point() and not bool(tensor.isfinite().all()):", "if False:",
           "tests/store/test_tensors.py"),
     Fault("a world is saved in place", "worldsim/store/folder.py",
