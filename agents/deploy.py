@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldsim.core import WorldError
-from worldsim.data.loader import check_kind
-from worldsim.data.native import DatasetInfo
+from worldsim.data.columns import check_kind
+from worldsim.data.dataset import DatasetSpec
 from worldsim.data.resize import area_resize, crop_frames
 from worldsim.models.vae import to_float
 from worldsim.nn.dtype import narrow
@@ -46,10 +46,10 @@ class FramePolicy:
         info: of the recording, `dataset.json`.
     """
 
-    def __init__(self, driver: Driver, info: DatasetInfo) -> None:
-        if info.source == "recording":
+    def __init__(self, driver: Driver, info: DatasetSpec) -> None:
+        if info.environment is None:
             raise WorldError("info: expected a recorded environment, got video without one")
-        self.driver, self.info = driver, info
+        self.driver, self.info, self.environment = driver, info, info.environment
         self.idle: Any = np.int64(0)
         if info.action.kind == "continuous":
             self.idle = np.clip(0, info.action.low, info.action.high).astype(np.float32)
@@ -65,11 +65,11 @@ class FramePolicy:
     def __call__(self, obs: NDArray[np.uint8]) -> NDArray[Any]:
         """The newest frame, as the environment gives it -> the action for the next one."""
         self.frames = [*self.frames, obs][-self.info.chunk :]
-        acting = self.seen - self.info.warmup
+        acting = self.seen - self.environment.warmup
         self.seen += 1
         if acting >= 0 and acting % self.info.chunk == 0:
             frames = [self.frames[0]] * (self.info.chunk - len(self.frames)) + self.frames
-            kept = np.stack([crop_frames(frame, self.info.crop) for frame in frames])
+            kept = np.stack([crop_frames(frame, self.environment.crop) for frame in frames])
             self.action = self.driver(area_resize(kept, self.info.frame_shape[:2]))
         return self.action
 
@@ -88,11 +88,11 @@ def agent_driver(path: Path, world: DiffusionWorld) -> AgentPolicy:
     return AgentPolicy(agent, encode)
 
 
-def load_policy(path: Path | str, world: DiffusionWorld, info: DatasetInfo) -> FramePolicy:
+def load_policy(path: Path | str, world: DiffusionWorld, info: DatasetSpec) -> FramePolicy:
     """A saved agent as a plain policy for the real environment.
 
         policy = load_policy("runs/agents/seed-0/dream/agent", worldsim.load("car-racing"),
-                             open_dataset("data/car-racing").info)
+                             worldsim.data.NativeDataset("data/car-racing").spec)
         obs, _ = env.reset(seed=5000)
         obs, *_ = env.step(policy(obs))
 

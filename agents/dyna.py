@@ -20,12 +20,13 @@ import torch
 from numpy.typing import NDArray
 
 from worldsim.collect.policies import Behaviour, Policy
-from worldsim.collect.recorder import as_recorded
+from worldsim.collect.recorder import SPLITS, as_recorded, episode_name
 from worldsim.collect.workers import collect
 from worldsim.core import WorldError
+from worldsim.data.columns import check_kind, columns_of
+from worldsim.data.dataset import Dataset
 from worldsim.data.latents import latent_cache
-from worldsim.data.loader import check_kind
-from worldsim.data.native import SPLITS, Dataset, open_dataset
+from worldsim.data.native import NativeDataset
 from worldsim.files import atomic_path
 from worldsim.store.folder import load, save
 from worldsim.train.distill import DistillationConfig, train_student
@@ -89,21 +90,22 @@ def improve(world: Path | str, agent: Path, folder: Path, run: Path, how: DynaCo
     new world's folder, RUN/agent the new agent. Raises WorldError, DatasetError or CollectError
     where they do not fit each other.
     """
-    known, old = open_dataset(folder), load(world)
-    check_kind(known.info, old.spec)
+    known, old = NativeDataset(folder), load(world)
+    check_kind(known.spec, old.spec)
     first = _first_seed(known, run, how.episodes)
     band = (first, first + how.episodes)
     make = partial(make_agent, str(world), str(agent), how.noise)
     behaviour = Behaviour(name=f"agent-{first}", make=make, seeds=band, sees="chunk")
-    data = collect(as_recorded(known, band, how.max_frames), (behaviour,))
+    data = collect(as_recorded(known, folder, band, how.max_frames), (behaviour,))
     better = train_on(old, data, how.world, run)
     save(better, run / "world", overwrite=True)
     recipe = replace(how.agent, best=1.0)
     dreamt = better.with_num_steps(how.passes)
     stuff = material(data, dreamt, recipe.agent.sees, run / "latents-train.safetensors")
     dream(dreamt, load_agent(agent, old.spec).train(), stuff, recipe, run / "agent")
-    played = [data.load(data.path("train", seed)) for seed in range(*band)]
-    returns = tuple(float(episode.rewards.sum()) for episode in played)
+    train = data.split("train")
+    played = [train.episode(train.names.index(episode_name(seed))) for seed in range(*band)]
+    returns = tuple(float(columns_of(e, old.spec.action).rewards.sum()) for e in played)
     return DynaResult(better, returns, len(stuff.recorded.actions))
 
 
@@ -112,7 +114,8 @@ def _first_seed(data: Dataset, run: Path, episodes: int) -> int:
     mark = run / "first-seed"
     if mark.exists():
         return int(mark.read_text())
-    seeds = [int(path.stem.removeprefix("episode_")) for path in data.episodes("train")]
+    train = data.split("train")
+    seeds = [train.episode(i).seed or 0 for i in range(len(train))]
     first = max(seeds, default=-1) + 1
     if first + episodes > SPLITS["train"][1]:
         most = SPLITS["train"][1]
@@ -141,9 +144,7 @@ def train_on(
     world: DiffusionWorld, data: Dataset, training: DistillationConfig, run: Path
 ) -> DiffusionWorld:
     """The world with its dynamics trained on over all of `data`, in RUN/student."""
-    latents = latent_cache(
-        world.vae, data, data.episodes("train"), run / "latents-train.safetensors"
-    )
+    latents = latent_cache(world.vae, data.split("train"), run / "latents-train.safetensors")
     model = copy.deepcopy(world.dynamics).requires_grad_(True).train()
     torch.manual_seed(training.fit.seed)
     student = train_student(latents, model, world.spec.context, training, run / "student")

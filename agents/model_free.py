@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from worldsim.collect.recorder import Camera, CollectConfig, describe
+from worldsim.collect.recorder import SPLITS, Camera, CollectConfig, describe
 from worldsim.core import WorldError
-from worldsim.data.loader import check_kind
-from worldsim.data.native import SPLITS
+from worldsim.data.columns import check_kind
 from worldsim.models.vae import to_float
 from worldsim.nn.dtype import narrow
 from worldsim.train.loop import FitConfig, learning_rate, step_generator

@@ -19,9 +19,10 @@ from tqdm import tqdm
 
 from worldsim.config import to_json
 from worldsim.core import WorldError, WorldSpec, WorldState, row_keys
+from worldsim.data.columns import check_kind
+from worldsim.data.dataset import Dataset
 from worldsim.data.latents import LatentRecording, latent_cache
-from worldsim.data.loader import check_kind, load_recording
-from worldsim.data.native import Dataset
+from worldsim.data.loader import load_recording
 from worldsim.train.loop import FitConfig, Run, fit, learning_rate, step_generator
 from worldsim.world.diffusion import DiffusionWorld
 
@@ -97,11 +98,11 @@ def material(data: Dataset, world: DiffusionWorld, sees: str, cache: Path) -> Ma
 
     Raises WorldError where they are not of the world's kind.
     """
-    check_kind(data.info, world.spec)
+    check_kind(data.spec, world.spec)
     cache.parent.mkdir(parents=True, exist_ok=True)
-    paths = data.episodes("train")
-    latents = latent_cache(world.vae, data, paths, cache)
-    seen = latents.latents if sees == "latents" else load_recording(data, paths).frames
+    data = data.split("train")
+    latents = latent_cache(world.vae, data, cache)
+    seen = latents.latents if sees == "latents" else load_recording(data).frames
     lengths = latents.windows.lengths
     recorded = Recorded(seen, latents.actions, latents.rewards, lengths)
     return Material(recorded, latents)

@@ -28,9 +28,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from worldsim import metrics
-from worldsim.data import open_dataset
-from worldsim.data.episode import Episode
-from worldsim.data.native import Dataset
+from worldsim.core import ActionSpec
+from worldsim.data import Dataset, Episode, NativeDataset
 from worldsim.data.resize import area_resize, crop_frames
 from worldsim.evaluate import horizon
 from worldsim.evaluate.report import write_card
@@ -41,6 +40,7 @@ from worldsim.store.provenance import provenance
 from . import RESULTS
 
 CONTEXT, HORIZON, STARTS = 6, 60, 4  # those of the fidelity card
+ACTION = ActionSpec(kind="continuous", low=(-1.0, 0.0, 0.0), high=(1.0, 1.0, 1.0))
 AHEAD, ASIDE, BEHIND = 37.0, 31.0, 13.0  # world units in sight around the car: 16.2 pixels each
 REACH = 60  # tiles ahead within which the road in sight is taken to be one piece
 MATCH = 8  # tiles whose bends a donor should share with the road up to the seam
@@ -200,6 +200,7 @@ def at_start(job: Job, start: int) -> Twin:
     env.reset(seed=job.episode.seed)
     for _ in range(job.warmup):
         env.step(np.zeros(3, np.float32))
+    assert job.episode.actions is not None
     for _ in drive(env, job.episode.actions[:start], 2):
         pass
     return env
@@ -229,16 +230,17 @@ def play(job: Job, start: int, draw: int | None) -> NDArray[np.uint8]:
     env = at_start(job, start)
     if draw is not None:
         own, *others = in_sight(env)
-        rng = np.random.default_rng([job.episode.seed, start, draw])
+        rng = np.random.default_rng([job.episode.seed or 0, start, draw])
         choice = rng.permutation(likely(own.tiles, job.donors))
         twins = (graft(own.tiles, job.donors[donor], tile) for donor, tile in choice)
         # some lead back into the picture, where no such road was seen
         unseen = (t for t in twins if not env.sees(t[len(own.tiles) + MATCH :]).any())
         env.lay([Piece(next(unseen), own.first), *others])
     env.shown = True
+    assert job.episode.actions is not None
     actions = job.episode.actions[start : start + HORIZON]
     frames = [crop_frames(frame, job.crop) for frame in drive(env, actions, 2)]
-    return area_resize(np.stack(frames), job.episode.frames.shape[1:3])
+    return area_resize(np.stack(frames), (job.episode.frames.shape[1], job.episode.frames.shape[2]))
 
 
 def twins_of(job: Job) -> Tensor:
@@ -263,19 +265,22 @@ def error_by_step(a: Tensor, b: Tensor) -> Tensor:
 
 def jobs(data: Dataset, episodes: int, draws: int) -> list[Job]:
     """The clips of the fidelity card, episode by episode."""
-    donors, crop = donor_tracks(DONORS), data.info.crop
+    environment = data.spec.environment
+    assert environment is not None
+    donors, crop = donor_tracks(DONORS), environment.crop
     made = []
-    for path in data.episodes("test")[:episodes]:
-        episode = data.load(path)
-        starts = even_starts(len(episode.actions), CONTEXT, HORIZON, STARTS)
-        made.append(Job(episode, starts, donors, draws, data.info.warmup, crop))
+    test = data.split("test")
+    for place in range(min(episodes, len(test))):
+        episode = test.episode(place)
+        starts = even_starts(len(episode), CONTEXT, HORIZON, STARTS)
+        made.append(Job(episode, starts, donors, draws, environment.warmup, crop))
     return made
 
 
 def summarise(made: Sequence[Job], twins: Sequence[Tensor]) -> dict[str, Any]:
     """Twins beside persistence on the same clips, over all draws, by horizon."""
     clips = [
-        cut_clips(job.episode, place, job.starts, CONTEXT, HORIZON)
+        cut_clips(job.episode, place, job.starts, CONTEXT, HORIZON, ACTION)
         for place, job in enumerate(made)
     ]
     whole = Clips.cat([c for c in clips if c is not None])
@@ -305,7 +310,7 @@ def main(
         workers: processes.
         out: the JSON file.
     """
-    made = jobs(open_dataset(data), episodes, draws)
+    made = jobs(NativeDataset(data), episodes, draws)
     with ProcessPoolExecutor(workers) as pool:
         twins = list(tqdm(pool.map(twins_of, made), total=len(made), desc="twins"))
     figures = summarise(made, twins)

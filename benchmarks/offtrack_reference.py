@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from worldsim.data import open_dataset
-from worldsim.data.native import Dataset
+from worldsim.data import Dataset, NativeDataset
+from worldsim.data.columns import columns_of
 from worldsim.data.resize import area_resize, crop_frames
 from worldsim.evaluate.card import Plan
 from worldsim.evaluate.long_rollouts import LOOK_EVERY, WINDOW, look, recorded_actions, windows
@@ -62,8 +62,8 @@ def chunks(env: Twin, actions: NDArray[np.float32], crop: Crop) -> Iterator:
 def drive(one: Drive) -> Tensor:
     """What was seen every 4th step: (n, 2, H, W, 3) uint8."""
     episode = one.job.episode
-    env = at_start(one.job, len(episode.actions) // 2)
-    size = episode.frames.shape[1:3]
+    env = at_start(one.job, len(episode) // 2)
+    size = episode.frames.shape[1], episode.frames.shape[2]
     seen = [area_resize(pair, size) for pair in chunks(env, one.actions, one.job.crop)]
     none = np.zeros((0, 2, *size, 3), np.uint8)
     return torch.from_numpy(np.stack(seen) if seen else none)
@@ -71,13 +71,15 @@ def drive(one: Drive) -> Tensor:
 
 def drives(data: Dataset, plan: Plan) -> list[Drive]:
     """The very actions of the card's dreams that are not driven by sight, each on another track."""
-    episodes = [data.load(path) for path in data.episodes("test")[: plan.episodes]]
-    recorded = [torch.from_numpy(e.actions) for e in episodes]
+    test, environment = data.split("test"), data.spec.environment
+    assert environment is not None
+    episodes = [test.episode(i) for i in range(min(plan.episodes, len(test)))]
+    recorded = [columns_of(e, data.spec.action).actions for e in episodes]
     actions = recorded_actions(recorded, plan.dreams, plan.dream_steps)
     made = []
     for row in range(1, plan.dreams, 2):
         other = episodes[(row + len(episodes) // 2) % len(episodes)]
-        job = Job(other, [], [], 0, data.info.warmup, data.info.crop)
+        job = Job(other, [], [], 0, environment.warmup, environment.crop)
         made.append(Drive(job, actions[row].numpy()))
     return made
 
@@ -107,7 +109,7 @@ def main(
         workers: processes.
         out: the JSON file, for `--offtrack-reference` of `python -m benchmarks.fidelity`.
     """
-    made = drives(open_dataset(data), Plan())
+    made = drives(NativeDataset(data), Plan())
     with ProcessPoolExecutor(workers) as pool:
         seen = list(tqdm(pool.map(drive, made), total=len(made), desc="drives"))
     figures = summarise(seen)

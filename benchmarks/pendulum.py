@@ -27,7 +27,7 @@ from worldsim.agents.planners import CEM, PlanningPolicy
 from worldsim.agents.training import load_agent, read_spent
 from worldsim.collect.recorder import Camera, CollectConfig, as_recorded
 from worldsim.core import WorldModel, WorldState
-from worldsim.data.native import Dataset, open_dataset
+from worldsim.data import Dataset, NativeDataset
 from worldsim.evaluate.report import write_card
 from worldsim.flags import refuse_repeated
 from worldsim.metrics import bootstrap, weighted_mean
@@ -158,7 +158,7 @@ def rows(
 
 def steps_of(data: Dataset) -> int:
     """Real env steps that the world was made from."""
-    return sum(len(data.load(path).actions) for path in data.episodes("train"))
+    return sum(data.split("train").lengths)
 
 
 def table(found: dict[str, Any]) -> str:
@@ -194,11 +194,11 @@ def main(
         page: whose table is replaced by this one, such as docs/pendulum.md.
         compile: plan in compiled steps; making them takes a minute, once.
     """
-    loaded, recorded = load(world), open_dataset(data)
+    loaded, recorded = load(world), NativeDataset(data)
     dream = FixedBatch(compiled(loaded) if compile else loaded, GROUP)
     found: dict[str, Any] = {}
     for row in rows(loaded, agents, steps_of(recorded), search, dream):
-        played = play(row.act, as_recorded(recorded), loaded.spec.context, name=row.name)
+        played = play(row.act, as_recorded(recorded, data), loaded.spec.context, name=row.name)
         found[row.name] = played | {
             "steps": row.steps, "dreamt": row.dreamt, "seconds": row.seconds,
         }  # fmt: skip

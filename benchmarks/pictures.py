@@ -16,7 +16,7 @@ import tyro
 from torch import Tensor
 
 from worldsim.core import row_keys
-from worldsim.data.native import Dataset, open_dataset
+from worldsim.data import Dataset, NativeDataset
 from worldsim.evaluate.test_clips import Clips, cut_clips, episodes_for
 from worldsim.flags import refuse_repeated
 from worldsim.play import film as video
@@ -49,7 +49,7 @@ def main(
         device: where to compute.
     """
     loaded = load(world, device)
-    clips = pick(loaded, open_dataset(data), starts, max(steps, HORIZONS[-1]))
+    clips = pick(loaded, NativeDataset(data), starts, max(steps, HORIZONS[-1]))
     state = loaded.encode(clips.context, clips.context_actions)
     actions = clips.actions.to(loaded.device)
     dreamed = dream_frames(loaded, state, actions).reshape(clips.frames.shape)
@@ -63,11 +63,12 @@ def main(
 def pick(world: DiffusionWorld, data: Dataset, starts: int, steps: int) -> Clips:
     """The middle of `starts` test episodes that are long enough."""
     found = []
-    for place, path in enumerate(episodes_for(data, world.spec, 10**6)[::SPREAD]):
-        episode = data.load(path)
-        first = (len(episode.actions) - steps) // 2
+    for place, episode in enumerate(episodes_for(data, world.spec, 10**6)[::SPREAD]):
+        first = (len(episode) - steps) // 2
         if first >= world.spec.context:
-            found.append(cut_clips(episode, place, [first], world.spec.context, steps))
+            found.append(
+                cut_clips(episode, place, [first], world.spec.context, steps, world.spec.action)
+            )
         if len(found) == starts:
             break
     if not found:

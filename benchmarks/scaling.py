@@ -21,7 +21,7 @@ import torch
 import tyro
 
 from worldsim.core import WorldError
-from worldsim.data.native import open_dataset
+from worldsim.data import NativeDataset
 from worldsim.flags import refuse_repeated
 from worldsim.models.vae import SpacetimeVAE
 from worldsim.play import film as video
@@ -75,7 +75,7 @@ def main(places: Places = Places(), fit: bool = False, unit: float = Plan.unit) 
 
 def train_all(plan: Plan, places: Places) -> None:
     """Train and measure what has no line yet; the last run only after its prediction."""
-    data = open_dataset(places.data)
+    data = NativeDataset(places.data)
     every = list(runs(plan, data))
     todo = [run for run in every if not known(run, read(places.results))]
     if not todo:
@@ -144,7 +144,7 @@ def draw(plan: Plan, places: Places) -> None:
         page.put(places.page, report.report(records))
     picture = pictures.law_picture(records)
     video.save_picture(places.media / "scaling.png", picture)
-    data, shown = open_dataset(places.data), report.shown(records)
+    data, shown = NativeDataset(places.data), report.shown(records)
     some = [run for run in runs(plan, data) if run.name in {r["name"] for r in shown}]
     missing = [run.name for run in some if not (places.out / run.name / "checkpoint").exists()]
     if missing:

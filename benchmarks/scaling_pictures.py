@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from worldsim.data.native import Dataset
+from worldsim.data import Dataset
 from worldsim.evaluate.test_clips import Clips, cut_clips
 from worldsim.play import film as video
 from worldsim.world.diffusion import DiffusionWorld
@@ -140,18 +140,19 @@ def save_dreams(worlds: Mapping[str, DiffusionWorld], data: Dataset, media: Path
         state = world.encode(clips.context, clips.context_actions)
         films[name] = dream_frames(world, state, clips.actions).reshape(clips.frames.shape)
     video.save_picture(media / "scaling-strip.png", strip(clips, films))
-    rate = data.info.fps / data.info.chunk
+    rate = data.spec.fps / data.spec.chunk
     video.save_film(media / "scaling.mp4", frames(films, rate), rate / 2)
 
 
 def pick(data: Dataset, context: int) -> Clips:
     """The middle of the first validation episodes that are long enough, every eighth."""
     found = []
-    for place, path in enumerate(data.episodes("val")[::8]):
-        episode = data.load(path)
-        first = (len(episode.actions) - FILM_STEPS) // 2
+    data = data.split("val")
+    for place in range(0, len(data), 8):
+        episode = data.episode(place)
+        first = (len(episode) - FILM_STEPS) // 2
         if first >= context and len(found) < FILM_CLIPS:
-            found.append(cut_clips(episode, place, [first], context, FILM_STEPS))
+            found.append(cut_clips(episode, place, [first], context, FILM_STEPS, data.spec.action))
     if not found:
         raise SystemExit(f"data: no validation episode has {FILM_STEPS} steps after {context}")
     return Clips.cat([c for c in found if c is not None])

@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from worldsim.core import WorldError
 from worldsim.costs.flops import Networks, denoising
+from worldsim.data import Dataset
 from worldsim.data.latents import LatentRecording
-from worldsim.data.native import Dataset
 from worldsim.diffusion.losses import chunk_error, ramp
 from worldsim.diffusion.schedule import corrupt, draw_levels
 from worldsim.diffusion.timeline import Clip, predict
@@ -113,7 +113,7 @@ class Run:
 
 def runs(plan: Plan, data: Dataset) -> Iterator[Run]:
     """All runs, those of one width together; steps are such that budgets are met."""
-    height, width, _ = data.info.frame_shape
+    height, width, _ = data.spec.frame_shape
     for dim, budgets in zip(plan.widths, plan.budgets, strict=True):
         dit: DiTConfig = replace(plan.sizes.dit, dim=dim)
         sizes = replace(plan.sizes, dit=dit)
@@ -160,8 +160,8 @@ class Exam:
 
 def exam(plan: Plan, data: Dataset, home: Path) -> Exam:
     """Cut the clips, evenly over every validation episode; `home` gets their latents."""
-    if not data.episodes("val"):
-        raise WorldError(f"data: expected validation episodes in {data.folder}/val, got none; "
+    if "val" not in data.splits:
+        raise WorldError(f"data: expected validation episodes in {data.spec.name}, got none; "
                          "record them with the collect command")  # fmt: skip
     vae = load_final(SpacetimeVAE(plan.sizes.vae), home / "vae").eval()
     latents = latents_of(data, "val", plan.sizes, home)
@@ -177,10 +177,11 @@ def exam(plan: Plan, data: Dataset, home: Path) -> Exam:
 def _starts(plan: Plan, data: Dataset) -> Clips:
     context, horizon = plan.sizes.context, plan.horizons[-1]
     found = []
-    for place, path in enumerate(data.episodes("val")):
-        episode = data.load(path)
-        starts = even_starts(len(episode.actions), context, horizon, max(1, plan.clips // 3))
-        found.append(cut_clips(episode, place, starts, context, horizon))
+    data = data.split("val")
+    for place in range(len(data)):
+        episode = data.episode(place)
+        starts = even_starts(len(episode), context, horizon, max(1, plan.clips // 3))
+        found.append(cut_clips(episode, place, starts, context, horizon, data.spec.action))
     return Clips.cat([c for c in found if c is not None])
 
 

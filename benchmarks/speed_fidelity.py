@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from worldsim.core import row_keys
-from worldsim.data.native import open_dataset
+from worldsim.data import NativeDataset
 from worldsim.evaluate.horizon import curve, dream
 from worldsim.evaluate.test_clips import Clips, cut_clips, even_starts
 from worldsim.metrics import psnr, squared_error
@@ -34,12 +34,12 @@ def drift(world: DiffusionWorld, steps: int = 10) -> dict[str, Any]:
 
 def errors(world: DiffusionWorld, data: Path, episodes: int = 8) -> dict[str, Any]:
     """PSNR against reality by horizon on validation clips, of float32 and of compiled dreams."""
-    recorded, spec, parts = open_dataset(data), world.spec, []
-    for place, path in enumerate(recorded.episodes("val")[:episodes]):
-        episode = recorded.load(path)
-        length, most = len(episode.actions), max(HORIZONS)
+    recorded, spec, parts = NativeDataset(data).split("val"), world.spec, []
+    for place in range(min(episodes, len(recorded))):
+        episode = recorded.episode(place)
+        length, most = len(episode), max(HORIZONS)
         starts = even_starts(length, spec.context, most, 1)
-        parts += [cut_clips(episode, place, starts, spec.context, most)]
+        parts += [cut_clips(episode, place, starts, spec.context, most, spec.action)]
     clips = Clips.cat([part for part in parts if part is not None])
     found: dict[str, Any] = {"clips": len(clips), "horizons": HORIZONS}
     for name, one in (("float32", world), ("compiled", compiled(world))):

@@ -26,9 +26,10 @@ import tyro
 from tqdm import tqdm
 
 from worldsim.agents.training import read_spent
+from worldsim.collect.recorder import episode_name
 from worldsim.core import WorldError, WorldState, row_keys
-from worldsim.data.loader import check_kind
-from worldsim.data.native import DatasetInfo, open_dataset
+from worldsim.data import DatasetSpec, NativeDataset
+from worldsim.data.columns import check_kind, columns_of
 from worldsim.metrics import Interval, bootstrap, pearson, weighted_mean
 from worldsim.store.folder import load
 from worldsim.store.provenance import provenance
@@ -92,14 +93,15 @@ def dream_returns(
 
 def track_starts(world: DiffusionWorld, data: Path, tracks: list[int]) -> WorldState:
     """States after the first recorded chunks of these tracks."""
-    dataset, context, chunk = open_dataset(data), world.spec.context, world.spec.chunk
-    found = [dataset.load(dataset.path("test", seed)) for seed in tracks]
+    dataset, context, chunk = NativeDataset(data), world.spec.context, world.spec.chunk
+    test = dataset.split("test")
+    found = [test.episode(test.names.index(episode_name(seed))) for seed in tracks]
     frames = torch.stack([torch.from_numpy(e.frames[: context * chunk]) for e in found])
-    actions = torch.stack([torch.from_numpy(e.actions[:context]) for e in found])
+    actions = torch.stack([columns_of(e, world.spec.action).actions[:context] for e in found])
     return world.encode(frames, actions, row_keys(tracks))
 
 
-Job = tuple[Contestant, str, DatasetInfo, int]
+Job = tuple[Contestant, str, DatasetSpec, int]
 
 
 def _real_job(job: Job) -> tuple[Contestant, int, dict[str, float]]:
@@ -125,7 +127,7 @@ def drive_all(
     note: Note,
 ) -> None:  # fmt: skip
     """What is still to be driven in reality, track by track, so that all rows grow together."""
-    info = open_dataset(data).info
+    info = NativeDataset(data).spec
     jobs = [
         (who, world, info, seed)
         for seed in TRACKS
@@ -327,8 +329,8 @@ def main(
 
     Raises WorldError where `data` is of another world.
     """
-    recorded = open_dataset(data)
-    check_kind(recorded.info, load(world).spec)
+    recorded = NativeDataset(data)
+    check_kind(recorded.spec, load(world).spec)
     out.parent.mkdir(parents=True, exist_ok=True)
     rows, lines = contestants(agents, scope.plan_tracks > 0), read(out)
     done = {(x["policy"], x["track"], x["where"]) for x in lines}
@@ -341,7 +343,7 @@ def main(
 
         dream_all(rows, done, world, data, scope, note)
         drive_all(rows, done, world, data, scope, note)
-    steps = sum(len(recorded.load(path).actions) for path in recorded.episodes("train"))
+    steps = sum(recorded.split("train").lengths)
     found = summary(rows, read(out), steps) | {"command": " ".join(sys.argv[1:])}
     print(table(found))
     text = json.dumps({**found, "provenance": provenance()}, indent=1) + "\n"

@@ -19,7 +19,7 @@ from worldsim.agents.deploy import Driver, FramePolicy, agent_driver
 from worldsim.agents.planners import CEM, PlanningPolicy
 from worldsim.agents.training import load_agent
 from worldsim.core import WorldState
-from worldsim.data.native import DatasetInfo
+from worldsim.data import DatasetSpec
 from worldsim.recipes.car_racing.drivers import pursue
 from worldsim.recipes.car_racing.landmarks import steer_by_sight
 from worldsim.world.compiled import compiled
@@ -160,11 +160,12 @@ class Timed:
 
 
 def drive(
-    who: Contestant, world: DiffusionWorld, info: DatasetInfo, seed: int
+    who: Contestant, world: DiffusionWorld, info: DatasetSpec, seed: int
 ) -> tuple[float, float]:
     """The return of one real episode of at most 1,000 frames: the environment's own rewards; and
     seconds a decision, of which there is one a chunk."""
-    env = gymnasium.make(info.env_id, **info.env_kwargs)
+    assert info.environment is not None
+    env = gymnasium.make(info.environment.id, **info.environment.kwargs)
     try:
         timed = Timed(driver_of(who, world, env, seed))
         policy = FramePolicy(timed, info)

@@ -28,13 +28,12 @@ import worldsim
 from worldsim.collect.policies import Behaviour, Policy
 from worldsim.collect.recorder import CollectConfig, record
 from worldsim.core import WorldError, row_keys
-from worldsim.data import open_dataset
-from worldsim.data.native import Dataset
+from worldsim.data import Dataset, NativeDataset
 from worldsim.evaluate import horizon
 from worldsim.evaluate import trust as trusted
 from worldsim.evaluate.calibrate import clips_of, harmed
 from worldsim.evaluate.report import finite, write_card
-from worldsim.evaluate.test_clips import Clips, cut_clips, data_hash
+from worldsim.evaluate.test_clips import Clips, cut_clips
 from worldsim.flags import refuse_repeated
 from worldsim.metrics import auroc, psnr
 from worldsim.recipes.car_racing.drivers import Action, car_racing_mix
@@ -43,6 +42,7 @@ from worldsim.store.provenance import provenance
 from worldsim.world.diffusion import DiffusionWorld
 
 from . import RESULTS
+from .noise_floor import ACTION
 
 HORIZON = 60
 SEEDS = {"repainted": 40_000, "off road": 41_000}  # of tracks in nobody's data
@@ -78,8 +78,8 @@ def foreign(kind: str, episodes: int, context: int) -> Clips:
     found = []
     for i in tqdm(range(episodes), desc=kind, leave=False):
         episode = record(config, behaviours, SEEDS[kind] + i)
-        firsts = [s for s in starts if s + HORIZON <= len(episode.actions)]
-        found.append(cut_clips(episode, i, firsts, context, HORIZON))
+        firsts = [s for s in starts if s + HORIZON <= len(episode)]
+        found.append(cut_clips(episode, i, firsts, context, HORIZON, ACTION))
     return Clips.cat([clips for clips in found if clips is not None])
 
 
@@ -198,7 +198,7 @@ def main(
         compiled: clock compiled steps, too; making them takes minutes.
         out: the JSON file.
     """
-    loaded, dataset = worldsim.load(world), open_dataset(data)
+    loaded, dataset = worldsim.load(world), NativeDataset(data)
     if loaded.trust is None or not loaded.calibrated:
         raise WorldError(f"{world}: expected a calibrated world: worldsim calibrate")
     sets, bound = starts(loaded, dataset, episodes, drives), float(loaded.trust.bound)
@@ -214,7 +214,7 @@ def main(
         "every step": figures_of(sets, told, bound, 0),
         "beyond the safe horizon": figures_of(sets, told, bound, safe["steps"]),
         "cost": costs(loaded, rounds, compiled),
-        "data": {"sha256": data_hash(dataset.episodes("test")[:episodes])},
+        "data": {"sha256": dataset.split("test").fingerprint()},
         "provenance": provenance(),
     }
     write_card(finite(results), out)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from worldsim.data.episode import Episode, save_episode
-from worldsim.data.native import ActionInfo, Dataset, DatasetInfo, open_dataset
+from worldsim.core import ActionSpec
+from worldsim.data import DatasetSpec, Episode, NativeDataset, NativeWriter
 
 CHUNK = 2
 LENGTHS = (20, 23, 20)  # chunks of the test episodes; the second one terminates
@@ -19,24 +19,39 @@ def stripes(seed: int, chunks: int, terminated: bool = False) -> Episode:
     frames = np.broadcast_to(value, (chunks * CHUNK, 16, 24, 3)).astype(np.uint8)
     steps = np.arange(chunks, dtype=np.float32)
     return Episode(
+        name=f"stripes-{seed:06d}",
         frames=frames,
+        chunk=CHUNK,
+        fps=12.5,
         actions=np.stack([steps / 100, np.full_like(steps, seed % 10 / 10)], 1),
         rewards=np.where(np.arange(chunks) % 5 == 0, 3.0, -0.2).astype(np.float32),
         terminated=terminated,
         truncated=not terminated,
         seed=seed,
-        behaviour="stripes",
+        policy="stripes",
     )
 
 
-def stripes_data(folder: Path) -> Dataset:
-    """Three test episodes on disk."""
-    action = ActionInfo(kind="continuous", low=(-1.0, 0.0), high=(1.0, 1.0))
-    DatasetInfo(env_id="", chunk=CHUNK, fps=12.5, frame_shape=(16, 24, 3), action=action).save(
-        folder
-    )
-    data = open_dataset(folder)
-    (folder / "test").mkdir()
-    for i, length in enumerate(LENGTHS):
-        save_episode(data.path("test", 5000 + i), stripes(5000 + i, length, i == 1))
-    return data
+SPEC = DatasetSpec(
+    name="stripes",
+    frame_shape=(16, 24, 3),
+    fps=12.5,
+    chunk=CHUNK,
+    action=ActionSpec(kind="continuous", low=(-1.0, 0.0), high=(1.0, 1.0)),
+    has_rewards=True,
+)
+
+
+def stripes_data(folder: Path, **more: list[Episode]) -> NativeDataset:
+    """Three test episodes on disk, and more episodes in other splits."""
+    tests = [stripes(5000 + i, length, i == 1) for i, length in enumerate(LENGTHS)]
+    return stored(folder, SPEC, test=tests, **more)
+
+
+def stored(folder: Path, spec: DatasetSpec, **splits: list[Episode]) -> NativeDataset:
+    """A dataset of these episodes on disk."""
+    writer = NativeWriter(folder, spec)
+    for split, episodes in splits.items():
+        for episode in episodes:
+            writer.write(split, episode)
+    return writer.dataset()

@@ -10,18 +10,19 @@ from tests.worlds import tiny_world
 from worldsim.agents.actor_critic import ActorCritic, AgentConfig
 from worldsim.agents.deploy import FramePolicy, load_policy
 from worldsim.agents.training import save_agent
-from worldsim.core import WorldError
-from worldsim.data.native import ActionInfo, DatasetInfo
+from worldsim.core import ActionSpec, EnvironmentSpec, WorldError
+from worldsim.data import DatasetSpec
 
-INFO = DatasetInfo(
-    env_id="",
+SEEN = EnvironmentSpec(
+    id="X-v0", size=(24, 32), source="observation", crop=(0, 48, 0, 64), warmup=3
+)
+INFO = DatasetSpec(
+    name="recorded",
     chunk=2,
     fps=50.0,
     frame_shape=(24, 32, 3),
-    action=ActionInfo(kind="continuous", low=(-1.0, 0.0, 0.0), high=(1.0, 1.0, 1.0)),
-    source="observation",
-    crop=(0, 48, 0, 64),
-    warmup=3,
+    action=ActionSpec(kind="continuous", low=(-1.0, 0.0, 0.0), high=(1.0, 1.0, 1.0)),
+    environment=SEEN,
 )
 
 
@@ -59,7 +60,9 @@ def test_decides_once_a_chunk_after_the_warm_up_on_the_newest_frames() -> None:
 def test_a_saved_agent_drives(tmp_path: Path) -> None:
     world = tiny_world()
     save_agent(ActorCritic(world.spec, AgentConfig(width=8, hidden=16)), tmp_path / "agent")
-    policy = load_policy(tmp_path / "agent", world, replace(INFO, warmup=0))
+    policy = load_policy(
+        tmp_path / "agent", world, replace(INFO, environment=replace(SEEN, warmup=0))
+    )
     rng = np.random.default_rng(0)
     for _ in range(4):
         action = policy(rng.integers(0, 256, (60, 70, 3), np.uint8))
@@ -67,6 +70,6 @@ def test_a_saved_agent_drives(tmp_path: Path) -> None:
 
 
 def test_video_without_an_environment_is_refused() -> None:
-    FramePolicy(Counting(), replace(INFO, source="render"))
+    FramePolicy(Counting(), replace(INFO, environment=replace(SEEN, source="render")))
     with pytest.raises(WorldError, match="environment"):
-        FramePolicy(Counting(), replace(INFO, source="recording"))
+        FramePolicy(Counting(), replace(INFO, environment=None))

@@ -18,7 +18,7 @@ from worldsim.collect.policies import Behaviour
 from worldsim.collect.recorder import record
 from worldsim.collect.workers import collect
 from worldsim.core import ActionSpec, WorldError
-from worldsim.data.native import open_dataset
+from worldsim.data import NativeDataset
 from worldsim.recipes.pendulum import pendulum, pendulum_mix
 from worldsim.store.folder import load, save
 from worldsim.train.distill import DistillationConfig
@@ -54,11 +54,12 @@ def played(tmp_path: Path) -> tuple[Path, Path, Path]:
 def test_a_turn_of_the_loop(played: tuple[Path, Path, Path], tmp_path: Path):
     world, agent, data = played
     done = improve(world, agent, data, tmp_path / "turn", HOW)
-    episodes = [open_dataset(data).load(path) for path in open_dataset(data).episodes("train")]
+    train = NativeDataset(data).split("train")
+    episodes = [train.episode(i) for i in range(len(train))]
     assert [e.seed for e in episodes] == [0, 1, 2, 3]
-    assert [e.behaviour for e in episodes[2:]] == ["agent-2"] * 2
+    assert [e.policy for e in episodes[2:]] == ["agent-2"] * 2
     assert done.returns == pytest.approx([e.rewards.sum() for e in episodes[2:]])
-    assert done.real_steps == sum(len(e.actions) for e in episodes) == 60
+    assert done.real_steps == sum(len(e) for e in episodes) == 60
     old, new = load(world), load(tmp_path / "turn" / "world")
     kept = zip(old.vae.parameters(), new.vae.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in kept)

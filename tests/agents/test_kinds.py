@@ -17,7 +17,7 @@ from worldsim.agents.model_free import practise
 from worldsim.agents.training import AgentTrainingConfig, save_agent, train_agent
 from worldsim.collect.recorder import as_recorded, describe
 from worldsim.core import ActionSpec, WorldError
-from worldsim.data.native import ActionInfo, open_dataset
+from worldsim.data import NativeDataset, NativeWriter
 from worldsim.evaluate.calibrate import calibrate
 from worldsim.recipes.pendulum import pendulum
 from worldsim.store.folder import save
@@ -26,7 +26,7 @@ from worldsim.train.loop import FitConfig
 from worldsim.world.diffusion import DiffusionWorld
 
 TORQUE = ActionSpec(kind="continuous", low=(-2.0,), high=(2.0,))
-STRONGER = ActionInfo(kind="continuous", low=(-2.0,), high=(3.0,))
+STRONGER = ActionSpec(kind="continuous", low=(-2.0,), high=(3.0,))
 CHANGES = {"frame_shape": (24, 32, 3), "chunk": 4, "action": STRONGER}
 TRAINING = DistillationConfig(fit=FitConfig(steps=1, batch=2, warmup=1), targets=3, compile=False)
 SHORT = DynaConfig(
@@ -36,14 +36,18 @@ Entrance = Callable[[DiffusionWorld, Path], object]
 
 ENTRANCES: dict[str, Entrance] = {
     "agent": lambda world, at: train_agent(
-        world, open_dataset(at / "data"), AgentTrainingConfig(), at / "new"
+        world, NativeDataset(at / "data"), AgentTrainingConfig(), at / "new"
     ),
     "practise": lambda world, at: practise(
-        world, as_recorded(open_dataset(at / "data")), AgentTrainingConfig(), at / "new", steps=9999
+        world,
+        as_recorded(NativeDataset(at / "data"), at / "data"),
+        AgentTrainingConfig(),
+        at / "new",
+        steps=9999,
     ),
     "improve": lambda _, at: improve(at / "world", at / "agent", at / "data", at / "new", SHORT),
-    "calibrate": lambda world, at: calibrate(world, open_dataset(at / "data")),
-    "drive": lambda world, at: load_policy(at / "agent", world, open_dataset(at / "data").info),
+    "calibrate": lambda world, at: calibrate(world, NativeDataset(at / "data")),
+    "drive": lambda world, at: load_policy(at / "agent", world, NativeDataset(at / "data").spec),
     "transfer": lambda _, at: transfer.main(
         str(at / "world"), data=at / "data", out=at / "new" / "lines.jsonl"
     ),
@@ -57,9 +61,13 @@ def test_another_worlds_episodes_are_refused(entrance: str, field: str, tmp_path
     world = tiny_world(TORQUE, size=(32, 32))
     save(world, tmp_path / "world")
     save_agent(ActorCritic(world.spec, AgentConfig(width=8, hidden=8)), tmp_path / "agent")
-    (tmp_path / "data").mkdir()
-    replace(describe(pendulum(tmp_path)), **{field: CHANGES[field]}).save(tmp_path / "data")
+    spec = describe(pendulum(tmp_path))
+    assert spec.environment is not None
+    change = {field: CHANGES[field]}
+    seen = {"frame_shape": {"size": (24, 32)}, "chunk": {"chunk": 4}}.get(field, {})
+    environment = replace(spec.environment, **seen)
+    NativeWriter(tmp_path / "data", replace(spec, environment=environment, **change))
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(WorldError, match="data: expected .* give a folder of the world's own kind"):
+    with pytest.raises(WorldError, match="data: .* give a dataset of the world's own kind"):
         ENTRANCES[entrance](world, tmp_path)
     assert sorted(tmp_path.rglob("*")) == before

@@ -10,7 +10,7 @@ pytest.importorskip("Box2D")
 
 from benchmarks.offtrack_reference import Drive, drive, drives, summarise
 from worldsim.collect.workers import collect
-from worldsim.data.native import Dataset
+from worldsim.data import Dataset
 from worldsim.evaluate.card import Plan
 from worldsim.recipes.car_racing.drivers import car_racing_mix
 from worldsim.recipes.car_racing.settings import car_racing
@@ -31,13 +31,14 @@ def test_what_is_seen_is_what_was_recorded_there(data: Dataset):
     (one, *_) = drives(data, Plan(episodes=2, dreams=2, dream_steps=20))
     episode, middle = one.job.episode, len(one.job.episode.actions) // 2
     seen = drive(Drive(one.job, episode.actions[middle : middle + 12])).numpy()
-    real = episode.frames.reshape(-1, 2, *episode.frames.shape[1:])[middle + 3 : middle + 12 : 4]
+    real = episode.frames[:].reshape(-1, 2, *episode.frames.shape[1:])[middle + 3 : middle + 12 : 4]
     assert np.array_equal(seen, real)
 
 
 def test_drives_take_the_cards_own_actions_to_other_tracks(data: Dataset):
     made = drives(data, Plan(episodes=2, dreams=4, dream_steps=30))
-    own = [data.load(path) for path in data.episodes("test")]
+    test = data.split("test")
+    own = [test.episode(i) for i in range(len(test))]
     assert [len(one.actions) for one in made] == [30, 30]
     for one in made:
         source = own[1].actions  # rows 1 and 3 of the card's dreams have the second episode's

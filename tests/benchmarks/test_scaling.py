@@ -15,11 +15,10 @@ from benchmarks import scaling_report as report
 from benchmarks.scaling import Places, draw, read, train_all
 from benchmarks.scaling_law import fit_law
 from benchmarks.scaling_runs import Plan, exam, heldout_loss, runs
-from tests.measured_data import CHUNK, stripes
+from tests.measured_data import SPEC, stored, stripes
 from worldsim.core import WorldError
 from worldsim.costs.flops import Networks, stages
-from worldsim.data.episode import save_episode
-from worldsim.data.native import ActionInfo, Dataset, DatasetInfo, open_dataset
+from worldsim.data import Dataset, NativeDataset
 from worldsim.diffusion.losses import chunk_error, ramp
 from worldsim.diffusion.schedule import draw_levels
 from worldsim.models.dit import DiTConfig
@@ -43,16 +42,9 @@ KEYS = ["loss", "mse1", "mse2"]
 
 @pytest.fixture
 def data(tmp_path: Path) -> Dataset:
-    action = ActionInfo(kind="continuous", low=(-1.0, 0.0), high=(1.0, 1.0))
-    info = DatasetInfo(env_id="", chunk=CHUNK, fps=12.5, frame_shape=(16, 24, 3), action=action)
-    (tmp_path / "data").mkdir()
-    info.save(tmp_path / "data")
-    found = open_dataset(tmp_path / "data")
-    for split, seeds in (("train", (0, 1)), ("val", (1000, 1001))):
-        (tmp_path / "data" / split).mkdir()
-        for seed in seeds:
-            save_episode(found.path(split, seed), stripes(seed, 56))
-    return found
+    first = {"train": 0, "val": 1000}
+    episodes = {s: [stripes(n + i, 56) for i in range(2)] for s, n in first.items()}
+    return stored(tmp_path / "data", SPEC, **episodes)
 
 
 @pytest.fixture
@@ -134,7 +126,7 @@ def test_the_loss_of_a_network_that_repeats_the_last_chunk(places: Places, data:
     wanted = (ramp(level) * chunk_error(latents[:, :-1], latents[:, 1:])).mean(1)
     assert torch.allclose(loss, wanted) and loss.min() > 0
     with pytest.raises(WorldError, match="expected validation episodes"):
-        exam(PLAN, replace(data, folder=data.folder / "none"), places.home)
+        exam(PLAN, data.split("train"), places.home)
 
 
 def test_predict_then_train_then_draw(places: Places, monkeypatch: pytest.MonkeyPatch):
@@ -184,7 +176,7 @@ def check_drawn(places: Places) -> None:
 
 def test_the_largest_run_is_not_trained_before_its_prediction(places: Places):
     (places.out / "32-8x").mkdir(parents=True)
-    *_, last = runs(PLAN, open_dataset(places.data))
+    *_, last = runs(PLAN, NativeDataset(places.data))
     with pytest.raises(WorldError, match="expected nothing before the prediction"):
         scaling.predict_first(last, places)
 

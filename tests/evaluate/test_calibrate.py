@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.measured_data import stripes, stripes_data
+from tests.measured_data import SPEC, stripes, stripes_data
 from tests.world_folders import tiny_world
 from worldsim.core import WorldError
-from worldsim.data.episode import save_episode
 from worldsim.evaluate import calibrate as calibration
 from worldsim.evaluate import trust as trusted
 from worldsim.evaluate.calibrate import CalibrationPlan, Watched, calibrate, clips_of
@@ -23,17 +22,15 @@ PLAN = CalibrationPlan(starts=2, horizon=8, recoloured=2, frozen=3, rows=8)
 
 @pytest.fixture
 def data(tmp_path: Path):
-    found = stripes_data(tmp_path)
-    for split, first in (("train", 0), ("val", 1000)):
-        (tmp_path / split).mkdir()
-        for seed in range(first, first + 4):
-            save_episode(found.path(split, seed), stripes(seed, 22))
-    return found
+    first = {"train": 0, "val": 1000}
+    return stripes_data(
+        tmp_path, **{s: [stripes(n + i, 22) for i in range(4)] for s, n in first.items()}
+    )
 
 
 @pytest.mark.filterwarnings("ignore:.*no fidelity card")
 def test_a_world_is_calibrated_from_training_and_validation_alone(data, tmp_path):
-    for path in data.episodes("test"):
+    for path in (tmp_path / "test").glob("*.npz"):
         path.unlink()
     world, figures = calibrate(tiny_world(), data, PLAN)
     assert world.calibrated and figures["clips"] == {"recorded": 8, "recoloured": 4, "frozen": 2}
@@ -104,7 +101,7 @@ def test_the_safe_horizon_ends_where_copying_is_as_good():
 
 
 def test_trust_of_real_steps_only(data):
-    clip = cut_clips(stripes(5001, 20, terminated=True), 0, [16], 3, 8)
+    clip = cut_clips(stripes(5001, 20, terminated=True), 0, [16], 3, 8, SPEC.action)
     assert clip is not None
     from worldsim.evaluate.horizon import Dreamt
 

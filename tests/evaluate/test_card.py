@@ -9,15 +9,15 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks import fidelity as fidelity_command
-from tests.measured_data import LENGTHS, stripes, stripes_data
+from tests.measured_data import LENGTHS, SPEC, stripes, stripes_data
 from tests.world_folders import tiny_world
 from worldsim.core import WorldError
-from worldsim.data.native import Dataset
+from worldsim.data import Dataset, NativeWriter
 from worldsim.evaluate import card, evaluate, horizon, reconstruction
 from worldsim.evaluate import report as lines
 from worldsim.evaluate.card import Plan
 from worldsim.evaluate.horizon import Dreamt
-from worldsim.evaluate.test_clips import Clips, cut_clips, data_hash, ending_starts, even_starts
+from worldsim.evaluate.test_clips import Clips, cut_clips, ending_starts, even_starts
 from worldsim.models.vae import to_bytes, to_float
 from worldsim.recipes.car_racing import landmarks as car_racing
 from worldsim.store.provenance import training_cost
@@ -36,7 +36,9 @@ def data(tmp_path: Path) -> Dataset:
 
 def clips_of(lengths: tuple[int, ...] = LENGTHS, steps: int = 8) -> Clips:
     found = [
-        cut_clips(stripes(5000 + i, n, i == 1), i, even_starts(n, 3, steps, 2), 3, steps)
+        cut_clips(
+            stripes(5000 + i, n, i == 1), i, even_starts(n, 3, steps, 2), 3, steps, SPEC.action
+        )
         for i, n in enumerate(lengths)
     ]
     return Clips.cat([c for c in found if c is not None])
@@ -51,9 +53,9 @@ def test_starts_are_the_middles_of_equal_parts():
 
 
 def test_a_clip_holds_what_led_into_each_chunk():
-    clip = cut_clips(stripes(5000, 20), 7, [5], 3, 4)
+    clip = cut_clips(stripes(5000, 20), 7, [5], 3, 4, SPEC.action)
     assert clip is not None
-    frames = torch.from_numpy(stripes(5000, 20).frames)
+    frames = torch.from_numpy(stripes(5000, 20).frames[:])
     assert torch.equal(clip.context[0], frames[4:10])
     assert torch.equal(clip.frames[0].flatten(0, 1), frames[10:18])
     assert clip.context_actions[0, :, 0].tolist() == pytest.approx([0.02, 0.03, 0.04])
@@ -66,7 +68,7 @@ def test_a_clip_knows_where_its_episode_ended():
     episode = stripes(5001, 20, terminated=True)
     starts = ending_starts(episode, 3, (1, 4))
     assert starts == [19, 16] and ending_starts(stripes(5001, 20), 3, (1, 4)) == []
-    clip = cut_clips(episode, 0, starts, 3, 6)
+    clip = cut_clips(episode, 0, starts, 3, 6, SPEC.action)
     assert clip is not None
     assert clip.ends.int().tolist() == [[1, 0, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0]]
     assert clip.valid.sum(1).tolist() == [1, 4]
@@ -76,14 +78,6 @@ def test_shuffled_actions_come_from_other_episodes():
     clips = clips_of()
     other = horizon.shuffled(clips)[:, 0, 1]  # the second entry names the episode
     assert not torch.isclose(other, clips.actions[:, 0, 1]).any()
-
-
-def test_the_hash_knows_every_byte_and_name(data: Dataset):
-    paths = data.episodes("test")
-    first = data_hash(paths)
-    assert data_hash(paths[::-1]) != first == data_hash(paths)
-    paths[1].write_bytes(paths[1].read_bytes() + b"\0")
-    assert data_hash(paths) != first
 
 
 # --- figures with known answers -------------------------------------------------------------------
@@ -130,7 +124,7 @@ def test_reward_figures_of_a_perfect_and_of_a_blind_head():
 
 
 def test_ends_are_counted_up_to_the_end():
-    clip = cut_clips(stripes(5001, 20, terminated=True), 0, [16, 8], 3, 6)
+    clip = cut_clips(stripes(5001, 20, terminated=True), 0, [16, 8], 3, 6, SPEC.action)
     assert clip is not None  # the first ends with its 4th step, the second goes on
     continue_prob = torch.ones(2, 6)
     continue_prob[0, 3] = continue_prob[0, 5] = 0.1  # right; after the end, where nothing counts
@@ -242,11 +236,10 @@ def test_a_plan_too_small_is_refused():
 
 
 def test_foreign_data_is_refused(data: Dataset, tmp_path: Path):
-    other = replace(data, info=replace(data.info, chunk=4))
-    with pytest.raises(WorldError, match="give a folder of the world's own kind"):
+    other = NativeWriter(tmp_path / "other", replace(data.spec, chunk=4)).dataset()
+    with pytest.raises(WorldError, match="give a dataset of the world's own kind"):
         evaluate(tiny_world(), other)
-    for path in data.episodes("test"):
-        path.unlink()
+    data = NativeWriter(tmp_path / "empty", data.spec).dataset()
     with pytest.raises(WorldError, match="expected test episodes in .*got none"):
         evaluate(tiny_world(), data)
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from tests.measured_data import stored
 from worldsim import cli
-from worldsim.core import WorldError, row_keys
-from worldsim.data.episode import Episode, save_episode
-from worldsim.data.native import ActionInfo, DatasetInfo, open_dataset
+from worldsim.core import ActionSpec, WorldError, row_keys
+from worldsim.data import DatasetSpec, Episode
 from worldsim.models.dit import DiTConfig
 from worldsim.models.heads import HeadsConfig
 from worldsim.models.vae import VAEConfig
@@ -52,23 +52,21 @@ def film(seed: int, chunks: int = 20) -> Episode:
         frames[t, 5:11, int(x) - 2 : int(x) + 3] = 255
         rewards[t // 2] += x > 8
     return Episode(
-        frames=frames, actions=actions, rewards=rewards, terminated=False, truncated=True,
-        seed=seed, behaviour="random",
+        name=f"film-{seed}", frames=frames, chunk=2, fps=20.0, actions=actions, rewards=rewards,
+        truncated=True, seed=seed, policy="random",
     )  # fmt: skip
+
+
+FILM = DatasetSpec(
+    name="film", frame_shape=(16, 16, 3), fps=20.0, chunk=2, has_rewards=True,
+    action=ActionSpec(kind="continuous", low=(-1.0,), high=(1.0,)),
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("film")
-    info = DatasetInfo(
-        env_id="", chunk=2, fps=20.0, frame_shape=(16, 16, 3),
-        action=ActionInfo(kind="continuous", low=(-1.0,), high=(1.0,)),
-    )  # fmt: skip
-    info.save(folder)
-    for seed in range(8):
-        (folder / "train").mkdir(exist_ok=True)
-        save_episode(folder / "train" / f"episode_{seed:06d}.npz", film(seed))
-    return open_dataset(folder)
+    return stored(folder, FILM, train=[film(seed) for seed in range(8)])
 
 
 def recipe(steps: int) -> tuple[VAETrainingConfig, DynamicsTrainingConfig, DistillationConfig]:

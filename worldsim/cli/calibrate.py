@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from worldsim.data.native import open_dataset
+from worldsim.data.native import NativeDataset
 from worldsim.evaluate.calibrate import calibrate as fit_trust
 from worldsim.store.folder import load, save
 from worldsim.worlds import ROOT, names
@@ -30,7 +30,7 @@ def calibrate(
         threads: CPU threads; all by default.
     """
     use_threads(threads)
-    calibrated, figures = fit_trust(load(world, device), open_dataset(data))
+    calibrated, figures = fit_trust(load(world, device), NativeDataset(data))
     folder = ROOT / world if world in names() else Path(world)
     save(calibrated.to("cpu"), folder, overwrite=True)
     print(json.dumps(figures, indent=1))

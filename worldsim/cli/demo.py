@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from worldsim.data.native import RESERVED_SEED
+from worldsim.collect.recorder import RESERVED_SEED
 from worldsim.play.demo import run_demo
 
 

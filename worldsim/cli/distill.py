@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from worldsim.data.native import open_dataset
+from worldsim.data.native import NativeDataset
 from worldsim.presets import SIZES
 from worldsim.store.folder import load, save
 from worldsim.train.recipe import Recipe, assemble, fit_student
@@ -39,7 +39,7 @@ def distill(
         overwrite: replace a world that is there.
     """
     use_threads(threads)
-    dataset, sizes = open_dataset(data), SIZES[size]()
+    dataset, sizes = NativeDataset(data), SIZES[size]()
     fit_student(dataset, sizes, recipe.distill, run, load(begin) if begin else None)
     world = assemble(dataset, sizes, run, out.name, time_limit=time_limit, passes=passes)
     save(world, out, overwrite=overwrite)

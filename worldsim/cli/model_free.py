@@ -8,7 +8,7 @@ from worldsim.agents.model_free import practise
 from worldsim.agents.settings import ImaginationConfig
 from worldsim.agents.training import AgentTrainingConfig
 from worldsim.collect.recorder import as_recorded
-from worldsim.data.native import open_dataset
+from worldsim.data.native import NativeDataset
 from worldsim.store.folder import load
 
 from .flags import use_threads
@@ -38,7 +38,7 @@ def model_free(
         threads: CPU threads; all by default.
     """
     use_threads(threads)
-    recorded = open_dataset(data)
-    spent = steps or sum(len(recorded.load(e).actions) for e in recorded.episodes("train"))
-    practise(load(world), as_recorded(recorded), recipe, run, steps=spent)
+    recorded = NativeDataset(data)
+    spent = steps or sum(recorded.split("train").lengths)
+    practise(load(world), as_recorded(recorded, data), recipe, run, steps=spent)
     print(f"saved {run}/real/agent")

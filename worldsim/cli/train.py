@@ -8,7 +8,7 @@ from typing import Literal
 import tyro
 
 from worldsim.core import WorldError
-from worldsim.data.native import open_dataset
+from worldsim.data.native import NativeDataset
 from worldsim.presets import SIZES
 from worldsim.store.folder import load
 from worldsim.train.recipe import Recipe, fit_forced, fit_teacher, fit_vae
@@ -37,7 +37,7 @@ def train(
         threads: CPU threads; all by default.
     """
     use_threads(threads)
-    dataset, sizes = open_dataset(data), SIZES[size]()
+    dataset, sizes = NativeDataset(data), SIZES[size]()
     if stage == "vae":
         fit_vae(dataset, sizes, recipe.vae, run, load(begin) if begin else None)
     elif begin:

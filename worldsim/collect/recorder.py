@@ -12,11 +12,14 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from worldsim.data.episode import Episode
-from worldsim.data.native import RESERVED_SEED, SPLITS, ActionInfo, Dataset, DatasetInfo
+from worldsim.core import ActionSpec, EnvironmentSpec, WorldError
+from worldsim.data.dataset import Dataset, DatasetSpec, Episode
 from worldsim.data.resize import area_resize, crop_frames
 
 from .policies import Behaviour, Policy, choose
+
+SPLITS = {"train": (0, 1000), "val": (1000, 1050), "test": (5000, 5050)}  # seeds [first, stop)
+RESERVED_SEED = 10_000  # seeds from here up belong to nobody's training, tuning or testing
 
 
 class CollectError(ValueError):
@@ -98,24 +101,24 @@ def _make_env(config: CollectConfig) -> gymnasium.Env[Any, Any]:
 
 
 def as_recorded(
-    data: Dataset, band: tuple[int, int] = (0, 0), max_frames: int = 1000
+    data: Dataset, folder: Path, band: tuple[int, int] = (0, 0), max_frames: int = 1000
 ) -> CollectConfig:
     """The settings that a dataset was recorded with, for more training episodes of it.
 
     Raises CollectError for video that no environment made.
     """
-    info = data.info
-    if info.source == "recording":
+    info = data.spec.environment
+    if info is None:
         raise CollectError("data: expected episodes of an environment, got video without one")
     none = {split: (first, first) for split, (first, _) in SPLITS.items()}
     return CollectConfig(
-        env_id=info.env_id, env_kwargs=info.env_kwargs, folder=data.folder, source=info.source,
-        crop=info.crop, size=info.frame_shape[:2], chunk=info.chunk, warmup=info.warmup,
+        env_id=info.id, env_kwargs=info.kwargs, folder=folder, source=info.source,
+        crop=info.crop, size=info.size, chunk=info.chunk, warmup=info.warmup,
         max_frames=max_frames, workers=1, **(none | {"train": band}),
     )  # fmt: skip
 
 
-def describe(config: CollectConfig) -> DatasetInfo:
+def describe(config: CollectConfig) -> DatasetSpec:
     """The ``dataset.json`` of a recording. Raises CollectError for spaces that cannot be stored."""
     try:  # as it will be read again, so that a resumed recording finds itself equal
         env_kwargs = json.loads(json.dumps(config.env_kwargs))
@@ -125,31 +128,33 @@ def describe(config: CollectConfig) -> DatasetInfo:
         ) from error
     env = _make_env(config)
     try:
-        return DatasetInfo(
-            env_id=config.env_id,
-            env_kwargs=env_kwargs,
+        return DatasetSpec(
+            name=config.folder.name,
             chunk=config.chunk,
             fps=float(env.metadata.get("render_fps", 30)),
             frame_shape=(*config.size, 3),
-            action=_action_info(env.action_space),
-            source=config.source,
-            crop=config.crop,
-            warmup=config.warmup,
-        )
+            action=_action_spec(env.action_space),
+            has_rewards=True,
+            environment=EnvironmentSpec(
+                id=config.env_id, kwargs=env_kwargs, source=config.source, crop=config.crop,
+                size=config.size, chunk=config.chunk, warmup=config.warmup,
+                max_frames=config.max_frames,
+            ),
+        )  # fmt: skip
     finally:
         env.close()
 
 
-def _action_info(space: gymnasium.Space[Any]) -> ActionInfo:
-    if isinstance(space, gymnasium.spaces.Discrete) and space.start == 0:
-        return ActionInfo(kind="discrete", n=int(space.n))
-    if isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1 and space.is_bounded():
-        low, high = (tuple(map(float, bound)) for bound in (space.low, space.high))
-        return ActionInfo(kind="continuous", low=low, high=high)
-    raise CollectError(
-        f"action space: expected a bounded Box of one dimension or a Discrete from 0, got {space}; "
-        "wrap the environment (gymnasium.wrappers.TransformAction, RescaleAction)"
-    )
+def _action_spec(space: gymnasium.Space[Any]) -> ActionSpec:
+    try:
+        return ActionSpec.from_space(space)
+    except WorldError as error:
+        raise CollectError(str(error)) from error
+
+
+def episode_name(seed: int) -> str:
+    """The name of the episode of `seed`."""
+    return f"episode_{seed:06d}"
 
 
 def record(config: CollectConfig, behaviours: Sequence[Behaviour], seed: int) -> Episode:
@@ -201,13 +206,16 @@ def _play(
         truncated = truncated or (full and not terminated)
     discrete = isinstance(env.action_space, gymnasium.spaces.Discrete)
     return Episode(
+        name=episode_name(seed),
         frames=np.concatenate(frames),
+        chunk=config.chunk,
+        fps=float(env.metadata.get("render_fps", 30)),
         actions=np.asarray(actions, np.int64 if discrete else np.float32),
         rewards=np.asarray(rewards, np.float32),
         terminated=terminated,
         truncated=truncated,
         seed=seed,
-        behaviour=behaviour.name,
+        policy=behaviour.name,
     )
 
 

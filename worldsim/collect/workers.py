@@ -12,15 +12,14 @@ from multiprocessing import get_context, parent_process
 import cloudpickle
 from tqdm import tqdm
 
-from worldsim.data.episode import EpisodeError, save_episode
-from worldsim.data.native import SPLITS, Dataset, DatasetError, DatasetInfo
-from worldsim.files import clear_leftovers
+from worldsim.data.dataset import DatasetError
+from worldsim.data.native import NativeDataset, NativeWriter, load_episode
 
 from .policies import Behaviour
-from .recorder import CollectConfig, describe, record
+from .recorder import CollectConfig, describe, episode_name, record
 
 
-def collect(config: CollectConfig, behaviours: Sequence[Behaviour]) -> Dataset:
+def collect(config: CollectConfig, behaviours: Sequence[Behaviour]) -> NativeDataset:
     """Record every episode of `config` that is not yet there, whole and readable.
 
     Each episode's behaviour and randomness follow from its seed alone: recording it again gives the
@@ -30,33 +29,17 @@ def collect(config: CollectConfig, behaviours: Sequence[Behaviour]) -> Dataset:
     Raises CollectError or DatasetError where the environment or the folder does not fit, and
     RuntimeError if a worker dies.
     """
-    dataset = _prepare(config)
+    writer = NativeWriter(config.folder, describe(config))
     jobs = [(split, seed) for split, span in config.seeds.items() for seed in range(*span)]
     results = _in_processes if config.workers > 1 else _in_this_process
     with tqdm(unit="frame", total=len(jobs) * config.max_frames, file=sys.stderr) as bar:
         kept = 0
-        for frames, recorded in results(dataset, config, tuple(behaviours), jobs):
+        for frames, recorded in results(writer, config, tuple(behaviours), jobs):
             kept += not recorded
             bar.total += frames - config.max_frames if recorded else -config.max_frames
             bar.update(frames if recorded else 0)
             bar.set_postfix(already_there=kept)
-    return dataset
-
-
-def _prepare(config: CollectConfig) -> Dataset:
-    info = describe(config)
-    for split in SPLITS:
-        (config.folder / split).mkdir(parents=True, exist_ok=True)
-    if (config.folder / "dataset.json").exists():
-        found = DatasetInfo.load(config.folder)
-        if found != info:
-            raise DatasetError(
-                f"{config.folder}: holds another recording; expected {info}, got {found}; "
-                "choose another folder, or the settings that it was recorded with"
-            )
-    else:
-        info.save(config.folder)
-    return Dataset(folder=config.folder, info=info)
+    return writer.dataset()
 
 
 Job = tuple[str, int]
@@ -64,36 +47,42 @@ Result = tuple[int, bool]  # frames, whether they were recorded now
 
 
 def _run_job(
-    dataset: Dataset, config: CollectConfig, behaviours: Sequence[Behaviour], job: Job
+    writer: NativeWriter, config: CollectConfig, behaviours: Sequence[Behaviour], job: Job
 ) -> Result:
-    path = dataset.path(*job)
+    split, seed = job
+    path = writer.path(split, episode_name(seed))
     if path.exists():
         try:
-            return len(dataset.load(path).frames), False
-        except EpisodeError:
-            path.unlink()  # broken: record it again
-    clear_leftovers(path)  # of a recording that was killed
+            return len(load_episode(path).frames[:]), False
+        except DatasetError:  # broken: set aside, and recorded again
+            path.replace(path.with_suffix(".broken"))
     try:
-        episode = record(config, behaviours, job[1])
+        episode = record(config, behaviours, seed)
     except Exception as error:
-        error.add_note(f"while recording seed {job[1]} of {job[0]}")
+        error.add_note(f"while recording seed {seed} of {split}")
         raise
-    save_episode(path, episode)
+    writer.write(split, episode)
     return len(episode.frames), True
 
 
 def _in_this_process(
-    dataset: Dataset, config: CollectConfig, behaviours: Sequence[Behaviour], jobs: Sequence[Job]
+    writer: NativeWriter,
+    config: CollectConfig,
+    behaviours: Sequence[Behaviour],
+    jobs: Sequence[Job],
 ) -> Iterator[Result]:
     for job in jobs:
-        yield _run_job(dataset, config, behaviours, job)
+        yield _run_job(writer, config, behaviours, job)
 
 
 def _in_processes(
-    dataset: Dataset, config: CollectConfig, behaviours: Sequence[Behaviour], jobs: Sequence[Job]
+    writer: NativeWriter,
+    config: CollectConfig,
+    behaviours: Sequence[Behaviour],
+    jobs: Sequence[Job],
 ) -> Iterator[Result]:
     # cloudpickle: behaviours may be lambdas and closures, which plain pickle refuses
-    task = cloudpickle.dumps((dataset, config, behaviours))
+    task = cloudpickle.dumps((writer, config, behaviours))
     pool = ProcessPoolExecutor(config.workers, get_context("spawn"), initializer=_start_worker)
     with pool:
         futures = [pool.submit(_worker_job, task, job) for job in jobs]
@@ -111,8 +100,8 @@ def _in_processes(
 
 
 def _worker_job(task: bytes, job: Job) -> Result:
-    dataset, config, behaviours = cloudpickle.loads(task)
-    return _run_job(dataset, config, behaviours, job)
+    writer, config, behaviours = cloudpickle.loads(task)
+    return _run_job(writer, config, behaviours, job)
 
 
 def _start_worker() -> None:

@@ -1,16 +1,14 @@
-"""Recorded episodes: their files, folders, and how to collect them."""
+"""Recorded video: the `Dataset` protocol, its readers and writers."""
 
-from .episode import Episode, EpisodeError, load_episode, save_episode
-from .native import ActionInfo, Dataset, DatasetError, DatasetInfo, open_dataset
+from .dataset import Dataset, DatasetError, DatasetSpec, Episode, Frames
+from .native import NativeDataset, NativeWriter
 
 __all__ = [
-    "ActionInfo",
     "Dataset",
     "DatasetError",
-    "DatasetInfo",
+    "DatasetSpec",
     "Episode",
-    "EpisodeError",
-    "load_episode",
-    "open_dataset",
-    "save_episode",
+    "Frames",
+    "NativeDataset",
+    "NativeWriter",
 ]

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
+from math import isfinite
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,9 +18,24 @@ from numpy.typing import NDArray
 
 from worldsim.core import ActionSpec, EnvironmentSpec, WorldError
 
+REMEDY = "record or copy it again, or write it with worldsim.data.NativeWriter"
+MAX_SIDE = 16384  # of a frame
+SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}  # of episodes that come without splits
+SPLITS = tuple(SHARES)
+MULTIPLE = 8  # what sides of frames are divisible by: the autoencoder halves them three times
+
 
 class DatasetError(WorldError):
     """A dataset that cannot be read, or data that do not fit it: names file, episode and field."""
+
+
+def unfit(
+    where: object, field: str, expected: str, got: object, remedy: str = REMEDY
+) -> DatasetError:
+    """The one sentence of all refusals; what could move a terminal's cursor is escaped."""
+    text = f"{where}: {field}: expected {expected}, got {got}; {remedy}"
+    safe = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:2000])
+    return DatasetError(safe)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +62,21 @@ class DatasetSpec:
     has_rewards: bool = False
     has_text: bool = False
     environment: EnvironmentSpec | None = None
+
+    def __post_init__(self) -> None:
+        sides, last = self.frame_shape[:-1], self.frame_shape[-1:]
+        whole = all(type(x) is int and 0 < x <= MAX_SIDE for x in self.frame_shape)
+        rules = {
+            "frame_shape": (
+                whole and len(sides) == 2 and last == (3,) and not any(s % MULTIPLE for s in sides),
+                f"(H, W, 3) with H and W divisible by {MULTIPLE} and at most {MAX_SIDE}",
+            ),
+            "fps": (isfinite(self.fps) and 0 < self.fps <= 1e6, "a number > 0"),
+            "chunk": (type(self.chunk) is int and 0 < self.chunk <= 1000, "a whole number >= 1"),
+        }
+        for name, (fits, expected) in rules.items():
+            if not fits:
+                raise unfit("dataset", name, expected, getattr(self, name), "choose another")
 
 
 class Frames(Protocol):
@@ -103,6 +135,26 @@ class Episode:
         return len(self.frames) // self.chunk
 
 
+def split_of(name: str) -> str:
+    """The split of an episode that came without one, by its name alone."""
+    point = int.from_bytes(sha256(name.encode(errors="surrogatepass")).digest()[:8]) / 2**64
+    for split, share in SHARES.items():
+        point -= share
+        if point < 0:
+            return split
+    return SPLITS[-1]
+
+
+def splits_of(names: Sequence[str]) -> dict[str, list[int]]:
+    """Places of the episodes of each split that has any; all are for training if none were."""
+    found: dict[str, list[int]] = {split: [] for split in SPLITS}
+    for place, name in enumerate(names):
+        found[split_of(name)].append(place)
+    if not found["train"]:
+        return {"train": list(range(len(names)))}
+    return {split: places for split, places in found.items() if places}
+
+
 @runtime_checkable
 class Dataset(Protocol):
     """Episodes by number; `tests/data/contracts.py` says what a reader promises.
@@ -111,7 +163,7 @@ class Dataset(Protocol):
         spec: what holds for every episode.
         names: identity of each episode, in order.
         lengths: chunks of each episode, known without decoding frames.
-        splits: names of the splits: "train", and where there are enough episodes "val" and "test".
+        splits: names of the splits: those of "train", "val" and "test" that hold an episode.
     """
 
     @property

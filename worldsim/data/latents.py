@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +17,8 @@ from worldsim.files import atomic_path
 from worldsim.models.vae import SpacetimeVAE, to_float
 from worldsim.nn.dtype import narrow
 
+from .dataset import Dataset
 from .loader import Recording, Windows, load_recording
-from .native import Dataset
 
 
 @dataclass(frozen=True)
@@ -55,13 +53,11 @@ def encode_recording(vae: SpacetimeVAE, recording: Recording, *, rows: int = 256
     return torch.cat(parts)
 
 
-def latent_cache(
-    vae: SpacetimeVAE, data: Dataset, paths: Sequence[Path], file: Path
-) -> LatentRecording:
+def latent_cache(vae: SpacetimeVAE, data: Dataset, file: Path) -> LatentRecording:
     """Latents of these episodes, from `file` if it was made by this VAE from these episodes."""
-    mark = _fingerprint(vae, paths)
+    mark = _fingerprint(vae, data)
     if not (file.exists() and _mark(file) == mark):
-        recording = load_recording(data, paths)
+        recording = load_recording(data)
         tensors = {
             "latents": encode_recording(vae, recording),
             "actions": recording.actions,
@@ -86,8 +82,8 @@ def _mark(file: Path) -> str:
         return ""
 
 
-def _fingerprint(vae: SpacetimeVAE, paths: Sequence[Path]) -> str:
-    digest = hashlib.sha256(json.dumps([(p.name, p.stat().st_size) for p in paths]).encode())
+def _fingerprint(vae: SpacetimeVAE, data: Dataset) -> str:
+    digest = hashlib.sha256(data.fingerprint().encode())
     for value in vae.state_dict().values():
         digest.update(value.cpu().numpy().tobytes())
     return digest.hexdigest()

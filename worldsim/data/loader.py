@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,21 +12,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from worldsim.core import WorldError, WorldSpec
-
-from .native import Dataset, DatasetInfo
-
-
-def check_kind(info: DatasetInfo, spec: WorldSpec) -> None:
-    """Raises WorldError where episodes are not of the kind that the world was made of."""
-    ours, theirs = spec.action, info.action
-    expected = (spec.frame_shape, spec.chunk, ours.kind, ours.low, ours.high, ours.n)
-    got = (info.frame_shape, info.chunk, theirs.kind, theirs.low, theirs.high, theirs.n)
-    if expected != got:
-        raise WorldError(
-            f"data: expected (frame_shape, chunk, kind, low, high, n) of {spec.name}, {expected}, "
-            f"got {got}; give a folder of the world's own kind"
-        )
+from .columns import columns_of
+from .dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -97,22 +83,18 @@ def digest(recording: Any) -> str:
     return whole.hexdigest()
 
 
-def load_recording(data: Dataset, paths: Sequence[Path]) -> Recording:
-    """Read episodes of `data` into memory; raises `EpisodeError` for one that does not fit it."""
-    chunk = data.info.chunk
-    frames, actions, rewards, continue_prob, lengths = [], [], [], [], []
-    for path in tqdm(paths, desc="reading episodes", leave=False):
-        episode = data.load(path)
-        n = len(episode.actions)
-        frames.append(episode.frames.reshape(n, chunk, *episode.frames.shape[1:]))
-        actions.append(episode.actions)
-        rewards.append(episode.rewards)
-        ends = np.ones(n, np.float32)
-        ends[-1] = 0.0 if episode.terminated else 1.0
-        continue_prob.append(ends)
-        lengths.append(n)
-    if not lengths:
-        raise ValueError("paths: expected at least one episode; collect some first")
-    columns = (frames, actions, rewards, continue_prob)
-    f, a, r, c = (torch.from_numpy(np.concatenate(x)) for x in columns)
-    return Recording(f, a, r, c, Windows(tuple(lengths)))
+def load_recording(data: Dataset, places: Sequence[int] | None = None) -> Recording:
+    """Read episodes into memory, all if `places` is None."""
+    frames, columns = [], []
+    chosen = range(len(data)) if places is None else places
+    for place in tqdm(chosen, desc="reading episodes", leave=False):
+        episode = data.episode(place)
+        flat = torch.from_numpy(np.asarray(episode.frames[:]))
+        frames.append(flat.unflatten(0, (-1, data.spec.chunk)))
+        columns.append(columns_of(episode, data.spec.action))
+    actions, rewards, continue_prob = (
+        torch.cat([getattr(c, name) for c in columns])
+        for name in ("actions", "rewards", "continue_prob")
+    )
+    lengths = tuple(len(f) for f in frames)
+    return Recording(torch.cat(frames), actions, rewards, continue_prob, Windows(lengths))

@@ -1,250 +1,354 @@
-"""A folder of episodes: what was recorded, how, and the files of each split."""
+"""Our own format: a folder with a description and one .npz file an episode.
+
+    lander/
+      dataset.json
+      train/NAME.npz ...   val/NAME.npz ...   test/NAME.npz ...
+
+Frames lie in pieces that are unpacked one at a time. The whole format is in docs/data-format.md.
+"""
+
+from __future__ import annotations
 
 import json
-import math
 import re
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+from urllib.parse import quote
 
-from worldsim.files import atomic_path, open_plain
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
 
-from .episode import MAX_BYTES as MAX_EPISODE
-from .episode import Episode, EpisodeError, load_episode
+from worldsim.config import ConfigError, from_json, parse_json, short, to_json
+from worldsim.files import atomic_path, clear_leftovers, open_plain
 
-FORMAT = "worldsim-episodes"
-VERSION = 1
-MAX_BYTES = 2**20  # of dataset.json
-SPLITS = {"train": (0, 1000), "val": (1000, 1050), "test": (5000, 5050)}  # seeds [first, stop)
-RESERVED_SEED = 10_000  # seeds from here up belong to nobody's training, tuning or testing
+from .archive import UNREADABLE, Archive, ArchiveWriter, Stamp, open_archive
+from .dataset import SPLITS, DatasetError, DatasetSpec, Episode, unfit
+from .episode import check_episode
 
-
-class DatasetError(ValueError):
-    """A folder that is not a worldsim dataset, or a description that cannot be one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ActionInfo:
-    """The action space: ``continuous`` with bounds `low` and `high` (A,), or ``discrete`` with `n`.
-
-    Raises DatasetError for bounds that are empty, unequal in length, not finite or crossed.
-    """
-
-    kind: Literal["continuous", "discrete"]
-    low: tuple[float, ...] = ()
-    high: tuple[float, ...] = ()
-    n: int = 0
-
-    def __post_init__(self) -> None:
-        bounds = list(zip(self.low, self.high, strict=False))
-        continuous = (
-            self.n == 0
-            and len(self.low) == len(self.high) > 0
-            and all(math.isfinite(a) and math.isfinite(b) and a < b for a, b in bounds)
-        )
-        discrete = self.n >= 1 and not self.low and not self.high
-        if {"continuous": continuous, "discrete": discrete}.get(self.kind) is not True:
-            raise DatasetError(
-                "action: expected {kind: continuous, low, high} with finite low < high of one "
-                f"length, or {{kind: discrete, n >= 1}}, got {self}"
-            )
-
-    def to_json(self) -> dict[str, Any]:
-        """The JSON object of the format: only the keys of its kind."""
-        if self.kind == "discrete":
-            return {"kind": self.kind, "n": self.n}
-        return {"kind": self.kind, "low": list(self.low), "high": list(self.high)}
+FORMAT, VERSION = "worldsim-dataset", 2
+EPISODE, EPISODE_VERSION = "worldsim-episode", 2
+DESCRIPTION = "dataset.json"
+MAX_DESCRIPTION = 2**20  # bytes of dataset.json
+MAX_ARRAY = 64 * 2**20  # bytes of each array of an episode but its frames
+MAX_PIECE = 64 * 2**20  # bytes of frames that are unpacked together
+MAX_META = 2**16  # bytes, 4 for each character
+PIECE_FRAMES, PIECE_BYTES = 64, 16 * 2**20  # what the writer makes of it
+NAME = re.compile(r"[A-Za-z0-9_%=+,-][A-Za-z0-9._%=+,-]{0,199}")
+ARRAYS = {"actions": "if", "known": "b", "state": "f", "rewards": "f"}  # name: dtype kinds
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatasetInfo:
-    """What ``dataset.json`` says.
+class _Meta:
+    """What an episode file says besides its arrays; JSON in a string array called `meta`."""
 
-    env_id, env_kwargs: the Gymnasium environment ("" and {} if there was none).
-    chunk: frames per action. fps: of the stored frames, before chunking.
-    frame_shape: (H, W, 3). action: the action space.
-    source: where frames came from. crop: (top, bottom, left, right) kept of the source, or None.
-    warmup: no-op frames dropped after reset. splits: seeds [first, stop) of each split.
-    Raises DatasetError where a value does not fit.
-    """
-
-    env_id: str
+    format: str
+    version: int
+    frames: tuple[int, int, int, int]
+    piece: int
     chunk: int
     fps: float
-    frame_shape: tuple[int, int, int]
-    action: ActionInfo
-    env_kwargs: dict[str, Any] = field(default_factory=dict)
-    source: Literal["observation", "render", "recording"] = "recording"
-    crop: tuple[int, int, int, int] | None = None
-    warmup: int = 0
-    splits: dict[str, tuple[int, int]] = field(default_factory=lambda: dict(SPLITS))
-
-    def __post_init__(self) -> None:
-        shape = self.frame_shape
-        rules = {
-            "chunk": (_whole(self.chunk, 1), "a whole number >= 1"),
-            "fps": (_positive(self.fps), "a number > 0"),
-            "frame_shape": (_row(shape, 3, 1) and shape[2] == 3, "(H, W, 3), H and W >= 1"),
-            "env_id": (isinstance(self.env_id, str), "a string"),
-            "env_kwargs": (isinstance(self.env_kwargs, dict), "an object of keywords"),
-            "source": (
-                self.source in ("observation", "render", "recording"),
-                "observation, render or recording",
-            ),
-            "crop": (self.crop is None or _row(self.crop, 4, 0), "(top, bottom, left, right)"),
-            "warmup": (_whole(self.warmup, 0), "a whole number >= 0"),
-            "splits": (_disjoint(self.splits), "disjoint {name: (first, stop)}"),
-        }
-        for name, (fits, expected) in rules.items():
-            if not fits:
-                got = repr(getattr(self, name))[:200]
-                raise DatasetError(f"{name}: expected {expected}, got {got}")
-
-    def save(self, folder: Path | str) -> None:
-        """Write ``dataset.json`` into `folder`, all or nothing."""
-        values = {"format": FORMAT, "version": VERSION} | asdict(self)
-        values["action"] = self.action.to_json()
-        with atomic_path(Path(folder) / "dataset.json") as part:
-            part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-
-    @classmethod
-    def load(cls, folder: Path | str) -> "DatasetInfo":
-        """Read ``dataset.json`` of `folder`. Raises DatasetError if missing, foreign or unfit."""
-        path = Path(folder) / "dataset.json"
-        try:
-            with open_plain(path) as file:
-                text = file.read(MAX_BYTES + 1)
-            if len(text) > MAX_BYTES:
-                raise DatasetError(f"size: expected at most {MAX_BYTES} bytes, got more")
-            return _parse(json.loads(text.decode(), object_pairs_hook=_unique))
-        except (OSError, ValueError, TypeError, RecursionError) as error:
-            raise DatasetError(
-                f"{path}: expected the description of a {FORMAT} folder, got {str(error)[:500]}; "
-                "record one with the collect command or write it with DatasetInfo.save"
-            ) from error
+    terminated: bool
+    truncated: bool
+    text: str
+    policy: str
+    seed: int | None
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        raise DatasetError(f"repeated keys among {sorted({key for key, _ in pairs})[:20]}")
-    return values
+class PiecewiseFrames:
+    """Frames of one episode file, a piece unpacked at a time and the last one kept.
 
-
-def _whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _positive(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value) and value > 0
-
-
-def _row(values: object, length: int, least: int) -> bool:
-    if not isinstance(values, tuple) or len(values) != length:
-        return False
-    return all(_whole(value, least) for value in values)
-
-
-def _disjoint(splits: object) -> bool:
-    if not isinstance(splits, dict) or not all(_row(span, 2, 0) for span in splits.values()):
-        return False
-    if not all(re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name) for name in splits):  # they are folders
-        return False
-    spans = sorted(splits.values())
-    ordered = all(first < stop for first, stop in spans)
-    return ordered and all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))
-
-
-def _parse(values: Any) -> DatasetInfo:
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise DatasetError(f'format: expected "{FORMAT}", got another file')
-    if values.get("version") != VERSION:
-        raise DatasetError(f"version: expected {VERSION}, got {values.get('version')!r}")
-    body = {key: value for key, value in values.items() if key not in ("format", "version")}
-    _check_keys(body, DatasetInfo)
-    action = body.get("action")
-    if not isinstance(action, dict):
-        raise DatasetError(f"action: expected an object, got {action!r}")
-    _check_keys(action, ActionInfo)
-    if isinstance(splits := body.get("splits"), dict):
-        body["splits"] = {name: _tuple(span) for name, span in splits.items()}
-    body["action"] = ActionInfo(**{key: _tuple(value) for key, value in action.items()})
-    return DatasetInfo(**{key: _tuple(value) for key, value in body.items()})
-
-
-def _check_keys(values: dict[str, Any], kind: type[DatasetInfo] | type[ActionInfo]) -> None:
-    known = {item.name for item in fields(kind)}
-    if unknown := sorted(set(values) - known):
-        raise DatasetError(f"unknown keys {unknown}, expected some of {sorted(known)}")
-    required = (MISSING, MISSING)
-    needed = {f.name for f in fields(kind) if (f.default, f.default_factory) == required}
-    if missing := sorted(needed - set(values)):
-        raise DatasetError(f"missing keys {missing}")
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dataset:
-    """A dataset folder: `info`, the files of a split, and checked reading of one of them.
-
-    max_bytes: files that unpack to more are refused, before any of it is read.
+    Reading raises DatasetError where the file is damaged, or another one by now.
     """
 
-    folder: Path
-    info: DatasetInfo
-    max_bytes: int = MAX_EPISODE
+    dtype = np.dtype(np.uint8)
 
-    def episodes(self, split: str) -> list[Path]:
-        """Episode files of `split` in order of seed; files still being written are not listed.
+    def __init__(self, path: Path, stamp: Stamp, shape: tuple[int, ...], piece: int) -> None:
+        self.path, self.stamp, self.shape, self.piece = path, stamp, shape, piece
+        self._last: tuple[int, NDArray[np.uint8]] | None = None
 
-        Raises DatasetError for a split that the dataset does not have.
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, span: slice, /) -> NDArray[np.uint8]:
+        start, stop, step = span.indices(len(self))
+        if step != 1:
+            raise ValueError(f"frames: expected a slice of step 1, got step {step}")
+        if stop <= start:
+            return np.zeros((0, *self.shape[1:]), np.uint8)
+        out = np.empty((stop - start, *self.shape[1:]), np.uint8)
+        numbers = range(start // self.piece, (stop - 1) // self.piece + 1)
+        for number, part in self._pieces(numbers):
+            first = number * self.piece
+            a, b = max(start, first), min(stop, first + len(part))
+            out[a - start : b - start] = part[a - first : b - first]
+        return out
+
+    def _pieces(self, numbers: range) -> Any:
+        if self._last is not None and list(numbers) == [self._last[0]]:
+            yield self._last
+            return
+        with open_archive(self.path, self.stamp) as archive:
+            for number in numbers:
+                self._last = number, self._read(archive, number)
+                yield self._last
+
+    def _read(self, archive: Archive, number: int) -> NDArray[np.uint8]:
+        count = min(self.piece, len(self) - number * self.piece)
+        array = archive.read(_piece(number), "u", 4, MAX_PIECE)
+        if array.shape != (count, *self.shape[1:]) or array.dtype != np.uint8:
+            expected, got = (count, *self.shape[1:]), f"{array.dtype} {array.shape}"
+            raise unfit(self.path, _piece(number), f"uint8 {expected}", got)
+        return array
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_last": None}
+
+
+def _piece(number: int) -> str:
+    return f"frames_{number:06d}"
+
+
+def save_episode(path: Path | str, episode: Episode) -> None:
+    """Write a checked episode to `path`, all or nothing; equal episodes give equal bytes.
+
+    Frames are taken in slices, so that an episode may be larger than memory. The name of an
+    episode is that of its file.
+    """
+    shape = tuple(int(x) for x in episode.frames.shape)
+    piece = max(1, min(PIECE_FRAMES, PIECE_BYTES // int(np.prod(shape[1:]))))
+    meta = _Meta(
+        format=EPISODE, version=EPISODE_VERSION, frames=shape, piece=piece,  # type: ignore[arg-type]
+        chunk=episode.chunk, fps=float(episode.fps), terminated=bool(episode.terminated),
+        truncated=bool(episode.truncated), text=episode.text, policy=episode.policy,
+        seed=None if episode.seed is None else int(episode.seed),
+    )  # fmt: skip
+    text = np.array(json.dumps(to_json(meta, "meta")))
+    if text.nbytes > MAX_META:
+        raise unfit(path, "text", f"at most {MAX_META // 8} characters", len(episode.text))
+    with atomic_path(Path(path)) as part, part.open("wb") as file:
+        writer = ArchiveWriter(file)
+        writer.add("meta", text)
+        for name in ARRAYS:
+            if (values := getattr(episode, name)) is not None:
+                writer.add(name, values)
+        for number in range(-(-shape[0] // piece)):
+            frames = np.asarray(episode.frames[number * piece : (number + 1) * piece])
+            if frames.dtype != np.uint8 or frames.shape[1:] != shape[1:]:
+                got = f"{frames.dtype} {frames.shape}"
+                raise unfit(path, "frames", f"uint8 (n, {shape[1:]})", got)
+            writer.add(_piece(number), frames)
+        writer.close()
+
+
+def load_episode(path: Path | str) -> Episode:
+    """An episode file; its frames are unpacked when they are asked for.
+
+    Raises DatasetError, naming file and field, for anything but a whole episode file. Whether it
+    fits a dataset is `check_episode`'s to say.
+    """
+    path = Path(path)
+    with open_archive(path) as archive:
+        meta = _read_meta(archive)
+        arrays = {
+            name: archive.read(name, kinds, None, MAX_ARRAY)
+            for name, kinds in ARRAYS.items()
+            if name in archive.members
+        }
+        frames = PiecewiseFrames(path, archive.stamp, meta.frames, meta.piece)
+    return Episode(
+        name=path.stem, frames=frames, chunk=meta.chunk, fps=meta.fps, terminated=meta.terminated,
+        truncated=meta.truncated, text=meta.text, policy=meta.policy, seed=meta.seed, **arrays,
+    )  # fmt: skip
+
+
+def _read_meta(archive: Archive) -> _Meta:
+    path = archive.path
+    text = str(archive.read("meta", "U", 0, MAX_META).item())
+    try:
+        raw = parse_json(text, "meta")
+        found = (raw.get("format"), raw.get("version")) if isinstance(raw, dict) else (None, None)
+        if found != (EPISODE, EPISODE_VERSION):
+            expected = f"{EPISODE} version {EPISODE_VERSION}"
+            raise unfit(path, "format", expected, short(found, 100))
+        meta = from_json(_Meta, raw, "meta")
+    except ConfigError as error:
+        raise unfit(path, "meta", "the description of an episode", error) from error
+    size = int(np.prod(meta.frames[1:], dtype=object))
+    fits = min(meta.frames) > 0 and meta.frames[3] == 3 and meta.chunk > 0 and meta.fps > 0
+    if not fits or not 0 < meta.piece * size <= MAX_PIECE or meta.frames[0] % meta.chunk:
+        expected = f"(n * chunk, H, W, 3) in pieces of at most {MAX_PIECE} bytes"
+        got = f"{meta.frames} in pieces of {meta.piece}, chunk {meta.chunk}, fps {meta.fps}"
+        raise unfit(path, "frames", expected, short(got, 200))
+    pieces = -(-meta.frames[0] // meta.piece)
+    found = set(archive.members) - {"meta", *ARRAYS}
+    # counted first: a name for each declared piece may be more than memory holds
+    if len(found) != pieces or any(_piece(n) not in found for n in range(pieces)):
+        names = short(sorted(found)[:20], 200)
+        raise unfit(path, "arrays", f"meta, {pieces} pieces of frames, some of {[*ARRAYS]}", names)
+    return meta
+
+
+def _read_description(folder: Path) -> DatasetSpec:
+    path = folder / DESCRIPTION
+    try:
+        with open_plain(path) as file:
+            data = file.read(MAX_DESCRIPTION + 1)
+        if len(data) > MAX_DESCRIPTION:
+            raise unfit(path, "size", f"at most {MAX_DESCRIPTION} bytes", "more")
+        raw = parse_json(data, DESCRIPTION)
+        found = (raw.get("format"), raw.get("version")) if isinstance(raw, dict) else (None, None)
+        if found != (FORMAT, VERSION):
+            raise unfit(path, "format", f"{FORMAT} version {VERSION}", short(found, 100))
+        return from_json(DatasetSpec, _filled(raw, folder), "dataset")
+    except DatasetError:
+        raise
+    except (ConfigError, *UNREADABLE) as error:
+        got = getattr(error, "strerror", None) or short(str(error), 500)
+        remedy = "record one with worldsim collect, or write it with worldsim.data.NativeWriter"
+        raise unfit(path, "contents", f"the description of a {FORMAT}", got, remedy) from error
+
+
+def _filled(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What may be left out of a description that was written by hand."""
+    given = {key: value for key, value in raw.items() if key not in ("format", "version")}
+    if isinstance(action := given.get("action"), dict):
+        empty = {"low": [], "high": [], "n": 0, "start": 0, "nvec": []}
+        given["action"] = empty | action
+    absent = {"name": folder.name, "state": [], "has_rewards": False, "has_text": False}
+    return absent | {"environment": None} | given
+
+
+class NativeDataset:
+    """The `Dataset` in a folder of ours; see `worldsim.data.dataset.Dataset`.
+
+    Files are found when this is made, and opened when an episode or its length is asked for.
+    """
+
+    def __init__(self, folder: Path | str, files: Mapping[str, Sequence[Path]] | None = None):
+        self.folder = Path(folder)
+        self.spec = _read_description(self.folder)
+        self._files = files if files is not None else _find(self.folder)
+        self._paths = [path for split in self._files.values() for path in split]
+        self._lengths: Sequence[int] | None = None
+        self.names: Sequence[str] = [path.stem for path in self._paths]
+        if len(set(self.names)) < len(self.names):
+            twice = next(n for n in self.names if self.names.count(n) > 1)
+            raise unfit(self.folder, "names", "each episode in one split only", twice,
+                        "rename one of the files, or move it elsewhere")  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """Chunks of each episode."""
+        if self._lengths is None:
+            self._lengths = [self._frames(path)[0] // self.spec.chunk for path in self._paths]
+        return self._lengths
+
+    @property
+    def splits(self) -> Sequence[str]:
+        """Those that hold an episode."""
+        return [split for split, paths in self._files.items() if paths]
+
+    def path(self, index: int) -> Path:
+        """The file of an episode."""
+        return self._paths[index]
+
+    def episode(self, index: int) -> Episode:
+        """One episode; raises DatasetError where its file is damaged or does not fit."""
+        path = self._paths[index]
+        real = path.resolve()
+        if not real.is_relative_to(self.folder.resolve()):
+            raise unfit(path, "file", f"a file within {self.folder}", real)
+        return check_episode(load_episode(path), self.spec, path)
+
+    def split(self, name: str) -> NativeDataset:
+        """The episodes of one split."""
+        if name not in self.splits:
+            got = f"{name!r} in {self.folder}"
+            remedy = f"record episodes into {self.folder / name}"
+            raise unfit("dataset", "split", f"one of {list(self.splits)}", got, remedy)
+        return NativeDataset(self.folder, {name: self._files[name]})
+
+    def fingerprint(self) -> str:
+        """SHA-256 of description, names, and checksums of all arrays (CRC-32, checked on reading).
+
+        Made of the files' directories, so that it costs little and does not depend on how they
+        are packed.
         """
-        if split not in self.info.splits:
-            raise DatasetError(f"split: expected one of {sorted(self.info.splits)}, got {split!r}")
-        return sorted((self.folder / split).glob("episode_*.npz"))
+        whole = sha256(json.dumps(to_json(self.spec)).encode())
+        for path in tqdm(self._paths, desc="fingerprint", leave=False, delay=2):
+            with open_archive(path) as archive:
+                entries = [asdict(m) for m in archive.members.values()]
+            whole.update(json.dumps([path.parent.name, path.stem, entries]).encode())
+        return whole.hexdigest()
 
-    def path(self, split: str, seed: int) -> Path:
-        """Where the episode of `seed` lies."""
-        return self.folder / split / f"episode_{seed:06d}.npz"
-
-    def load(self, path: Path) -> Episode:
-        """An episode that fits `info` and lies where its seed belongs, so that none slips into
-        another split. Raises EpisodeError if broken, misplaced, or of another dataset."""
-        if not path.resolve().is_relative_to(self.folder.resolve()):
-            raise EpisodeError(path, "file", f"a file within {self.folder}", str(path.resolve()))
-        episode, info = load_episode(path, max_bytes=self.max_bytes), self.info
-        split, name = path.parent.name, self.path("", episode.seed).name
-        first, stop = info.splits.get(split, (0, 0))
-        if not first <= episode.seed < stop or path.name != name:
-            expected = f"the seed in its name, within [{first}, {stop}) of {split}/"
-            raise EpisodeError(path, "seed", expected, episode.seed)
-        if episode.chunk != info.chunk or episode.frames.shape[1:] != info.frame_shape:
-            expected = f"chunks of {info.chunk} frames {info.frame_shape}"
-            got = f"chunks of {episode.chunk} frames {episode.frames.shape[1:]}"
-            raise EpisodeError(path, "frames", expected, got)
-        _check_actions(path, episode, info.action)
-        return episode
+    def _frames(self, path: Path) -> tuple[int, int, int, int]:
+        with open_archive(path) as archive:
+            return _read_meta(archive).frames
 
 
-def _check_actions(path: Path, episode: Episode, action: ActionInfo) -> None:
-    values = episode.actions
-    if action.kind == "discrete":
-        fits = values.ndim == 1 and values.min() >= 0 and values.max() < action.n
-        expected = f"whole numbers from 0 to {action.n - 1}"
-    else:
-        wide = values.ndim == 2 and values.shape[1] == len(action.low)
-        # bounds were float32 in the environment: compare with that much slack
-        fits = wide and bool((values >= [a - 1e-5 for a in action.low]).all())
-        fits = fits and bool((values <= [b + 1e-5 for b in action.high]).all())
-        expected = f"{len(action.low)} numbers from {action.low} to {action.high}"
-    if not fits:
-        got = f"{values.dtype} {values.shape} from {values.min()} to {values.max()}"
-        raise EpisodeError(path, "actions", expected, got)
+def _find(folder: Path) -> dict[str, list[Path]]:
+    """Episode files of each split in order of name; those still being written start with a dot."""
+    found = {split: sorted((folder / split).glob("*.npz")) for split in SPLITS}
+    return {split: [p for p in files if NAME.fullmatch(p.name)] for split, files in found.items()}
 
 
-def open_dataset(folder: Path | str) -> Dataset:
-    """The dataset in `folder`. Raises DatasetError if ``dataset.json`` is missing or foreign."""
-    return Dataset(folder=Path(folder), info=DatasetInfo.load(folder))
+def file_name(name: str) -> str:
+    """The name of any episode as one that files may have: letters, digits and a few signs."""
+    safe = quote(name, safe="=+,", errors="surrogatepass")
+    safe = "_" + safe[1:] if safe.startswith(".") else safe
+    if len(safe) > 150:
+        safe = f"{safe[:100]}-{sha256(safe.encode()).hexdigest()[:16]}"
+    return safe
+
+
+class NativeWriter:
+    """Writes a dataset of ours, an episode at a time, in any order, from several processes.
+
+    Args:
+        folder: made if it is not there; what it holds is kept.
+        spec: of all its episodes; environment and all.
+
+    Raises DatasetError if the folder holds a dataset of another spec.
+    """
+
+    def __init__(self, folder: Path | str, spec: DatasetSpec) -> None:
+        self.folder, self.spec = Path(folder), spec
+        for split in SPLITS:
+            (self.folder / split).mkdir(parents=True, exist_ok=True)
+        path = self.folder / DESCRIPTION
+        values = {"format": FORMAT, "version": VERSION, **to_json(spec, "dataset")}
+        plain = from_json(DatasetSpec, to_json(spec, "dataset"), "dataset")
+        if not path.exists():
+            clear_leftovers(path)
+            with atomic_path(path) as part:
+                part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        elif (found := _read_description(self.folder)) != plain:
+            remedy = "choose another folder, or the settings that it was recorded with"
+            raise unfit(self.folder, "spec", str(plain), f"another dataset, {found}", remedy)
+
+    def path(self, split: str, name: str) -> Path:
+        """Where the episode of this name lies, or will lie."""
+        if split not in SPLITS or not NAME.fullmatch(name):
+            expected = f"one of {SPLITS} and letters, digits and ._%=+,-"
+            remedy = "make a name with worldsim.data.native.file_name"
+            raise unfit(self.folder, "name", expected, f"{split!r}, {name!r}", remedy)
+        return self.folder / split / f"{name}.npz"
+
+    def write(self, split: str, episode: Episode) -> Path:
+        """Check and write one episode, all or nothing."""
+        path = self.path(split, episode.name)
+        whole = check_episode(replace(episode), self.spec, f"episode {episode.name}")
+        clear_leftovers(path)
+        save_episode(path, whole)
+        return path
+
+    def dataset(self) -> NativeDataset:
+        """What the folder holds by now."""
+        return NativeDataset(self.folder)

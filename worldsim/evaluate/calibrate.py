@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from worldsim import metrics
 from worldsim.core import WorldError
-from worldsim.data.loader import check_kind
-from worldsim.data.native import Dataset
+from worldsim.data.columns import check_kind
+from worldsim.data.dataset import Dataset
 from worldsim.models.vae import to_float
 from worldsim.world.diffusion import DiffusionWorld
 from worldsim.world.uncertainty import BANK, TINY, Trust, embed_action
@@ -125,14 +125,12 @@ def fit_senses(world: DiffusionWorld, data: Dataset, seed: int = 0) -> Trust:
 
 def _recorded(world: DiffusionWorld, data: Dataset) -> tuple[Tensor, Tensor, Tensor]:
     """Latents (n, ...), the actions taken there, and the latents that followed."""
-    paths = data.episodes("train") or data.episodes("val")
-    if not paths:
-        raise WorldError(f"data: expected training episodes in {data.folder}, got none")
+    data = data.split("train" if "train" in data.splits else "val")
     context, found = world.spec.context, []
-    for place, path in enumerate(paths[:: max(1, len(paths) // BANK_EPISODES)]):
-        episode = data.load(path)
-        starts = even_starts(len(episode.actions), context, 0, 5)
-        clips = cut_clips(episode, place, starts, context, 1)
+    for place in range(0, len(data), max(1, len(data) // BANK_EPISODES)):
+        episode = data.episode(place)
+        starts = even_starts(len(episode), context, 0, 5)
+        clips = cut_clips(episode, place, starts, context, 1, world.spec.action)
         if clips is not None:
             latents = world.vae.encode(to_float(clips.context.to(world.device)))
             pairs = latents[:, :-1], clips.context_actions[:, 1:], latents[:, 1:]
@@ -224,7 +222,7 @@ def calibrate(
     Reads training and validation episodes only. Raises WorldError where there are too few, or
     where they are of another world.
     """
-    check_kind(data.info, world.spec)
+    check_kind(data.spec, world.spec)
     plan = plan or CalibrationPlan()
     clips = clips_of(data, "val", world.spec.context, plan.episodes, plan.starts, plan.horizon)
     trust = fit_senses(world, data, seed)
@@ -262,12 +260,13 @@ def clips_of(
 ) -> Clips:
     """Clips of the split's first episodes, at times spread over all of them together."""
     found = []
-    for place, path in enumerate(data.episodes(split)[:episodes]):
-        episode = data.load(path)
-        room = len(episode.actions) - horizon - context
+    data = data.split(split)
+    for place in range(min(episodes, len(data))):
+        episode = data.episode(place)
+        room = len(episode) - horizon - context
         parts = [(place * GOLDEN + i / starts) % 1 for i in range(starts)]
         firsts = [context + int(part * (room + 1)) for part in parts if room >= 0]
-        found.append(cut_clips(episode, place, firsts, context, horizon))
+        found.append(cut_clips(episode, place, firsts, context, horizon, data.spec.action))
     whole = [clips for clips in found if clips is not None]
     if len(whole) < 2:
         raise WorldError(

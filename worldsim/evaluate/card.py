@@ -16,7 +16,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from worldsim.core import WorldError
-from worldsim.data.native import Dataset, open_dataset
+from worldsim.data.columns import columns_of
+from worldsim.data.dataset import Dataset, Episode
+from worldsim.data.native import NativeDataset
 from worldsim.models.dynamics import Dynamics
 from worldsim.recipes.car_racing import landmarks as car_racing
 from worldsim.store.folder import load
@@ -28,7 +30,7 @@ from . import long_rollouts as long_dreams
 from . import trust as trusted
 from .calibrate import harmed
 from .report import finite, judge
-from .test_clips import Clips, cut_clips, data_hash, ending_starts, episodes_for, even_starts
+from .test_clips import Clips, cut_clips, ending_starts, episodes_for, even_starts
 
 ENDINGS = (1, 4, 8, 16)
 """Steps before a real end at which further dreams begin, so that there are ends to foresee."""
@@ -111,12 +113,12 @@ def evaluate(
     """
     plan = plan or (QUICK if quick else Plan())
     world = world if isinstance(world, DiffusionWorld) else _load_uncarded(world, device)
-    data = data if isinstance(data, Dataset) else open_dataset(data)
+    recorded = NativeDataset(data) if isinstance(data, Path | str) else data
     master = None if teacher is None else teacher_of(world, teacher, plan.teacher_steps)
-    paths = episodes_for(data, world.spec, plan.episodes)
+    episodes = episodes_for(recorded, world.spec, plan.episodes)
     clock: dict[str, float] = {}
-    with _stage("VAE on test episodes", len(paths), clock) as advance:
-        found = _read(world, data, paths, plan, advance)
+    with _stage("VAE on test episodes", len(episodes), clock) as advance:
+        found = _read(world, episodes, plan, advance)
     figures: dict[str, Any] = {"vae": reconstruction.summarise(found.rebuilt)}
     figures |= _dreams(world, master, found, plan, clock)
     with _stage("long dreams", plan.dream_steps, clock) as advance:
@@ -135,7 +137,11 @@ def evaluate(
         "cost": {"training": training_cost(run), "evaluation_seconds": clock},
         "parameters": _parameters(world),
         "plan": asdict(plan),
-        "data": {"episodes": len(paths), "split": "test", "sha256": data_hash(paths)},
+        "data": {
+            "episodes": len(episodes),
+            "split": "test",
+            "sha256": recorded.split("test").fingerprint(),
+        },
         "provenance": provenance(command),
     }
     return finite(card)
@@ -156,13 +162,12 @@ def renew_trust(
     others. Where the new part is from stands beside the card's own provenance. noise_floor,
     policies: as for `evaluate`; None keeps what the card says of them.
     """
-    data = data if isinstance(data, Dataset) else open_dataset(data)
+    recorded = NativeDataset(data) if isinstance(data, Path | str) else data
     plan, found, clock = Plan(**card["plan"]), [], dict[str, float]()
-    paths, context = episodes_for(data, world.spec, plan.episodes), world.spec.context
-    for place, path in enumerate(paths):
-        episode = data.load(path)
-        starts = even_starts(len(episode.actions), context, plan.horizon, plan.starts)
-        found.append(cut_clips(episode, place, starts, context, plan.horizon))
+    episodes, context = episodes_for(recorded, world.spec, plan.episodes), world.spec.context
+    for place, episode in enumerate(episodes):
+        starts = even_starts(len(episode), context, plan.horizon, plan.starts)
+        found.append(cut_clips(episode, place, starts, context, plan.horizon, world.spec.action))
     clips = Clips.cat([c for c in found if c is not None])
     with _stage("dreams", len(clips), clock) as advance:
         dreamt = horizon.dream(world, clips, clips.actions, plan.rows, advance)
@@ -228,28 +233,27 @@ def _stage(name: str, total: int, clock: dict[str, float]) -> Iterator[Callable[
 
 
 def _read(
-    world: DiffusionWorld, data: Dataset, paths: list[Path], plan: Plan,
+    world: DiffusionWorld, episodes: list[Episode], plan: Plan,
     advance: Callable[[int], Any],
 ) -> Measured:  # fmt: skip
     """Read every test episode once: rebuild it, look at it, cut its clips."""
     context, recognised = world.spec.context, car_racing.recognised(world.spec)
     window = min(long_dreams.WINDOW, plan.dream_steps) // long_dreams.LOOK_EVERY
     rebuilt, clips, endings, looks, actions = [], [], [], [], []
-    for place, path in enumerate(paths):
-        episode = data.load(path)
+    for place, episode in enumerate(episodes):
         rebuilt.append(reconstruction.rebuild(world, episode))
-        starts = even_starts(len(episode.actions), context, plan.horizon, plan.starts)
-        clips.append(cut_clips(episode, place, starts, context, plan.horizon))
+        starts = even_starts(len(episode), context, plan.horizon, plan.starts)
+        clips.append(cut_clips(episode, place, starts, context, plan.horizon, world.spec.action))
         starts = ending_starts(episode, context, ENDINGS)
-        endings.append(cut_clips(episode, place, starts, context, max(ENDINGS)))
+        endings.append(cut_clips(episode, place, starts, context, max(ENDINGS), world.spec.action))
         looks.append(long_dreams.real_looks(episode, recognised, window))
-        actions.append(torch.from_numpy(episode.actions))
+        actions.append(columns_of(episode, world.spec.action).actions)
         advance(1)
     whole = [c for c in clips if c is not None]
     if len(whole) < 2:
         raise WorldError(
             f"data: expected two or more test episodes of {context + plan.horizon} chunks, got "
-            f"{len(whole)} of {len(paths)}; record longer ones"
+            f"{len(whole)} of {len(episodes)}; record longer ones"
         )
     late = [c for c in endings if c is not None]
     return Measured(

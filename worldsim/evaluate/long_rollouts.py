@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor
 
 from worldsim.core import WorldState, row_keys
-from worldsim.data.episode import Episode
+from worldsim.data.dataset import Episode
 from worldsim.recipes.car_racing import landmarks as car_racing
 from worldsim.world.diffusion import DiffusionWorld
 
@@ -61,8 +61,8 @@ class RealLooks:
 
 def real_looks(episode: Episode, recognised: bool, window_looks: int) -> RealLooks:
     """The look of every 4th chunk of an episode, in windows as long as the dreams'."""
-    count = len(episode.actions)
-    chunks = rearrange(torch.from_numpy(episode.frames), "(n c) ... -> n c ...", n=count)
+    count = len(episode)
+    chunks = rearrange(torch.from_numpy(episode.frames[:]), "(n c) ... -> n c ...", n=count)
     seen = chunks[LOOK_EVERY - 1 :: LOOK_EVERY]
     looks = look(seen)
     found = windows(looks) if len(looks) >= window_looks else looks[:0]

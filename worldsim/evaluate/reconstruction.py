@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor
 
 from worldsim import metrics
-from worldsim.data.episode import Episode
+from worldsim.data.dataset import Episode
 from worldsim.metrics import bootstrap, weighted_mean
 from worldsim.models.vae import to_bytes, to_float
 from worldsim.recipes.car_racing import landmarks as car_racing
@@ -44,7 +44,7 @@ class Rebuilt:
 
 def rebuild(world: DiffusionWorld, episode: Episode) -> Rebuilt:
     """Encode and decode a whole episode as one video, in pieces."""
-    frames = torch.from_numpy(episode.frames)
+    frames = torch.from_numpy(episode.frames[:])
     before = torch.cat([frames[:1], frames[:-1]])  # the first frame counts as still
     chunk = world.spec.chunk
     mse, moved, edges, cars = [], [], [], []

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from worldsim.core import Rows, WorldError, WorldSpec
-from worldsim.data.episode import Episode
-from worldsim.data.loader import check_kind
-from worldsim.data.native import Dataset
+from worldsim.core import ActionSpec, Rows, WorldError, WorldSpec
+from worldsim.data.columns import check_kind, columns_of
+from worldsim.data.dataset import Dataset, Episode
 
 
 @dataclass(frozen=True)
@@ -58,19 +55,25 @@ def even_starts(length: int, context: int, horizon: int, count: int) -> list[int
 
 def ending_starts(episode: Episode, context: int, steps: Sequence[int]) -> list[int]:
     """First steps from which a terminated episode ends with the given steps."""
-    length = len(episode.actions)
+    length = len(episode)
     return [length - s for s in steps if episode.terminated and length - s >= context]
 
 
 def cut_clips(
-    episode: Episode, place: int, starts: Sequence[int], context: int, horizon: int
+    episode: Episode,
+    place: int,
+    starts: Sequence[int],
+    context: int,
+    horizon: int,
+    action: ActionSpec,
 ) -> Clips | None:
     """Clips of one episode, None if there are no starts."""
     if not starts:
         return None
-    count = len(episode.actions)
-    frames = rearrange(torch.from_numpy(episode.frames), "(n c) ... -> n c ...", n=count)
-    actions, rewards = torch.from_numpy(episode.actions), torch.from_numpy(episode.rewards)
+    count = len(episode)
+    frames = rearrange(torch.from_numpy(episode.frames[:]), "(n c) ... -> n c ...", n=count)
+    columns = columns_of(episode, action)
+    actions, rewards = columns.actions, columns.rewards
     first = torch.tensor(starts)[:, None]
     before, after = first + torch.arange(-context, 0), first + torch.arange(horizon)
     valid, after = after < count, after.clamp(max=count - 1)
@@ -87,20 +90,11 @@ def cut_clips(
     )
 
 
-def episodes_for(data: Dataset, spec: WorldSpec, most: int) -> list[Path]:
+def episodes_for(data: Dataset, spec: WorldSpec, most: int) -> list[Episode]:
     """The first `most` test episodes; WorldError if there are none or they do not fit the world."""
-    paths = data.episodes("test")[:most]
-    if not paths:
-        raise WorldError(f"data: expected test episodes in {data.folder}/test, got none; "
+    check_kind(data.spec, spec)
+    if "test" not in data.splits:
+        raise WorldError(f"data: expected test episodes in {data.spec.name}, got none; "
                          "record them with the collect command")  # fmt: skip
-    check_kind(data.info, spec)
-    return paths
-
-
-def data_hash(paths: Sequence[Path]) -> str:
-    """SHA-256 over the names and bytes of episode files, in order."""
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.name.encode() + b"\0")
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+    test = data.split("test")
+    return [test.episode(i) for i in range(min(most, len(test)))]

@@ -20,10 +20,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from worldsim.collect.policies import Behaviour
-from worldsim.collect.recorder import CollectError, record
+from worldsim.collect.recorder import RESERVED_SEED, CollectError, record
 from worldsim.core import ActionSpec, WorldError, WorldSpec, row_keys
-from worldsim.data.episode import Episode
-from worldsim.data.native import RESERVED_SEED
+from worldsim.data.columns import columns_of
+from worldsim.data.dataset import Episode
 from worldsim.recipes.car_racing.drivers import brownian, expert
 from worldsim.recipes.car_racing.landmarks import recognised
 from worldsim.recipes.car_racing.settings import car_racing, car_racing_panel
@@ -104,9 +104,9 @@ def real_drive(spec: WorldSpec, steps: int, seed: int) -> Episode:
 def against_reality(world: DiffusionWorld, episode: Episode, steps: int) -> Iterator[Moment]:
     """The dream of a real episode under its own actions, from its first context on."""
     spec, rate = world.spec, world.spec.fps / world.spec.chunk
-    count = len(episode.actions)
-    chunks = torch.from_numpy(episode.frames).reshape(count, spec.chunk, *spec.frame_shape)
-    actions = torch.from_numpy(episode.actions)
+    count = len(episode)
+    chunks = torch.from_numpy(episode.frames[:]).reshape(count, spec.chunk, *spec.frame_shape)
+    actions = columns_of(episode, spec.action).actions
     last = min(count, steps + spec.context)
     every, since, state = round(ANCHOR_SECONDS * rate), 0, None
     for t in range(spec.context, last):
@@ -115,7 +115,7 @@ def against_reality(world: DiffusionWorld, episode: Episode, steps: int) -> Iter
         if state is None or (not free and done % every == 0):
             past = slice(t - spec.context, t)
             frames, led = chunks[past].flatten(0, 1)[None], actions[past][None]
-            state, since = world.encode(frames, led, row_keys([episode.seed])), 0
+            state, since = world.encode(frames, led, row_keys([episode.seed or 0])), 0
         state, _ = world.step(state, actions[t][None].to(world.device))
         since += 1
         dreamed = world.decode(state)[0].cpu().numpy()

@@ -3,7 +3,7 @@
 from worldsim.collect.policies import Behaviour, from_path, uniform
 from worldsim.collect.recorder import CollectConfig
 from worldsim.collect.workers import collect
-from worldsim.data.native import Dataset
+from worldsim.data.dataset import Dataset
 from worldsim.recipes.car_racing.drivers import car_racing_mix
 from worldsim.recipes.pendulum import pendulum, pendulum_mix
 

@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from worldsim.core import ActionSpec, WorldError, WorldSpec
+from worldsim.data.dataset import Dataset
 from worldsim.data.latents import LatentRecording, latent_cache
 from worldsim.data.loader import Recording, load_recording
-from worldsim.data.native import Dataset
 from worldsim.files import atomic_path
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.vae import DOWN, SpacetimeVAE
@@ -58,21 +58,20 @@ class Recipe:
 
 def action_spec(data: Dataset) -> ActionSpec:
     """The dataset's actions in the words of the house."""
-    a = data.info.action
-    return ActionSpec(kind=a.kind, low=a.low, high=a.high, n=a.n)
+    return data.spec.action
 
 
 def world_spec(data: Dataset, sizes: Sizes, name: str, time_limit: int) -> WorldSpec:
     """The spec of a world of these sizes on this data."""
-    height, width, _ = data.info.frame_shape
+    height, width, _ = data.spec.frame_shape
     return WorldSpec(
         name=name,
-        frame_shape=data.info.frame_shape,
-        chunk=data.info.chunk,
+        frame_shape=data.spec.frame_shape,
+        chunk=data.spec.chunk,
         context=sizes.context,
         latent_shape=(height // DOWN, width // DOWN, sizes.vae.channels),
         action=action_spec(data),
-        fps=data.info.fps,
+        fps=data.spec.fps,
         time_limit=time_limit,
     )
 
@@ -89,7 +88,7 @@ def fit_vae(
 ) -> SpacetimeVAE:  # fmt: skip
     """First stage, from nothing or from the VAE of another world."""
     old = None if begin is None else _fitting(begin, data, sizes).vae
-    recording = load_recording(data, data.episodes("train"))
+    recording = load_recording(data.split("train"))
     vae = train_vae(recording, sizes.vae, training, run / "vae", old)
     _finish(vae, run / "vae")
     return vae
@@ -179,12 +178,12 @@ def assemble(
 
 def start_clips(data: Dataset, context: int, count: int) -> Starts:
     """Clips to start dreams from: one of each of `count` training episodes, at a random time."""
-    paths = data.episodes("train")
+    data = data.split("train")
     pick = torch.Generator().manual_seed(0)
-    chosen = torch.randperm(len(paths), generator=pick)[:count].tolist()
+    chosen = torch.randperm(len(data), generator=pick)[:count].tolist()
     frames, actions = [], []
     for i in sorted(chosen):
-        clip: Recording = load_recording(data, [paths[i]])
+        clip: Recording = load_recording(data, [i])
         rows = clip.windows.sample(1, context, pick)[0]
         frames.append(clip.frames[rows].flatten(0, 1))
         actions.append(clip.actions[rows])
@@ -194,7 +193,7 @@ def start_clips(data: Dataset, context: int, count: int) -> Starts:
 def latents_of(data: Dataset, split: str, sizes: Sizes, run: Path) -> LatentRecording:
     """Latents of a split by the run's VAE, computed once."""
     vae = load_final(SpacetimeVAE(sizes.vae), run / "vae")
-    return latent_cache(vae, data, data.episodes(split), run / f"latents-{split}.safetensors")
+    return latent_cache(vae, data.split(split), run / f"latents-{split}.safetensors")
 
 
 def load_final(model: M, stage: Path) -> M:

@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 import worldsim
+from benchmarks.noise_floor import ACTION
 from tests.reliability.nightly.rows import Outcome, Row, main
 from worldsim.collect.policies import Behaviour, Policy
 from worldsim.collect.recorder import record
@@ -64,7 +65,7 @@ def scenes(episodes: int, ahead: int = AHEAD) -> Clips:
         begin = 6 + (0 if not len(paid) else 1 + int(paid[-1]))
         last = len(episode.actions) - ahead
         starts = np.linspace(begin, last, CONTEXTS).astype(int) if begin <= last else []
-        clips = cut_clips(episode, i, [int(s) for s in starts], 6, ahead)
+        clips = cut_clips(episode, i, [int(s) for s in starts], 6, ahead, ACTION)
         if clips is not None and not episode.terminated:
             found.append(clips)
     return Clips.cat(found)

@@ -18,9 +18,8 @@ from einops import rearrange
 from torch import Tensor
 
 from tests.reliability.nightly.rows import Outcome, Row, main
-from worldsim.core import Prediction, WorldState, row_keys
-from worldsim.data.episode import Episode, save_episode
-from worldsim.data.native import ActionInfo, Dataset, DatasetInfo, open_dataset
+from worldsim.core import ActionSpec, Prediction, WorldState, row_keys
+from worldsim.data import Dataset, DatasetSpec, Episode, NativeWriter
 from worldsim.envs.trust import TrustPolicy
 from worldsim.evaluate.calibrate import CalibrationPlan, calibrate
 from worldsim.models.dit import DiTConfig
@@ -100,22 +99,23 @@ def record(folder: Path) -> Dataset:
     """Training and validation episodes of the point, on disk."""
     sim = Trap()
     folder.mkdir(parents=True)
-    action = ActionInfo(kind="continuous", low=(-1.0, -1.0), high=(1.0, 1.0))
-    DatasetInfo(
-        env_id="", chunk=sim.chunk, fps=20.0, frame_shape=(sim.size, sim.size, 3), action=action
-    ).save(folder)
-    data = open_dataset(folder)
+    action = ActionSpec(kind="continuous", low=(-1.0, -1.0), high=(1.0, 1.0))
+    spec = DatasetSpec(
+        name="trap", chunk=sim.chunk, fps=20.0, frame_shape=(sim.size, sim.size, 3), action=action,
+        has_rewards=True,
+    )  # fmt: skip
+    writer = NativeWriter(folder, spec)
     for split, count in EPISODES.items():
-        (folder / split).mkdir()
         _, frames, actions, rewards, _ = drive(sim, count, 1 + FIRST[split])
         for i in range(count):
             episode = Episode(
+                name=f"trap-{FIRST[split] + i:06d}", chunk=sim.chunk, fps=20.0,
                 frames=rearrange(frames[i], "n c h w k -> (n c) h w k").numpy(),
                 actions=actions[i].numpy(), rewards=rewards[i].numpy(),
-                terminated=False, truncated=True, seed=FIRST[split] + i, behaviour="wander",
+                terminated=False, truncated=True, seed=FIRST[split] + i, policy="wander",
             )  # fmt: skip
-            save_episode(data.path(split, FIRST[split] + i), episode)
-    return data
+            writer.write(split, episode)
+    return writer.dataset()
 
 
 @cache

@@ -25,13 +25,13 @@ from unittest.mock import patch
 from torch import Tensor
 from tqdm import tqdm
 
+from tests.measured_data import stored
 from tests.reliability.nightly.forks import Child
 from tests.reliability.nightly.rows import Outcome, Row, main
 from tests.reliability.nightly.writers import log_of
-from tests.train.test_recipe import SIZES_HERE, film, recipe
-from worldsim.data.episode import save_episode
+from tests.train.test_recipe import FILM, SIZES_HERE, film, recipe
+from worldsim.data import Dataset
 from worldsim.data.loader import Windows
-from worldsim.data.native import ActionInfo, Dataset, DatasetInfo, open_dataset
 from worldsim.train import loop
 from worldsim.train.recipe import fit_forced, fit_student, fit_teacher, fit_vae
 
@@ -54,12 +54,7 @@ def stages(data: Dataset) -> dict[str, Stage]:
 
 def recorded(folder: Path) -> Dataset:
     """Six small films."""
-    action = ActionInfo(kind="continuous", low=(-1.0,), high=(1.0,))
-    DatasetInfo(env_id="", chunk=2, fps=20.0, frame_shape=(16, 16, 3), action=action).save(folder)
-    (folder / "train").mkdir()
-    for seed in range(6):
-        save_episode(folder / "train" / f"episode_{seed:06d}.npz", film(seed))
-    return open_dataset(folder)
+    return stored(folder, FILM, train=[film(seed) for seed in range(6)])
 
 
 def train(stage: Stage, run: Path, child: Child) -> None:

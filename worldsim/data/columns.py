@@ -1,0 +1,68 @@
+"""What an episode says of each chunk besides its frames, with masks for what it does not say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldsim.core import ActionSpec, WorldError, WorldSpec
+
+from .dataset import DatasetSpec, Episode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """One entry a chunk, N in all; a value counts only where its mask is True.
+
+    Attributes:
+        actions: (N, *action) float32 or int64, 0 or the least choice where unknown.
+        known: (N,) bool, of `actions`.
+        rewards: (N,) float32.
+        rewards_known: (N,) bool.
+        continue_prob: (N,) float32, 0 where the episode terminated with this chunk, else 1.
+        continue_known: (N,) bool; all False for video that tells of no end.
+    """
+
+    actions: Tensor
+    known: Tensor
+    rewards: Tensor
+    rewards_known: Tensor
+    continue_prob: Tensor
+    continue_known: Tensor
+
+
+def columns_of(episode: Episode, action: ActionSpec) -> Columns:
+    """The columns of one checked episode."""
+    count = len(episode)
+    actions = torch.full((count, *action.shape), float(action.least)).to(action.dtype)
+    known = torch.zeros(count, dtype=torch.bool)
+    if episode.actions is not None:
+        known = ~known if episode.known is None else torch.from_numpy(np.array(episode.known))
+        actions[known] = torch.from_numpy(np.array(episode.actions))[known]
+    rewards, continue_prob = torch.zeros(count), torch.ones(count)
+    if episode.rewards is not None:
+        rewards = torch.from_numpy(np.array(episode.rewards, np.float32))
+    continue_prob[-1] = 0.0 if episode.terminated else 1.0
+    ends = episode.terminated or episode.truncated
+    return Columns(
+        actions=actions,
+        known=known,
+        rewards=rewards,
+        rewards_known=torch.full((count,), episode.rewards is not None),
+        continue_prob=continue_prob,
+        continue_known=torch.full((count,), ends),
+    )
+
+
+def check_kind(data: DatasetSpec, world: WorldSpec) -> None:
+    """Raises WorldError where episodes are not of the kind that the world was made of."""
+    for field in ("frame_shape", "chunk", "action"):
+        expected, got = getattr(world, field), getattr(data, field)
+        if expected != got:
+            raise WorldError(
+                f"data: {field}: expected {expected} of the world {world.name}, got {got} in "
+                f"{data.name}; give a dataset of the world's own kind"
+            )
