@@ -52,6 +52,7 @@ VERBS = {
     "agent": Verb("agent.agent", "train an agent in the dream", "Agents"),
     "dyna": Verb("dyna.dyna", "act for real, learn from it, dream again: one round", "Agents"),
     "model-free": Verb("model_free.model_free", "train an agent without a world", "Agents"),
+    "doctor": Verb("doctor.doctor", "what is installed and fast here, what to do next", "Help"),
     "cost": Verb("cost.cost", "what training, stepping and serving cost", "Help"),
 }
 
