@@ -22,10 +22,10 @@ help:
 	@echo 'make demo     set up; drive the bundled world; write demo.mp4, real beside dream'
 	@echo 'make test     set up; pass the tests'
 	@echo 'make check    set up; ruff, pyright, pytest'
-	@echo 'make nightly  set up; every promise of docs/reliability.md in full: hours'
+	@echo 'make nightly  set up; every promise of docs/explanation/reliability.md in full: hours'
 	@echo 'make format   let ruff mend style and layout'
 	@echo 'make world    the whole pipeline: collect, train, distill, calibrate, eval'
-	@echo 'make pendulum the same for the quick world (docs/pendulum.md)'
+	@echo 'make pendulum the same for the quick world (docs/reference/worlds/pendulum.md)'
 	@echo 'make wheel    build the wheel into dist/'
 	@echo 'make clean    remove builds and caches (not data, runs or $(VENV))'
 
@@ -88,7 +88,7 @@ eval: setup
 	  --noise-floor benchmarks/results/noise-floor-car-racing.json \
 	  --offtrack-reference benchmarks/results/offtrack-reference-car-racing.json
 
-# The quick world: 32x32, a million weights (docs/pendulum.md).
+# The quick world: 32x32, a million weights (docs/reference/worlds/pendulum.md).
 QUICK := --data data/pendulum --run runs/pendulum --size tiny
 pendulum: setup
 	$(PY) -m worldsim collect pendulum

@@ -191,7 +191,7 @@ def main(
         data: what the world was trained on.
         search: the planner's numbers.
         out: the JSON file.
-        page: whose table is replaced by this one, such as docs/pendulum.md.
+        page: whose table is replaced by this one, such as docs/reference/worlds/pendulum.md.
         compile: plan in compiled steps; making them takes a minute, once.
     """
     loaded, recorded = load(world), NativeDataset(data)

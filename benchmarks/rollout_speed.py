@@ -106,8 +106,8 @@ def main(
     print(table(found))
     if not quick:
         picture(found, media or (DOCS / "media" if DOCS.is_dir() else path.parent))
-        if out is None and (DOCS / "speed.md").exists():
-            page.put(DOCS / "speed.md", table(found))
+        if out is None and (DOCS / "explanation" / "speed.md").exists():
+            page.put(DOCS / "explanation" / "speed.md", table(found))
     print(f"wrote {path}")
 
 

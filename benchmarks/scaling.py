@@ -5,7 +5,7 @@
 
 Every run is a line of `benchmarks/results/scaling-car-racing.jsonl`, in the order they were made.
 Before the largest run a line with its prediction is written, fitted to the runs above that line;
-no command changes or removes a line. Drawn are the report inside docs/scaling.md, scaling.png (the
+no command changes or removes a line. Drawn are the report inside docs/explanation/scaling.md, scaling.png (the
 law), scaling-strip.png and scaling.mp4 (dreams of base, 4x and largest compute beside reality).
 """
 
@@ -55,7 +55,7 @@ class Places:
     home: Path = Path("runs/car-racing")
     out: Path = Path("runs/scaling")
     results: Path = Path("benchmarks/results/scaling-car-racing.jsonl")
-    page: Path = Path("docs/scaling.md")
+    page: Path = Path("docs/explanation/scaling.md")
     media: Path = Path("docs/media")
 
 

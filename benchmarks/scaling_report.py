@@ -1,4 +1,4 @@
-"""What the runs of the scaling law say, as tables and sentences for docs/scaling.md."""
+"""What the runs of the scaling law say, as tables and sentences for docs/explanation/scaling.md."""
 
 from __future__ import annotations
 

@@ -325,7 +325,7 @@ def main(
         scope: how much is driven.
         out: the lines; the summary goes beside them as .json.
         result: where else the summary goes, such as benchmarks/results/transfer-car-racing.json.
-        page: whose table is replaced by this one, such as docs/agents.md.
+        page: whose table is replaced by this one, such as docs/explanation/agents.md.
 
     Raises WorldError where `data` is of another world.
     """

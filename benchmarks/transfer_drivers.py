@@ -34,7 +34,7 @@ SEARCH = CEM(
     horizon=24, candidates=20, elites=5, rounds=1, gamma=0.98,
     start=(0.0, 0.2, 0.0), home=0.3, spread=(0.3, 0.2, 0.2),
 )  # fmt: skip
-"""A second ahead, some 500 dreamt steps a plan; drawn back to a light gas (docs/log.md)."""
+"""A second ahead, some 500 dreamt steps a plan; drawn back to a light gas (docs/journal/log.md)."""
 EVERY, PASSES = 3, 3
 """Actions taken of each plan, and passes of the dreams that it is made in."""
 

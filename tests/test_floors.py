@@ -109,7 +109,7 @@ def fault(found: Import) -> str | None:
     if found.climbs:
         return "across folders imports are absolute"
     if missing := {here, there} - FLOOR.keys():
-        return f"no floor for {sorted(missing)}: give it one here and in docs/architecture.md"
+        return f"no floor for {sorted(missing)}: give it one here and in docs/explanation/architecture.md"
     if reason := STRANGERS.get(frozenset({here, there})):
         return f"{here} and {there} never import each other: {reason}"
     if FLOOR[there] > FLOOR[here]:
@@ -142,7 +142,7 @@ def test_rooms_import_downwards_only(root: Path) -> None:
 
 
 def test_the_docs_draw_the_same_floors(root: Path) -> None:
-    text = (root / "docs/architecture.md").read_text()
+    text = (root / "docs/explanation/architecture.md").read_text()
     drawn = dict(re.findall(r"^\| (\d) \| ((?:`\w+`,? ?)+)\|", text, re.MULTILINE))
     assert {int(n): set(re.findall(r"\w+", rooms)) for n, rooms in drawn.items()} == {
         number: set(rooms) for number, rooms in enumerate(FLOORS, 1)

@@ -33,7 +33,7 @@ def test_longer_bars_mean_more():
 
 
 def test_the_command_and_the_page(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    page, some = (root / "docs/compute.md").read_text(), ("tiny", "small")
+    page, some = (root / "docs/explanation/costs.md").read_text(), ("tiny", "small")
     lines = pictures.preset_table((56, 64), some).splitlines()
     assert len(lines) == 4 and not [line for line in lines if line not in page]
     monkeypatch.setattr(pictures, "preset_table", lambda _: "")

@@ -131,4 +131,4 @@ def test_the_best_mode_is_the_fastest_measured():
 
 def test_the_page_shows_the_results(root: Path):
     found = json.loads((root / "benchmarks/results/rollout-speed.json").read_text())
-    assert speed_report.table(found) in (root / "docs/speed.md").read_text()
+    assert speed_report.table(found) in (root / "docs/explanation/speed.md").read_text()

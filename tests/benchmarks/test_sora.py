@@ -71,6 +71,6 @@ def test_counted_fully():
 
 
 def test_the_page_shows_these_tables(root: Path):
-    page = (root / "docs/compute.md").read_text()
+    page = (root / "docs/explanation/costs.md").read_text()
     assert len(tables().splitlines()) > 20
     assert not [line for line in tables().splitlines() if line not in page]

@@ -219,7 +219,10 @@ def test_the_table_goes_between_its_marks(tmp_path: Path) -> None:
         write_table(page, found)
 
 
-PAGES = {"car-racing": "agents.md", "car-racing-panel": "car-racing-panel.md"}
+PAGES = {
+    "car-racing": "explanation/agents.md",
+    "car-racing-panel": "reference/worlds/car-racing-panel.md",
+}
 
 
 @pytest.mark.parametrize("world", PAGES)

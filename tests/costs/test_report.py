@@ -41,7 +41,10 @@ def test_the_table_says_what_was_counted():
 
 
 def test_the_page_shows_this_table(root: Path):
-    assert table(NETWORKS, Recipe(), Use(steps=1e9), H200) in (root / "docs/compute.md").read_text()
+    assert (
+        table(NETWORKS, Recipe(), Use(steps=1e9), H200)
+        in (root / "docs/explanation/costs.md").read_text()
+    )
 
 
 def test_a_single_env_waits_for_the_weights_and_a_crowd_for_the_arithmetic():

@@ -29,7 +29,7 @@ def agent(
         run: the agent's folder; RUN/dream/agent drives (or RUN/clone, RUN/clone-dream).
         recipe: how to train.
         passes: of the denoiser in a dream's step; fewer are faster.
-        compile: dream in a compiled world, see docs/speed.md.
+        compile: dream in a compiled world, see docs/explanation/speed.md.
         threads: CPU threads; all by default.
     """
     use_threads(threads)

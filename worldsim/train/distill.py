@@ -2,7 +2,7 @@
 
 Part of the context is resampled, part the student dreams itself, all may be damaged and noised; the
 targets stay the data's. Along the teacher's paths instead, on context of its own, it learned from
-its own mistakes, and they grew (docs/log.md).
+its own mistakes, and they grew (docs/journal/log.md).
 """
 
 from __future__ import annotations

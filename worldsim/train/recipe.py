@@ -37,7 +37,7 @@ M = TypeVar("M", bound=nn.Module)
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How to train a world of some size; the numbers are about those of the bundled `car-racing`,
-    whose student and decoder came about in more than one run (docs/log.md)."""
+    whose student and decoder came about in more than one run (docs/journal/log.md)."""
 
     vae: VAETrainingConfig = VAETrainingConfig(
         fit=FitConfig(steps=3600, batch=32, lr=1.5e-3, ema=0.998)
@@ -161,7 +161,7 @@ def assemble(
     """The world of a finished run; `stage="teacher"` gives the undistilled one at 32 steps.
 
     passes: of the student. In one it is too fast under a light foot; trained on contexts of drivers
-    who do not look, it needs four: in two the road that nobody knows yet is a fog (docs/log.md).
+    who do not look, it needs four: in two the road that nobody knows yet is a fog (docs/journal/log.md).
     """
     sampling = Sampling(steps=passes) if stage == "student" else Sampling(method="euler", steps=32)
     config = WorldConfig(

@@ -51,7 +51,7 @@ def compiled(
     batch: rows to make ready for; other sizes are compiled when they first come.
     dtype: of weights and activations within the networks; states stay float32. None takes bfloat16
         where the device multiplies it fast. Rounded dreams drift from float32 ones as any two
-        dreams do; what that costs in fidelity is measured in docs/speed.md.
+        dreams do; what that costs in fidelity is measured in docs/explanation/speed.md.
 
     Compiling takes a minute or two for each size, once: programs are kept in `cache_folder()`.
     Where nothing can be compiled (no C++ compiler) it warns and runs as `world` does.

@@ -1,7 +1,7 @@
 """The long rows of the reliability table, in full: `python -m tests.reliability.nightly`.
 
 Every row runs in a process of its own. What came of it goes into `benchmarks/results/nightly.json`
-as soon as it is known, and the table of `docs/reliability.md` is written anew from that file. Rows
+as soon as it is known, and the table of `docs/explanation/reliability.md` is written anew from that file. Rows
 that passed at the present commit are not run again, so a night that was cut short goes on.
 """
 
@@ -23,7 +23,7 @@ from worldsim.store.provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS = ROOT / "benchmarks" / "results" / "nightly.json"
-PAGE = ROOT / "docs" / "reliability.md"
+PAGE = ROOT / "docs" / "explanation" / "reliability.md"
 MARKS = "<!-- nightly -->\n", "<!-- /nightly -->\n"
 
 

@@ -147,7 +147,7 @@ ROWS = (
         name="H4",
         promise="in real scenes without reward or end: false reward <= 1%, false end <= 0.1%",
         unit="steps",
-        ci=0,  # does not hold: docs/trust.md
+        ci=0,  # does not hold: docs/explanation/trust.md
         full=10_000,
         attempt=quiet,
     ),

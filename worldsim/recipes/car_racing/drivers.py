@@ -92,7 +92,7 @@ def brownian(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Policy:
 def steady(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Policy:
     """Steers as the expert does and holds its foot for seconds: a gentle gas or none, at times the
     brake beside it, at times the brake alone. Without this a world has to guess how fast a car goes
-    that is treated so, and policies with a light foot are judged wrongly (docs/log.md)."""
+    that is treated so, and policies with a light foot are judged wrongly (docs/journal/log.md)."""
     left, pedals = 0, (0.0, 0.0)
 
     def policy(obs: Any) -> Action:
@@ -113,7 +113,7 @@ def clumsy(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Policy:
     """Drives as the unpractised do: wheel and pedals too weak or too strong, off to one side, under
     fresh noise at every action, and now and then blind for up to four seconds: nobody brings the
     car back in time, it gets lost or stands. Without this a world keeps a bad driver on the
-    road, and a policy that is ruined in reality earns well in the dream (docs/log.md)."""
+    road, and a policy that is ruined in reality earns well in the dream (docs/journal/log.md)."""
     gain = rng.uniform([0.2, 0.1, 0.0], [1.5, 1.2, 1.5])
     lean = rng.normal(0, [0.15, 0.05, 0.05])
     noise = rng.uniform(0, 0.8) if rng.random() < 0.6 else 0.0

@@ -29,6 +29,6 @@ def car_racing_panel(folder: Path = Path("data/car-racing-panel")) -> CollectCon
     """The same with the panel below the picture: 64x64.
 
     The panel shows the speed, which a moving picture alone shows too roughly to be dreamt on: its
-    latest chunk tells it to 1.4 units a second, six without the panel to 3.7 (docs/log.md).
+    latest chunk tells it to 1.4 units a second, six without the panel to 3.7 (docs/journal/log.md).
     """
     return replace(car_racing(folder), crop=None, size=(64, 64))
