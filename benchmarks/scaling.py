@@ -5,8 +5,9 @@
 
 Every run is a line of `benchmarks/results/scaling-car-racing.jsonl`, in the order they were made.
 Before the largest run a line with its prediction is written, fitted to the runs above that line;
-no command changes or removes a line. Drawn are the report inside docs/explanation/scaling.md, scaling.png (the
-law), scaling-strip.png and scaling.mp4 (dreams of base, 4x and largest compute beside reality).
+no command changes or removes a line. Drawn are the report inside
+docs/explanation/scaling.md, scaling.png (the law), scaling-strip.png and scaling.mp4 (dreams of
+base, 4x and largest compute beside reality).
 """
 
 from __future__ import annotations

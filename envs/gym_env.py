@@ -68,10 +68,10 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
 
     ## Trust
     `info["trust"]` is the probability that the dream still tracks reality, "unknown" where nobody
-    calibrated the world (docs/explanation/trust.md). Below `trust_threshold` an environment made with
-    `trust="penalise"` takes up to `trust_penalty` off the reward, in proportion to what is missing,
-    and keeps the world's own in `info["raw_reward"]`; one made with `trust="truncate"` truncates
-    the episode, with `info["reason"]` "untrusted".
+    calibrated the world (docs/explanation/trust.md). Below `trust_threshold` an environment made
+    with `trust="penalise"` takes up to `trust_penalty` off the reward, in proportion to what is
+    missing, and keeps the world's own in `info["raw_reward"]`; one made with `trust="truncate"`
+    truncates the episode, with `info["reason"]` "untrusted".
 
     ## Information
     `info["steps"]`: steps since the reset. After a step also `info["continue_prob"]`, the

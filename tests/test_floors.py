@@ -109,7 +109,7 @@ def fault(found: Import) -> str | None:
     if found.climbs:
         return "across folders imports are absolute"
     if missing := {here, there} - FLOOR.keys():
-        return f"no floor for {sorted(missing)}: give it one here and in docs/explanation/architecture.md"
+        return f"no floor for {sorted(missing)}: give it one here and in architecture.md"
     if reason := STRANGERS.get(frozenset({here, there})):
         return f"{here} and {there} never import each other: {reason}"
     if FLOOR[there] > FLOOR[here]:

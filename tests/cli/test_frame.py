@@ -43,7 +43,7 @@ def test_every_verb_tells_its_flags(name: str, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("error", "code", "sentence"),
     [
-        (WorldError("size: expected 8,\n    got 7"), 2, "error: size: expected 8, got 7\n"),
+        (WorldError("size: expected 8, got 7"), 2, "error: size: expected 8, got 7\n"),
         (FileNotFoundError(2, "No such file or directory", "data/x"), 2, "error: data/x: no such"),
         (ModuleNotFoundError("no", name="uvicorn"), 2, "error: uvicorn is not installed: pip ins"),
         (KeyboardInterrupt(), 130, "interrupted\n"),

@@ -50,8 +50,9 @@ h200: SXM, NVIDIA H200 datasheet; it prints 1,979 TFLOP/s with sparsity, the H10
 b200: NVIDIA DGX B200 datasheet, an eighth of the machine: 72 PFLOP/s fp8 with sparsity is 18
     dense in bf16, 64 TB/s, 1,440 GB.
 rtx4090: NVIDIA Ada GPU architecture, appendix A (bf16 with fp32 accumulation, dense).
-zen5-core: measured on the machine of docs/journal/log.md, which has two and 24 GiB: torch's bf16 matrix
-    products reach 1,040 GFLOP/s on both, and one copies 256 MiB at 39 GB/s, read and written.
+zen5-core: measured on the machine of docs/journal/log.md, which has two and 24 GiB: torch's bf16
+    matrix products reach 1,040 GFLOP/s on both, and one copies 256 MiB at 39 GB/s, read and
+    written.
 """
 
 

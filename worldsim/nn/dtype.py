@@ -2,7 +2,7 @@
 
 A processor that knows bfloat16 is not always fast at it. On an AMD EPYC (Zen 5) AVX-512's dot
 products are; on an Intel Xeon, whose units for it are the AMX tiles, they have half the speed of
-float32 where a virtual machine hides the tiles (83 against 150 GFLOP/s a core, docs/journal/log.md).
+float32 where a virtual machine hides the tiles (83 against 150 GFLOP/s a core).
 """
 
 from __future__ import annotations

@@ -161,7 +161,7 @@ def assemble(
     """The world of a finished run; `stage="teacher"` gives the undistilled one at 32 steps.
 
     passes: of the student. In one it is too fast under a light foot; trained on contexts of drivers
-    who do not look, it needs four: in two the road that nobody knows yet is a fog (docs/journal/log.md).
+    who do not look, it needs four: in two the road that nobody knows yet is a fog.
     """
     sampling = Sampling(steps=passes) if stage == "student" else Sampling(method="euler", steps=32)
     config = WorldConfig(

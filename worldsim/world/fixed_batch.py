@@ -5,7 +5,7 @@ many rows share its step (PyTorch promises no more: "Numerical accuracy", notes 
 computations). Here rows go through the world in groups of one fixed size, the last group filled up
 with copies. What is left is a row's place within its group. In groups of one there is one place; in
 larger ones a matrix product may treat its last rows in another way: measured on car-racing, places
-are equal in groups of 4 and 8 and differ in the last bits in groups of 2 and 3 (docs/explanation/exactness.md).
+are equal in groups of 4 and 8 and differ in the last bits in groups of 2 and 3.
 """
 
 from __future__ import annotations

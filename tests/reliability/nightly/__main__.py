@@ -1,8 +1,9 @@
 """The long rows of the reliability table, in full: `python -m tests.reliability.nightly`.
 
 Every row runs in a process of its own. What came of it goes into `benchmarks/results/nightly.json`
-as soon as it is known, and the table of `docs/explanation/reliability.md` is written anew from that file. Rows
-that passed at the present commit are not run again, so a night that was cut short goes on.
+as soon as it is known, and the table of `docs/explanation/reliability.md` is written anew from that
+file. Rows that passed at the present commit are not run again, so a night that was cut short goes
+on.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """A1 to A4, B2, B4: what is promised to the bit, and how the environments speak of it.
 
-docs/explanation/exactness.md says what each promise means; `tests/reliability/exact/` holds the checks.
+docs/explanation/exactness.md says what each promise means; `tests/reliability/exact/` holds the
+checks.
 """
 
 from __future__ import annotations
