@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from worldsim.core import WorldError
+from worldsim.data.latents import LatentFile
 
 from .actor_critic import SEEN, ActorCritic, latents_seen, pixels_seen
 
@@ -24,7 +25,7 @@ class Recorded:
         lengths: chunks of each episode.
     """
 
-    seen: Tensor
+    seen: Tensor | LatentFile
     actions: Tensor
     rewards: Tensor
     lengths: tuple[int, ...]

@@ -261,7 +261,7 @@ def test_dreams_leave_the_state_and_the_world_alone() -> None:
 
 def test_starts_are_windows_of_the_recording() -> None:
     from worldsim.data.latents import LatentRecording
-    from worldsim.data.loader import Windows
+    from worldsim.data.windows import Windows
 
     world = tiny_world()
     data = recording(world.spec.latent_shape)

@@ -23,7 +23,7 @@ from worldsim.agents.training import (
 )
 from worldsim.core import WorldError
 from worldsim.data.latents import LatentRecording
-from worldsim.data.loader import Windows
+from worldsim.data.windows import Windows
 from worldsim.train.loop import CheckpointError, FitConfig
 
 RECIPE = AgentTrainingConfig(

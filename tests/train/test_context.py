@@ -8,7 +8,7 @@ import torch
 from tests.worlds import CAR, tiny_dynamics, tiny_world
 from worldsim.core import WorldError, row_keys
 from worldsim.data.latents import LatentRecording
-from worldsim.data.loader import Windows
+from worldsim.data.windows import Windows
 from worldsim.diffusion.timeline import Clip
 from worldsim.models.dit import DiTOutput
 from worldsim.train.context import (

@@ -1,13 +1,20 @@
-"""Recordings as latents: what the dynamics model trains on."""
+"""Recordings as latents: what the dynamics model trains on, on disk and read clip by clip."""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256
+from math import prod
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from einops import rearrange
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -17,73 +24,218 @@ from worldsim.files import atomic_path
 from worldsim.models.vae import SpacetimeVAE, to_float
 from worldsim.nn.dtype import narrow
 
-from .dataset import Dataset
-from .loader import Recording, Windows, load_recording
+from .columns import columns_of
+from .dataset import Dataset, Episode, unfit
+from .windows import Windows
+
+PIECE = 256  # chunks encoded at once
+COLUMNS = ("actions", "known", "rewards", "rewards_known", "continue_prob", "continue_known")
+AGAIN = "remove the file: it is made again from the data"
+
+
+class LatentFile:
+    """N latents (h, w, C) float16 in a flat file, read where they are asked for.
+
+    Read by `pread` and not mapped, so that memory does not grow with the data. The CRC-32 of each
+    latent is checked when it is read.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...], crc: Tensor, key: str) -> None:
+        self.path, self.shape, self.crc, self.key = path, shape, crc, key
+        self._bytes = 2 * prod(shape[1:])
+        self._handle: int | None = None
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """Latents of these rows, (*rows, h, w, C) float16; raises DatasetError if damaged."""
+        flat = rows.flatten().tolist()
+        out = np.empty((len(flat), self._bytes), np.uint8)
+        for first, count in _runs(flat):  # neighbours are read together
+            row = flat[first]
+            out[first : first + count] = self._read(row, count)
+        latents = torch.from_numpy(out.view(np.float16))
+        return latents.reshape(*rows.shape, *self.shape[1:])
+
+    def _read(self, row: int, count: int) -> np.ndarray[Any, Any]:
+        if self._handle is None:
+            self._handle = os.open(self.path, os.O_RDONLY)
+        data = os.pread(self._handle, count * self._bytes, row * self._bytes)
+        if len(data) != count * self._bytes:
+            raise unfit(self.path, "size", f"{len(self) * self._bytes} bytes", "less", AGAIN)
+        for i in range(count):
+            piece = data[i * self._bytes : (i + 1) * self._bytes]
+            if zlib.crc32(piece) != int(self.crc[row + i]):
+                raise unfit(self.path, f"latent {row + i}", "its checksum", "another", AGAIN)
+        return np.frombuffer(data, np.uint8).reshape(count, self._bytes)
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None) is not None:
+            os.close(self._handle)  # type: ignore[arg-type]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_handle": None}
+
+
+def _runs(rows: list[int]) -> Iterator[tuple[int, int]]:
+    """Where runs of consecutive rows begin, and how long they are."""
+    first = 0
+    for i in range(1, len(rows) + 1):
+        if i == len(rows) or rows[i] != rows[i - 1] + 1:
+            yield first, i - first
+            first = i
+
+
+@dataclass(frozen=True)
+class LatentClips:
+    """Random clips: latents (B, T, h, w, C) float32, and `Columns` of their chunks (B, T, ...)."""
+
+    latents: Tensor
+    actions: Tensor
+    known: Tensor
+    rewards: Tensor
+    rewards_known: Tensor
+    continue_prob: Tensor
+    continue_known: Tensor
+
+
+def _ones() -> Tensor:
+    return torch.zeros(0, dtype=torch.bool)
 
 
 @dataclass(frozen=True)
 class LatentRecording:
-    """Episodes as normalised latents, N chunks in all.
+    """Episodes as normalised latents, N chunks in all, laid end to end.
 
     Attributes:
-        latents: (N, h, w, C) float16.
-        actions, rewards, continue_prob, windows: as in `Recording`.
+        latents: (N, h, w, C) float16, in memory or on disk; indexed by rows.
+        actions, rewards, continue_prob, and the masks `known`, `rewards_known`, `continue_known`:
+            as in `Columns`; masks that are not given are all True.
+        windows: which chunks belong together.
     """
 
-    latents: Tensor
+    latents: Tensor | LatentFile
     actions: Tensor
     rewards: Tensor
     continue_prob: Tensor
     windows: Windows
+    known: Tensor = field(default_factory=_ones)
+    rewards_known: Tensor = field(default_factory=_ones)
+    continue_known: Tensor = field(default_factory=_ones)
+
+    def __post_init__(self) -> None:
+        for name in ("known", "rewards_known", "continue_known"):
+            if not len(getattr(self, name)):
+                object.__setattr__(self, name, torch.ones(len(self.actions), dtype=torch.bool))
+
+    def sample(
+        self, count: int, length: int, generator: torch.Generator,
+        episodes: tuple[int, int] | None = None,
+    ) -> LatentClips:  # fmt: skip
+        """`count` random clips of `length` chunks inside one episode; see `Windows.sample`."""
+        return self.clips(self.windows.sample(count, length, generator, episodes))
+
+    def clips(self, rows: Tensor) -> LatentClips:
+        """The clips of these rows, (B, T)."""
+        columns = {name: getattr(self, name)[rows] for name in COLUMNS}
+        return LatentClips(latents=self.latents[rows].float(), **columns)
 
 
 @torch.no_grad()
-def encode_recording(vae: SpacetimeVAE, recording: Recording, *, rows: int = 256) -> Tensor:
-    """Latents (N, h, w, C) float16 of all chunks, each episode encoded as one video."""
-    parts: list[Tensor] = []
-    first = 0
-    for length in tqdm(recording.windows.lengths, desc="encoding", leave=False):
-        chunks = recording.frames[first : first + length]
-        for a in range(0, length, rows):
-            before = min(a, 1)  # the encoder looks one chunk back
-            piece = rearrange(to_float(chunks[a - before : a + rows]), "n c ... -> 1 (n c) ...")
-            with narrow(piece.device):
-                parts.append(vae.encode(piece)[0, before:].half())
-        first += length
-    return torch.cat(parts)
+def encode_episode(vae: SpacetimeVAE, episode: Episode) -> Iterator[Tensor]:
+    """Latents of all chunks as one video, in pieces (n, h, w, C) float16."""
+    chunk, device = episode.chunk, vae.mean.device
+    for a in range(0, len(episode), PIECE):
+        before = min(a, 1)  # the encoder looks one chunk back
+        frames = np.array(episode.frames[(a - before) * chunk : (a + PIECE) * chunk])
+        with narrow(device):
+            video = to_float(torch.from_numpy(frames)[None].to(device))
+            yield vae.encode(video)[0, before:].half().cpu()
 
 
 def latent_cache(vae: SpacetimeVAE, data: Dataset, file: Path) -> LatentRecording:
-    """Latents of these episodes, from `file` if it was made by this VAE from these episodes."""
-    mark = _fingerprint(vae, data)
-    if not (file.exists() and _mark(file) == mark):
-        recording = load_recording(data)
-        tensors = {
-            "latents": encode_recording(vae, recording),
-            "actions": recording.actions,
-            "rewards": recording.rewards,
-            "continue_prob": recording.continue_prob,
-            "lengths": torch.tensor(recording.windows.lengths),
-        }
-        with atomic_path(file) as part:
-            save_file(tensors, part, metadata={"mark": mark})
+    """Latents of all episodes of `data` by this VAE, made once and kept beside `file`.
+
+    `file` holds the columns; the latents lie in a flat file with the suffix ".bin". Encoding goes
+    on where it was killed. Both are keyed by the VAE's weights and the data's fingerprint.
+    """
+    key = _key(vae, data)
+    if _stored_key(file) != key:
+        _encode(vae, data, file, key)
     with safe_open(file, "pt") as stored:
-        get = stored.get_tensor
-        z, a, r, c = (get(n) for n in ("latents", "actions", "rewards", "continue_prob"))
-        return LatentRecording(z, a, r, c, Windows(tuple(get("lengths").tolist())))
+        columns = {name: stored.get_tensor(name) for name in COLUMNS}
+        lengths, crc = stored.get_tensor("lengths").tolist(), stored.get_tensor("crc")
+        shape = tuple(stored.get_tensor("shape").tolist())
+    latents = LatentFile(file.with_suffix(".bin"), shape, crc, key)
+    return LatentRecording(latents=latents, windows=Windows(tuple(lengths)), **columns)
 
 
-def _mark(file: Path) -> str:
+def _encode(vae: SpacetimeVAE, data: Dataset, file: Path, key: str) -> None:
+    flat = file.with_suffix(".bin")
+    shape = _latent_shape(vae, data)
+    size, lengths = 2 * prod(shape), list(data.lengths)
+    columns, crc = [], []
+    with _resumed(flat, key) as out:
+        done = _whole_episodes(os.fstat(out.fileno()).st_size // size, lengths)
+        out.truncate(sum(lengths[:done]) * size)
+        for place in tqdm(range(len(data)), desc="encoding", leave=False):
+            episode = data.episode(place)
+            columns.append(columns_of(episode, data.spec.action))
+            if place >= done:
+                out.seek(0, os.SEEK_END)
+                for piece in encode_episode(vae, episode):
+                    out.write(piece.numpy().tobytes())
+        out.flush()
+        os.fsync(out.fileno())
+        out.seek(0)
+        crc = [zlib.crc32(row) for row in iter(partial(out.read, size), b"")]
+    tensors = {n: torch.cat([getattr(c, n) for c in columns]).contiguous() for n in COLUMNS}
+    tensors |= {
+        "lengths": torch.tensor(lengths), "crc": torch.tensor(crc),
+        "shape": torch.tensor([len(crc), *shape]),
+    }  # fmt: skip
+    with atomic_path(file) as part:
+        save_file(tensors, part, metadata={"key": key})
+
+
+def _resumed(flat: Path, key: str) -> Any:
+    """The flat file to append to; emptied unless it was begun with this key."""
+    mark = flat.with_suffix(".key.json")
+    try:
+        begun = flat.exists() and json.loads(mark.read_text())["key"] == key
+    except (OSError, ValueError, KeyError, TypeError):
+        begun = False
+    if not begun:
+        flat.unlink(missing_ok=True)
+        with atomic_path(mark) as part:
+            part.write_text(json.dumps({"key": key}) + "\n")
+    return open(flat, "r+b" if begun else "w+b")
+
+
+def _whole_episodes(chunks: int, lengths: list[int]) -> int:
+    """How many episodes are whole in a file of so many chunks."""
+    return int((np.cumsum(lengths) <= chunks).sum())
+
+
+def _latent_shape(vae: SpacetimeVAE, data: Dataset) -> tuple[int, ...]:
+    first = data.episode(0)
+    return tuple(next(iter(encode_episode(vae, first))).shape[1:])
+
+
+def _stored_key(file: Path) -> str:
     """What a cache was made from; nothing if it is damaged."""
     try:
         with safe_open(file, "pt") as stored:
-            return (stored.metadata() or {}).get("mark", "")
-    except SafetensorError:
+            shape = stored.get_tensor("shape").tolist()
+            whole = file.with_suffix(".bin").stat().st_size == 2 * prod(shape)
+            return (stored.metadata() or {}).get("key", "") if whole else ""
+    except (OSError, SafetensorError, ValueError):
         return ""
 
 
-def _fingerprint(vae: SpacetimeVAE, data: Dataset) -> str:
-    digest = hashlib.sha256(data.fingerprint().encode())
+def _key(vae: SpacetimeVAE, data: Dataset) -> str:
+    digest = sha256(data.fingerprint().encode())
     for value in vae.state_dict().values():
         digest.update(value.cpu().numpy().tobytes())
     return digest.hexdigest()

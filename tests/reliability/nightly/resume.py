@@ -31,7 +31,7 @@ from tests.reliability.nightly.rows import Outcome, Row, main
 from tests.reliability.nightly.writers import log_of
 from tests.train.test_recipe import FILM, SIZES_HERE, film, recipe
 from worldsim.data import Dataset
-from worldsim.data.loader import Windows
+from worldsim.data.windows import Windows
 from worldsim.train import loop
 from worldsim.train.recipe import fit_forced, fit_student, fit_teacher, fit_vae
 
