@@ -204,13 +204,15 @@ class RealPolicy:
         self.world, self.think = world, think
         self.frames: deque[NDArray[np.uint8]] = deque(maxlen=world.spec.context)
         self.actions: deque[Tensor] = deque(maxlen=world.spec.context)
+        self.known: deque[bool] = deque(maxlen=world.spec.context)
         self.forget()
 
     def forget(self) -> None:
         """Begin another episode."""
         self.frames.clear()
         self.actions.clear()
-        self.actions.append(self.world.spec.action.unknown())
+        self.known.clear()
+        self._say(self.world.spec.action.blank(), known=False)
         if hasattr(self.think, "forget"):
             self.think.forget()  # type: ignore[attr-defined]
 
@@ -218,10 +220,16 @@ class RealPolicy:
         """frames: the newest chunk's, (c, H, W, 3) uint8 -> the action to take, `(*action,)`."""
         self.frames.append(frames)
         clip = torch.as_tensor(np.concatenate(list(self.frames)))[None]
-        state = self.world.encode(clip, torch.stack(list(self.actions))[None])
+        known = torch.tensor([list(self.known)])
+        state = self.world.encode(clip, torch.stack(list(self.actions))[None], known=known)
         action = self.think(state)[0].cpu()
-        self.actions.append(action)
+        self._say(action, known=True)
         return action.numpy()
+
+    def _say(self, action: Tensor, *, known: bool) -> None:
+        """The action that leads into the next chunk."""
+        self.actions.append(action)
+        self.known.append(known)
 
 
 class AgentPolicy:

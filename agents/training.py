@@ -146,7 +146,7 @@ def dream(
         betas=(0.9, 0.999), ema=recipe.average, bf16=False,
     )  # fmt: skip
     how = recipe.imagination
-    settings = {"recipe": to_json(recipe), "passes": world.config.sampling.steps}
+    settings = {"recipe": to_json(recipe), "passes": world.config.sampling.num_steps}
     run = Run(folder, agent, config, settings)
     adam = run.optimizer.parts[0]
     env = DreamEnv(world, agent, how, stuff.starts(world, recipe.best))

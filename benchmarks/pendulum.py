@@ -63,13 +63,15 @@ class Crowd:
     context: int
     frames: list[NDArray[np.uint8]] = field(default_factory=list)
     actions: list[Tensor] = field(default_factory=list)
+    known: list[bool] = field(default_factory=list)
 
     @staticmethod
     def begin(seeds: Sequence[int], config: CollectConfig, context: int) -> Crowd:
         """One pendulum a seed, standing still for the first chunk that is seen."""
         crowd = Crowd([Camera(config, [seed]) for seed in seeds], context)
         crowd.frames.append(np.stack([camera.reset() for camera in crowd.cameras]))
-        crowd.actions.append(torch.full((len(seeds), 1), torch.nan))
+        crowd.actions.append(torch.zeros(len(seeds), 1))
+        crowd.known.append(False)
         return crowd
 
     def step(self, torques: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -78,12 +80,14 @@ class Crowd:
         chunks, rewards, *_ = zip(*(camera.step(action) for camera, action in pairs), strict=True)
         self.frames = [*self.frames, np.stack(chunks)][-self.context :]
         self.actions = [*self.actions, torch.from_numpy(torques)][-self.context :]
+        self.known = [*self.known, True][-self.context :]
         return np.array(rewards)
 
     def state(self, world: DiffusionWorld) -> WorldState:
         """What the world makes of what was seen."""
         clip = torch.from_numpy(np.concatenate(self.frames, 1))
-        return world.encode(clip, torch.stack(self.actions, 1))
+        known = torch.tensor(self.known).expand(len(clip), -1)
+        return world.encode(clip, torch.stack(self.actions, 1), known=known)
 
 
 def play(act: Act, config: CollectConfig, context: int, *, name: str) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def main(
         for fast in (False, True)
         for pixels in (True, False)
     ]
-    own = model.spec.frame_shape[0], batches[-1], model.config.sampling.steps
+    own = model.spec.frame_shape[0], batches[-1], model.config.sampling.num_steps
     cast += [Ours(model, *own, fast, True) for fast in (False, True)]
     rows = [ours(one) for one in tqdm(cast, desc="making ours ready")]
     rows += [c for c in tqdm(peers(named, batches), desc="making peers ready")]

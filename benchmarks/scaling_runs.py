@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from worldsim.core import WorldError
+from worldsim.core import Conditions, WorldError
 from worldsim.costs.flops import Networks, denoising
 from worldsim.data import Dataset
 from worldsim.data.latents import LatentRecording
@@ -192,9 +192,10 @@ def world_of(
     spec = world_spec(data, run.sizes, run.name, time_limit=475)
     config = WorldConfig(
         spec=spec, vae=run.sizes.vae, dit=run.sizes.dit, heads=run.sizes.heads,
-        sampling=Sampling(method="euler", steps=passes),
+        conditioning=model.conditioning.config,
+        sampling=Sampling(method="euler", num_steps=passes),
     )  # fmt: skip
-    none = Starts(torch.empty(0), torch.empty(0))
+    none = Starts(torch.empty(0), torch.empty(0), torch.empty(0))
     return DiffusionWorld(config, vae, model, none)
 
 
@@ -207,8 +208,8 @@ def heldout_loss(model: Dynamics, exam: Exam, window: int, *, rows: int = 50) ->
         clean, context = latents[:, 1:], latents[:, :-1]
         level = draw_levels((len(some), clean.shape[1]), g)
         noise = torch.randn(clean.shape, generator=g)
-        clip = Clip(latents, context, torch.zeros(context.shape[:2]), actions)
-        x, _ = predict(model.dit, clip, corrupt(clean, noise, level), level, window)
+        clip = Clip(latents, context, torch.zeros(context.shape[:2]), Conditions.of(actions))
+        x, _ = predict(model, clip, corrupt(clean, noise, level), level, window)
         parts.append((ramp(level) * chunk_error(x, clean)).mean(1))
     return torch.cat(parts)
 

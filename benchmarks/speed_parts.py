@@ -22,7 +22,7 @@ from worldsim.costs.flops import Networks
 from worldsim.envs import WorldSimEnv, WorldSimVectorEnv
 from worldsim.presets import Sizes
 from worldsim.world.compiled import compiled
-from worldsim.world.diffusion import DiffusionWorld, Starts
+from worldsim.world.diffusion import DiffusionWorld
 from worldsim.world.point import PointWorld
 
 VIEWS = {
@@ -74,7 +74,7 @@ def sized(world: DiffusionWorld, height: int) -> DiffusionWorld:
     frames = F.pad(world.starts.frames, (0, 0, 0, 0, more // 2, more - more // 2))
     shape = (height // 8, width // 8, spec.latent_shape[2])
     spec = replace(spec, frame_shape=(height, width, 3), latent_shape=shape)
-    starts = Starts(frames, world.starts.actions)
+    starts = replace(world.starts, frames=frames)
     config = replace(world.config, spec=spec)
     return DiffusionWorld(config, world.vae, world.dynamics, starts, world.card)
 
@@ -93,7 +93,7 @@ def ours(how: Ours) -> Contender:
     world = compiled(world) if how.fast else world
     device = world.device
     state = world.reset(row_keys(range(how.batch)).to(device))
-    action = world.spec.action.unknown(how.batch, device=device)
+    action = world.spec.action.blank(how.batch, device=device)
 
     def step() -> None:
         nonlocal state
@@ -192,7 +192,7 @@ def traced(world: DiffusionWorld, passes: tuple[int, ...]) -> list[dict[str, Any
     for count in passes:
         one = world.with_num_steps(count)
         state = one.reset(row_keys([0]).to(world.device))
-        action = world.spec.action.unknown(1, device=world.device)
+        action = world.spec.action.blank(1, device=world.device)
         one.step(state, action)
         with Launches() as step:
             state, _ = one.step(state, action)
@@ -267,7 +267,7 @@ def resident() -> int:
 def horizon(world: DiffusionWorld, late: int, early: int = 100) -> dict[str, Any]:
     """A late step against an early one, and what the steps between have left in memory."""
     fast = compiled(sized(world, 64).with_num_steps(1))
-    action = fast.spec.action.unknown(1, device=fast.device)
+    action = fast.spec.action.blank(1, device=fast.device)
 
     def walk(state: Any, steps: int) -> Any:
         for _ in range(steps):
@@ -296,7 +296,7 @@ def fan_out(world: DiffusionWorld, candidates: int = 64, plan: int = 3) -> dict[
     """A planner's candidates from one state: sharing the past against copying it."""
     world = world.with_num_steps(1)
     state = world.reset(row_keys([0]).to(world.device))
-    action = world.spec.action.unknown(candidates, device=world.device)
+    action = world.spec.action.blank(candidates, device=world.device)
     found: dict[str, Any] = {"candidates": candidates, "plan": plan}
     ways: dict[str, Callable[[], Any]] = {
         "copied": lambda: state.repeat(candidates),

@@ -132,7 +132,7 @@ def cost(make: Callable[[DiffusionWorld], DiffusionWorld], world: DiffusionWorld
     """Milliseconds of a step with trust and without, in turns; ratio: the median of the rounds'."""
     worlds = [make(world), make(world.with_trust(None))]
     states = [w.reset(row_keys(range(rows))) for w in worlds]
-    action = world.spec.action.unknown(rows)
+    action = world.spec.action.blank(rows)
     taken: list[list[float]] = [[], []]
     for turn in tqdm(range(rounds + WARM), desc=f"cost, {rows} rows", leave=False):
         order = (0, 1) if turn % 2 else (1, 0)

@@ -45,7 +45,7 @@ class EnvCore:
         device: str | torch.device,
         observation: str,
         actions: str,
-        steps: int | None,
+        num_steps: int | None,
         time_limit: int | None,
         compile: bool = False,
         dtype: str | None = None,
@@ -53,11 +53,11 @@ class EnvCore:
     ) -> None:
         check_choice("observation", observation, OBSERVATIONS)
         check_choice("actions", actions, ("normalized", "native"))
-        check_count("steps", steps)
+        check_count("num_steps", num_steps)
         check_count("time_limit", time_limit)
         check_count("micro_batch", micro_batch)
         self.source: Source = as_source(world)
-        self._how = (str(torch.device(device)), steps, compile, dtype, micro_batch)
+        self._how = (str(torch.device(device)), num_steps, compile, dtype, micro_batch)
         self.world = find_world(self.source, *self._how)
         spec = self.world.spec
         self.observation = observation
@@ -99,10 +99,8 @@ class EnvCore:
         """An agent's actions `(..., *action)` in the world's own range."""
         return self.world.spec.action.from_normalized(actions) if self.normalized else actions
 
-    def clip(
-        self, options: dict[str, Any], rows: int | None = None
-    ) -> tuple[Tensor, Tensor] | None:
-        """The user's start clip in `options`, `(B, k * c, H, W, 3)` and `(B, k, *action)`.
+    def clip(self, options: dict[str, Any], rows: int | None = None) -> Clip | None:
+        """The user's start clip in `options`, `(B, k * c, H, W, 3)` and `(B, k, *action)` if known.
 
         Without `rows` the clip is that of a sole environment, and B is 1. With `rows` it is one for
         all of them, or one for each with a leading axis of its own.
@@ -125,14 +123,14 @@ class EnvCore:
         if frames.ndim > time and frames.shape[time] == 1:
             frames = frames.repeat_interleave(spec.chunk, time)
         chunks = max(1, frames.shape[time] // spec.chunk) if frames.ndim > time else 1
-        known = spec.action.unknown(*batch, chunks)
-        spec.check_clip(frames, known, batch)
+        spec.check_clip(frames, None, batch)
         if actions is not None:
-            known = self.native(self.action.check(actions, (*batch, chunks)))
+            actions = self.native(self.action.check(actions, (*batch, chunks)))
         if batch:
-            return frames, known
+            return frames, actions
         count = 1 if rows is None else rows
-        return repeat(frames, "... -> b ...", b=count), repeat(known, "... -> b ...", b=count)
+        frames = repeat(frames, "... -> b ...", b=count)
+        return frames, None if actions is None else repeat(actions, "... -> b ...", b=count)
 
 
 def draw_seed(generator: np.random.Generator) -> int:

@@ -10,7 +10,6 @@ import gymnasium
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from worldsim.core import WorldError, WorldModel
 
@@ -24,7 +23,7 @@ from .core import (
     draw_seed,
 )
 from .keyboard import keys_to_action, neutral_action
-from .rows import NOT_FINITE, REASONS, UNTRUSTED, keep_finite
+from .rows import NOT_FINITE, REASONS, UNTRUSTED, Clip, keep_finite
 from .source import SharedWorld
 from .state import EnvState, Episode, Rng
 from .trust import TrustPolicy, beside, told
@@ -86,7 +85,7 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
     - `observation`: see above.
     - `actions`: `"normalized"` or `"native"`, see above; also the range of `options["actions"]`.
     - `render_mode`: `"rgb_array"` or None.
-    - `steps`: denoising steps a chunk, None for the world's own.
+    - `num_steps`: denoising steps a chunk, None for the world's own.
     - `time_limit`: steps an episode, None for the world's own.
     - `compile`: step by programs compiled for this machine, once (see `worldsim.compiled`).
     - `dtype`: what these compute in, None for what the device multiplies fast.
@@ -108,7 +107,7 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
         observation: Literal["frame", "chunk", "latent"] = "frame",
         actions: Literal["normalized", "native"] = "normalized",
         render_mode: Literal["rgb_array"] | None = None,
-        steps: int | None = None,
+        num_steps: int | None = None,
         time_limit: int | None = None,
         compile: bool = False,
         dtype: Literal["float32", "bfloat16"] | None = None,
@@ -119,7 +118,7 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
     ) -> None:
         check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
         self.face = EnvCore(
-            world, device, observation, actions, steps, time_limit, compile, dtype, micro_batch
+            world, device, observation, actions, num_steps, time_limit, compile, dtype, micro_batch
         )
         self.caution = TrustPolicy.towards(self.face.world, trust, trust_threshold, trust_penalty)
         self.render_mode = render_mode
@@ -239,7 +238,7 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
             raise NeedsReset(f"call env.reset() before env.{call}()")
         return self._episode
 
-    def _begin(self, clip: tuple[Tensor, Tensor] | None) -> Episode:
+    def _begin(self, clip: Clip | None) -> Episode:
         """The next episode of the current seed."""
         last = self._episode
         if last is None or self.np_random is not self._seeded:
@@ -251,7 +250,7 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
         if clip is None:
             state = self.world.reset(key)
         else:
-            frames, actions = (x.to(self.world.device) for x in clip)
+            frames, actions = clip
             state = self.world.encode(frames, actions, key)
         return Episode(state=state, seed=seed, number=number, steps=0, over=False)
 

@@ -19,8 +19,8 @@ REASONS = ("", "not finite", "untrusted")
 
 NOT_FINITE, UNTRUSTED = (REASONS.index(reason) for reason in ("not finite", "untrusted"))
 
-Clip = tuple[Tensor, Tensor]
-"""Frames `(B, k * c, H, W, 3)` and actions `(B, k, *action)` to start from."""
+Clip = tuple[Tensor, Tensor | None]
+"""Frames `(B, k * c, H, W, 3)` and actions `(B, k, *action)`, if known, to start from."""
 
 
 @dataclass(frozen=True)
@@ -117,5 +117,6 @@ def _start(world: WorldModel, key: Tensor, rows: Tensor, clip: Clip | None) -> W
     key = key[rows.to(key.device)].to(world.device)
     if clip is None:
         return world.reset(key)
-    frames, actions = (x[rows.to(x.device)].to(world.device) for x in clip)
+    frames, actions = (None if x is None else x[rows.to(x.device)] for x in clip)
+    assert frames is not None
     return world.encode(frames, actions, key)

@@ -52,7 +52,7 @@ def as_source(world: Any) -> Source:
 def find_world(
     source: Source,
     device: str,
-    steps: int | None,
+    num_steps: int | None,
     compile: bool = False,
     dtype: str | None = None,
     micro_batch: int | None = None,
@@ -60,7 +60,7 @@ def find_world(
     """The world itself; one read from disk or made by a function is shared within the process."""
     if dtype is not None and not compile:
         raise WorldError(f"dtype: expected None, as compile is False, got {dtype!r}")
-    world = _sampled(source, device, steps)
+    world = _sampled(source, device, num_steps)
     world = _compiled(world, dtype) if compile else world
     return world if micro_batch is None else FixedBatch(world, micro_batch)
 
@@ -74,17 +74,15 @@ def _compiled(world: WorldModel, dtype: str | None) -> WorldModel:
     return compiled(world, dtype=dtype)  # type: ignore[arg-type]
 
 
-def _sampled(source: Source, device: str, steps: int | None) -> WorldModel:
+def _sampled(source: Source, device: str, num_steps: int | None) -> WorldModel:
     if isinstance(source, SharedWorld):
         world = source.world
     elif ":" in source and not Path(source).exists():
         world = _make(source, device)
     else:
         world = _load(source, device, _identity(source))
-    if steps is not None:
-        if not hasattr(world, "with_num_steps"):
-            raise WorldError(f"steps: {world.spec.name} has no sampler to set, leave steps=None")
-        world = world.with_num_steps(steps)  # type: ignore[attr-defined]
+    if num_steps is not None:
+        world = world.with_num_steps(num_steps)
     return world
 
 

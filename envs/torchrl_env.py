@@ -82,7 +82,7 @@ class WorldSimTorchRL(EnvBase):
         device: str | torch.device = "cpu",
         observation: Literal["frame", "chunk", "latent"] = "latent",
         actions: Literal["normalized", "native"] = "normalized",
-        steps: int | None = None,
+        num_steps: int | None = None,
         time_limit: int | None = None,
         resets: bool = True,
         compile: bool = False,
@@ -93,7 +93,7 @@ class WorldSimTorchRL(EnvBase):
         trust_penalty: float = 1.0,
     ) -> None:
         face = EnvCore(
-            world, device, observation, actions, steps, time_limit, compile, dtype, micro_batch
+            world, device, observation, actions, num_steps, time_limit, compile, dtype, micro_batch
         )
         self.caution = TrustPolicy.towards(face.world, trust, trust_threshold, trust_penalty)
         super().__init__(device=face.world.device, batch_size=torch.Size(batch_size))

@@ -47,7 +47,7 @@ class TrustPolicy:
     def towards(cls, world: WorldModel, mode: str, threshold: float, penalty: float) -> TrustPolicy:
         """One for `world`; WorldError where acting on trust needs a calibration it lacks."""
         caution = cls(mode=mode, threshold=threshold, penalty=penalty)
-        if mode != "report" and not getattr(world, "calibrated", True):
+        if mode != "report" and not world.calibrated:
             raise WorldError(
                 f"trust: expected a calibrated world for {mode!r}, but nobody fitted the trust of "
                 f"{world.spec.name} as it is drawn from here; use trust='report', or calibrate it: "

@@ -136,7 +136,7 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         observation: Literal["frame", "chunk", "latent"] = "frame",
         actions: Literal["normalized", "native"] = "normalized",
         render_mode: Literal["rgb_array"] | None = None,
-        steps: int | None = None,
+        num_steps: int | None = None,
         time_limit: int | None = None,
         max_episode_steps: int | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
@@ -154,7 +154,7 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         check_count("max_episode_steps", max_episode_steps)
         check_count("num_envs", num_envs)
         self.face = EnvCore(
-            world, device, observation, actions, steps, time_limit, compile, dtype, micro_batch
+            world, device, observation, actions, num_steps, time_limit, compile, dtype, micro_batch
         )
         self.caution = TrustPolicy.towards(self.face.world, trust, trust_threshold, trust_penalty)
         self.num_envs, self.render_mode, self.check_actions = num_envs, render_mode, check_actions

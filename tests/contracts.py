@@ -109,6 +109,9 @@ class WorldContract:
         assert same(state.filled, (start.filled + 1).clamp(max=world.spec.context))
         assert same(state.actions[:, -1], action)
         assert same(state.actions[:, :-1], start.actions[:, 1:])
+        assert state.known[:, -1].all() and same(state.known[:, :-1], start.known[:, 1:])
+        shown = world.decode_latents(state.latent, state.latents[:, -2], state.filled)
+        assert same(shown, world.decode(state))
         assert same(state.latents[:, :-1], start.latents[:, 1:])
 
     def test_decode_gives_the_chunk_and_repeats_itself(self, world: WorldModel) -> None:
@@ -124,21 +127,31 @@ class WorldContract:
         spec, state = world.spec, self.walked(world)
         chunks = spec.context if full else 1
         frames = world.decode(state).repeat(1, chunks, 1, 1, 1)
-        actions = spec.action.unknown(BATCH, chunks, device=world.device)
+        actions = torch.stack([self.some_actions(world, seed=k) for k in range(chunks)], 1)
+        known = torch.arange(BATCH * chunks, device=world.device).reshape(BATCH, chunks) % 3 > 0
         key = self.keys(world, 50)
-        found = world.encode(frames, actions, key)
+        found = world.encode(frames, actions, key, known=known)
         assert found.latents.shape == state.latents.shape and found.latents.isfinite().all()
         assert (found.filled == chunks).all() and (found.age == 0).all() and same(found.key, key)
-        assert same(found.actions[:, -chunks:], actions)
-        assert_same(found, world.encode(frames, actions, key))
+        assert same(found.known[:, -chunks:], known) and not found.known[:, :-chunks].any()
+        assert same(found.actions[:, -chunks:][known], actions[known])
+        assert not found.actions[~found.known].any()
+        assert_same(found, world.encode(frames, actions, key, known=known))
+        poisoned = actions.clone()
+        poisoned[~known] = 3 if spec.action.is_discrete else float("nan")
+        assert_same(found, world.encode(frames, poisoned, key, known=known))
+        with_none = world.encode(frames, None, key)
+        assert_same(with_none, world.encode(frames, actions, key, known=known & ~known))
+        again = world.from_latents(found.latents[:, -chunks:], actions, key, known=known)
+        assert same(again.known, found.known) and same(again.latents[:, -1], found.latent)
         following, _ = world.step(found, self.some_actions(world))
         assert following.latents.isfinite().all()
 
     def test_an_unknown_action_is_no_poison(self, world: WorldModel) -> None:
         state = self.walked(world)
-        unknown = world.spec.action.unknown(BATCH, device=world.device)
-        for action in (unknown, self.some_actions(world)):
+        for action in (None, self.some_actions(world)):
             state, said = world.step(state, action)
+            assert (state.known[:, -1] == (action is not None)).all()
             assert state.latents.isfinite().all() and said.reward.isfinite().all()
 
     # --- Nothing hidden ---------------------------------------------------------------------------
@@ -282,7 +295,7 @@ class WorldContract:
         spec, (height, width, _) = world.spec, world.spec.frame_shape
         chunk, most = spec.chunk, spec.chunk * spec.context
         good = torch.zeros(2, chunk, height, width, 3, dtype=torch.uint8)
-        actions = spec.action.unknown(2, 1)
+        actions = spec.action.blank(2, 1)
         wrong = {
             "float": (good.float(), actions),
             "height": (torch.zeros(2, chunk, height + 8, width, 3, dtype=torch.uint8), actions),
@@ -290,8 +303,8 @@ class WorldContract:
             "no batch axis": (good[0], actions[0]),
             "no frames": (good[:, :0], actions[:, :0]),
             "too long": (good[:, :1].repeat(1, most + chunk, 1, 1, 1), actions),
-            "an action too many": (good, spec.action.unknown(2, 2)),
-            "actions of another batch": (good, spec.action.unknown(3, 1)),
+            "an action too many": (good, spec.action.blank(2, 2)),
+            "actions of another batch": (good, spec.action.blank(3, 1)),
         }
         if chunk > 1:
             wrong["part of a chunk"] = (good[:, :-1], actions)

@@ -13,6 +13,7 @@ import worldsim
 from tests.contracts import assert_same
 from worldsim.core import (
     ActionSpec,
+    Conditions,
     Prediction,
     WorldError,
     WorldModel,
@@ -30,14 +31,15 @@ def some_state(rows: int = 4, start: int = 0) -> WorldState:
         flat = torch.arange(rows * int(np.prod(shape, dtype=int)), dtype=torch.float32)
         return (flat + 100 * start).reshape(rows, *shape)
 
-    return WorldState(
+    return WorldState.of(
         latents=numbers(3, 2, 2),
         actions=numbers(3, 2),
+        known=torch.arange(3 * rows).reshape(rows, 3) % 2 == 0,
         filled=torch.arange(rows) % 3 + 1,
         age=torch.arange(rows),
         key=row_keys(range(start, start + rows)),
         cache=numbers(0),
-        doubt=numbers(0),
+        uncertainty=numbers(0),
     )
 
 
@@ -107,15 +109,28 @@ def test_batches_of_actions() -> None:
         BOX.check(torch.zeros(3, 3), (4,))
 
 
-def test_unknown_actions_are_known_to_be_unknown() -> None:
-    for spec in (BOX, FIVE):
-        unknown = spec.unknown(2, 3)
-        assert unknown.shape == (2, 3, *spec.shape) and unknown.dtype == spec.dtype
-        assert not spec.is_known(unknown).any()
-        assert spec.is_known(torch.zeros_like(unknown)).all()
-        with pytest.raises(WorldError):
-            spec.check(unknown, (2, 3))
-    assert BOX.is_known(torch.tensor([[0, float("nan"), 0], [0, 0, 0]])).tolist() == [False, True]
+def test_a_state_holds_zeros_where_an_action_is_not_known() -> None:
+    actions, known = torch.ones(2, 2, 3), torch.tensor([[True, False], [True, True]])
+    actions[0, 1] = float("nan")
+    held, mask = SPEC.hold_actions(actions, known, (2, 2), torch.device("cpu"))
+    assert mask.tolist() == [[False, True, False], [False, True, True]]
+    assert held[..., 0].tolist() == [[0, 1, 0], [0, 1, 1]]
+    held, mask = SPEC.hold_actions(None, None, (2, 2), torch.device("cpu"))
+    assert not held.any() and not mask.any()
+    for wrong in (known[:1], known.float()):
+        with pytest.raises(WorldError, match="known: expected bool of shape"):
+            SPEC.hold_actions(actions, wrong, (2, 2), torch.device("cpu"))
+
+
+def test_conditions_follow_each_other_and_text_speaks_of_what_comes() -> None:
+    past = Conditions.of(torch.zeros(2, 3, 1), text=torch.zeros(2, 4)).as_context()
+    following = Conditions.of(torch.ones(2, 1, 1), text=torch.ones(2, 4))
+    both = past.then(following)
+    assert both.action[..., 0].tolist() == [[0, 0, 0, 1]] * 2
+    assert both.text_known.tolist() == [[False, False, False, True]] * 2 and both.text.all()
+    assert both.latent_action.shape == both.world.shape == (2, 0)
+    assert_same(both.chunks(slice(3, None)), following)
+    assert_same(both.repeat(2)[::2], both)
 
 
 def test_spaces() -> None:
@@ -165,8 +180,10 @@ SPEC = WorldSpec(
 @pytest.mark.parametrize("chunks", [1, 2, 3])
 def test_good_clips(chunks: int) -> None:
     frames = torch.zeros(2 * chunks, 8, 16, 3, dtype=torch.uint8)
-    SPEC.check_clip(frames, BOX.unknown(chunks))
-    SPEC.check_clip(frames.expand(5, *frames.shape), BOX.unknown(5, chunks), batch=(5,))
+    SPEC.check_clip(frames, BOX.blank(chunks))
+    SPEC.check_clip(frames, BOX.blank(chunks), known=torch.ones(chunks, dtype=torch.bool))
+    SPEC.check_clip(frames)
+    SPEC.check_clip(frames.expand(5, *frames.shape), BOX.blank(5, chunks), batch=(5,))
 
 
 @pytest.mark.parametrize(

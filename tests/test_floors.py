@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 FLOORS = (
-    ("core", "errors", "actions", "config", "files", "flags", "metrics", "nn", "diffusion"),
+    ("core", "rows", "errors", "actions", "config", "files", "flags", "metrics", "nn", "diffusion"),
     ("models",),
     ("world", "presets"),
     ("worlds", "store", "data"),

@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 
 from worldsim.core import ActionSpec, WorldSpec
+from worldsim.models.conditioning import ConditioningConfig
 from worldsim.models.dit import DiTConfig
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.heads import HeadsConfig
@@ -46,23 +47,25 @@ def tiny_world(seed: int = 0, action: ActionSpec = STEERING) -> DiffusionWorld:
         vae=VAEConfig(chunk=2, channels=4, widths=(8, 16), blocks=(1, 1)),
         dit=DiTConfig(dim=16, depth=2, heads=2, kv_heads=1, patch=(1, 1)),
         heads=HeadsConfig(hidden=8, bins=5),
-        sampling=Sampling(method="euler", steps=2),
+        conditioning=ConditioningConfig(action=action),
+        sampling=Sampling(method="euler", num_steps=2),
     )
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        vae, dynamics = SpacetimeVAE(config.vae), Dynamics(config.dit, config.heads, 4, action)
+        vae = SpacetimeVAE(config.vae)
+        dynamics = Dynamics(config.dit, config.heads, 4, config.conditioning)
         vae.std.uniform_(0.5, 2)
         frames = torch.randint(0, 256, (4, 6, 16, 24, 3), dtype=torch.uint8)
         actions = torch.rand(4, 3, *action.shape).to(action.dtype)
-    actions[0, 0] = action.unknown()
-    return DiffusionWorld(config, vae, dynamics, Starts(frames, actions))
+    known = torch.ones(4, 3, dtype=torch.bool)
+    known[0, 0] = False
+    return DiffusionWorld(config, vae, dynamics, Starts(frames, actions, known))
 
 
 def tensors(world: DiffusionWorld) -> dict[str, torch.Tensor]:
     parts = {"vae": world.vae, "dynamics": world.dynamics}
     state = {f"{n}.{k}": v for n, part in parts.items() for k, v in part.state_dict().items()}
-    starts = {"frames": world.starts.frames, "actions": world.starts.actions.nan_to_num(-7)}
-    return state | starts
+    return state | vars(world.starts)
 
 
 def same(a: DiffusionWorld, b: DiffusionWorld) -> bool:

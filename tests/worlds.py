@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from worldsim.core import ActionSpec, WorldSpec
+from worldsim.models.conditioning import ConditioningConfig
 from worldsim.models.dit import DiTConfig
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.heads import HeadsConfig
@@ -25,9 +26,14 @@ def scramble(module: nn.Module, seed: int = 0) -> None:
             p.add_(spread * torch.randn(p.shape, generator=g))
 
 
-def tiny_dynamics(channels: int = 4, action: ActionSpec = CAR, dit: DiTConfig = DIT) -> Dynamics:
+def tiny_dynamics(
+    channels: int = 4, action: ActionSpec = CAR, dit: DiTConfig = DIT, **more: int
+) -> Dynamics:
     torch.manual_seed(0)
-    model = Dynamics(dit, HeadsConfig(hidden=32), channels, action)
+    if dit.cross_attention:
+        more["text_tokens"] = 2
+    conditioning = ConditioningConfig(action=action, **more)
+    model = Dynamics(dit, HeadsConfig(hidden=32), channels, conditioning)
     scramble(model)
     return model
 
@@ -56,9 +62,10 @@ def tiny_world(
     dynamics = tiny_dynamics(4, action)
     config = WorldConfig(
         spec=spec, vae=vae.config, dit=DIT, heads=dynamics.heads.config,
-        sampling=Sampling(steps=steps),
+        conditioning=dynamics.conditioning.config, sampling=Sampling(num_steps=steps),
     )  # fmt: skip
-    return DiffusionWorld(config, vae, dynamics, Starts(clips.to(torch.uint8), actions))
+    known = torch.ones(3, context, dtype=torch.bool)
+    return DiffusionWorld(config, vae, dynamics, Starts(clips.to(torch.uint8), actions, known))
 
 
 def make_tiny(device: torch.device | str = "cpu") -> DiffusionWorld:

@@ -21,9 +21,6 @@ ActionKind = Literal["continuous", "discrete", "multi_discrete", "multi_binary",
 class ActionSpec:
     """The actions of a world, in the environment's own numbers.
 
-    Besides real actions there is "no action known": NaN in every entry (continuous) or -1 below
-    the least (discrete). Models accept it (unlabelled video, image prompts); environments do not.
-
     Attributes:
         kind: "continuous" (a bounded box of floats, flattened), "discrete" (one of `n` choices),
             "multi_discrete" (one of `nvec[i]` choices for each entry), "multi_binary" (0 or 1 for
@@ -130,30 +127,22 @@ class ActionSpec:
         return replace(self, low=tuple(-e for e in ends), high=ends)
 
     def from_normalized(self, actions: Tensor) -> Tensor:
-        """Actions of `normalized()` in this spec's own range, `(..., *shape)`; NaN stays NaN."""
+        """Actions of `normalized()` in this spec's own range, `(..., *shape)`."""
         if set(self.low) <= {-1.0} and set(self.high) <= {1.0}:
             return actions
         low, high = _ends(self.low, self.high, actions.device)
         return (low + (actions + 1) / 2 * (high - low)).clamp(low, high)
 
     def to_normalized(self, actions: Tensor) -> Tensor:
-        """`from_normalized` backwards: every entry of a box from -1 to 1; NaN stays NaN."""
+        """`from_normalized` backwards: every entry of a box from -1 to 1."""
         if self.is_discrete:
             return actions
         ends = zip(self.low, self.high, actions.unbind(-1), strict=True)  # no constants to compile
         return torch.stack([2 * (x - low) / (high - low) - 1 for low, high, x in ends], -1)
 
-    def unknown(self, *batch: int, device: torch.device | str | None = None) -> Tensor:
-        """What stands for "no action known", `(*batch, *shape)`."""
-        fill = self.least - 1 if self.is_discrete else float("nan")
-        return torch.full((*batch, *self.shape), fill, dtype=self.dtype, device=device)
-
-    def is_known(self, actions: Tensor) -> Tensor:
-        """Which actions are known: `(..., *shape)` -> bool `(...)`."""
-        if not self.is_discrete:
-            return ~actions.isnan().any(-1)
-        known = actions >= self.least
-        return known.all(-1) if self.shape else known
+    def blank(self, *batch: int, device: torch.device | str | None = None) -> Tensor:
+        """Zeros `(*batch, *shape)`: what stands where no action is known."""
+        return torch.zeros((*batch, *self.shape), dtype=self.dtype, device=device)
 
     def check(self, action: Any, batch: tuple[int, ...] = (), *, values: bool = True) -> Tensor:
         """Return `action` as a tensor `(*batch, *shape)`, or raise `WorldError`.

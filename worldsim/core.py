@@ -8,7 +8,7 @@ Shapes: B rows (independent worlds), K context chunks, c video frames a chunk, H
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .actions import ActionSpec
 from .errors import WorldError
+from .rows import Conditions, Rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +50,17 @@ class WorldSpec:
         """The Gymnasium space of one action."""
         return self.action.space()
 
-    def check_clip(self, frames: Tensor, actions: Tensor, batch: tuple[int, ...] = ()) -> None:
+    def check_clip(
+        self,
+        frames: Tensor,
+        actions: Tensor | None = None,
+        batch: tuple[int, ...] = (),
+        known: Tensor | None = None,
+    ) -> None:
         """Raise `WorldError` unless a clip fits: 1 to `context` whole chunks and their actions.
 
-        frames: (*batch, k * chunk, H, W, 3) uint8. actions: (*batch, k, *action), which may hold
-        "no action known".
+        frames: (*batch, k * chunk, H, W, 3) uint8. actions: (*batch, k, *action) or None.
+        known: (*batch, k) bool, which of the actions are known, or None.
         """
         lead, most = len(batch), self.context * self.chunk
         shape = tuple(frames.shape)
@@ -66,9 +73,44 @@ class WorldSpec:
         if not 0 < count <= most or count % self.chunk:
             expected = f"a multiple of {self.chunk} up to {most}"
             raise WorldError(f"frames: expected {expected}, got {count}")
-        expected = (*batch, count // self.chunk, *self.action.shape)
-        if tuple(actions.shape) != expected:
+        self.check_actions(actions, (*batch, count // self.chunk), known)
+
+    def check_actions(
+        self, actions: Tensor | None, lead: tuple[int, ...], known: Tensor | None = None
+    ) -> None:
+        """Raise `WorldError` unless actions (*lead, *action) and `known` (*lead,) fit."""
+        expected = (*lead, *self.action.shape)
+        if actions is not None and tuple(actions.shape) != expected:
             raise WorldError(f"actions: expected shape {expected}, got {tuple(actions.shape)}")
+        if known is None:
+            return
+        if actions is None:
+            raise WorldError("known: expected None without actions; give the actions, too")
+        if tuple(known.shape) != lead or known.dtype != torch.bool:
+            got = f"{known.dtype} {tuple(known.shape)}"
+            raise WorldError(f"known: expected bool of shape {lead}, got {got}")
+
+    def hold_actions(
+        self,
+        actions: Tensor | None,
+        known: Tensor | None,
+        lead: tuple[int, int],
+        device: torch.device,
+    ) -> tuple[Tensor, Tensor]:
+        """What a state holds of a clip's actions: (B, K, *action), and which are known (B, K) bool.
+
+        lead: (B, k), rows and chunks of the clip. actions: (B, k, *action) or None. known: (B, k)
+        or None. What is not known is zeros. Raises `WorldError` where they do not fit.
+        """
+        self.check_actions(actions, lead, known)
+        (rows, count), first = lead, self.context - lead[1]
+        held = self.action.blank(rows, self.context, device=device)
+        mask = torch.zeros(held.shape[:2], dtype=torch.bool, device=device)
+        if actions is not None:
+            mask[:, first:] = True if known is None else known.to(device)
+            seen = mask[:, first:].reshape(rows, count, *[1] * (held.ndim - 2))
+            held[:, first:] = torch.where(seen, actions.to(held), 0)
+        return held, mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,72 +157,75 @@ class EnvironmentSpec:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """A frozen dataclass of tensors that share their first axis: B independent rows."""
-
-    def map(self, fn: Callable[[Tensor], Tensor]) -> Self:
-        """Apply `fn` to every tensor."""
-        return replace(self, **{f.name: fn(getattr(self, f.name)) for f in fields(self)})
-
-    def __len__(self) -> int:
-        return len(getattr(self, fields(self)[0].name))
-
-    def __getitem__(self, rows: Tensor | slice | Sequence[int]) -> Self:
-        """Some rows, as a state of their own: a slice, indices or a mask `(B,)`."""
-        return self.map(lambda x: x[rows])
-
-    def repeat(self, times: int) -> Self:
-        """Each row `times` times, copies beside each other: `(B * times, ...)`."""
-        return self.map(lambda x: x.repeat_interleave(times, 0))
-
-    def where(self, mask: Tensor, other: Self) -> Self:
-        """Rows of `self` where `mask` `(B,)`, else of `other`; no host sync."""
-        pairs = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
-        return replace(self, **{k: _select(mask, a, b) for k, (a, b) in pairs.items()})
-
-    def to(self, device: torch.device | str) -> Self:
-        """The same on another device."""
-        return self.map(lambda x: x.to(device))
-
-    @classmethod
-    def cat(cls, parts: Sequence[Self]) -> Self:
-        """Rows of all parts, in order."""
-        names = [f.name for f in fields(cls)]
-        return cls(**{n: torch.cat([getattr(p, n) for p in parts]) for n in names})
-
-
-def _select(mask: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    return torch.where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, b)
-
-
-@dataclass(frozen=True)
 class WorldState(Rows):
     """All that a world's future depends on; equal states have equal futures.
 
     Attributes:
         latents: (B, K, *latent) clean latents, newest last.
         actions: (B, K, *action); `actions[:, k]` led into chunk k.
+        known: (B, K) bool, which of the actions are known; the others are zeros.
         filled: (B,) int64, how many of the K chunks are real; the newest `filled` count.
         age: (B,) int64, steps since `encode`.
         key: (B, 2) int64, (seed, episode): names the row's stream of randomness.
         cache: (B, layers, 2, K - 1, S, heads, dim) keys and values of all chunks but the newest,
             which joins them inside the next step's first pass; empty `(B, 0)` where unused.
-        doubt: (B, 3, S) last, mean and maximal signs of doubt since `encode`
+        uncertainty: (B, 3, S) last, mean and maximal features of uncertainty since `encode`
             (`worldsim.world.uncertainty`); empty `(B, 0)` in a world that is not calibrated.
+        latent_actions, latent_known: (B, K, L) and (B, K) bool, inferred actions; empty `(B, 0)` in
+            a world without.
+        text, text_known: (B, D) and (B, 1) bool, the prompt from now on; empty `(B, 0)` in a world
+            without.
+        world, world_known: (B, 1) int64 and bool, which of several worlds; empty `(B, 0)` in one
+            that stands alone.
     """
 
     latents: Tensor
     actions: Tensor
+    known: Tensor
     filled: Tensor
     age: Tensor
     key: Tensor
     cache: Tensor
-    doubt: Tensor
+    uncertainty: Tensor
+    latent_actions: Tensor
+    latent_known: Tensor
+    text: Tensor
+    text_known: Tensor
+    world: Tensor
+    world_known: Tensor
+
+    @classmethod
+    def of(cls, **parts: Tensor) -> Self:
+        """A state of these parts; those left out are empty, (B, 0)."""
+        empty = parts["latents"].new_empty(len(parts["latents"]), 0)
+        masks = ("latent_known", "text_known", "world_known")
+        left = {f.name: empty.bool() if f.name in masks else empty for f in fields(cls)}
+        return cls(**{**left, **parts})
 
     @property
     def latent(self) -> Tensor:
         """The newest chunk's latent, (B, *latent)."""
         return self.latents[:, -1]
+
+    @property
+    def context(self) -> Conditions:
+        """What is said of the K context chunks; no text is."""
+        silent = torch.zeros_like(self.known) if self.text.shape[1] else self.text_known
+        return Conditions(
+            self.actions, self.known, self.latent_actions, self.latent_known,
+            self.text, silent, self.world, self.world_known,
+        )  # fmt: skip
+
+    def prompted(self, text: Tensor) -> Self:
+        """The same with another prompt from the next step on: `text` (B, D), or (D,) for all rows.
+
+        Raises `WorldError` where the world takes no text of that width.
+        """
+        text = text.to(self.text).expand(len(self), -1)
+        if text.shape != self.text.shape:
+            expected, got = tuple(self.text.shape), tuple(text.shape)
+            raise WorldError(f"text: expected shape {expected}, got {got}")
+        return replace(self, text=text, text_known=torch.ones_like(self.text_known))
 
 
 @dataclass(frozen=True)
@@ -212,22 +257,66 @@ class WorldModel(Protocol):
         """Where its tensors live."""
         ...
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether the trust that its steps tell was fitted (or holds by construction)."""
+        ...
+
+    def with_num_steps(self, num_steps: int) -> WorldModel:
+        """The same world with another number of denoising steps; `WorldError` without a sampler."""
+        ...
+
     def reset(self, key: Tensor) -> WorldState:
         """A start state for every key `(B, 2)`."""
         ...
 
-    def encode(self, frames: Tensor, actions: Tensor, key: Tensor | None = None) -> WorldState:
-        """The state after a clip: `(B, k * c, H, W, 3)` uint8 and `(B, k, *action)`, k <= K."""
+    def encode(
+        self,
+        frames: Tensor,
+        actions: Tensor | None = None,
+        key: Tensor | None = None,
+        *,
+        known: Tensor | None = None,
+    ) -> WorldState:
+        """The state after a clip: `(B, k * c, H, W, 3)` uint8, 1 <= k <= K.
+
+        actions: `(B, k, *action)`, None where all are unknown. known: `(B, k)` bool, which of them
+        are known, all if None. key: `(B, 2)`; without, rows have the seeds 0 to B - 1.
+        """
+        ...
+
+    def from_latents(
+        self,
+        latents: Tensor,
+        actions: Tensor | None = None,
+        key: Tensor | None = None,
+        *,
+        known: Tensor | None = None,
+    ) -> WorldState:
+        """`encode` of a clip whose latents `(B, k, *latent)` are known already."""
         ...
 
     def step(
-        self, state: WorldState, action: Tensor, *, generator: torch.Generator | None = None
+        self,
+        state: WorldState,
+        action: Tensor | None = None,
+        *,
+        latent_action: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> tuple[WorldState, Prediction]:
-        """The next state under `action` `(B, *action)`; `state` stays as it was."""
+        """The next state under `action` `(B, *action)`; `state` stays as it was.
+
+        None is an unknown action. latent_action: `(B, L)`, where the world knows such.
+        """
         ...
 
     def decode(self, state: WorldState) -> Tensor:
         """The newest chunk's frames, `(B, c, H, W, 3)` uint8."""
+        ...
+
+    def decode_latents(self, latent: Tensor, previous: Tensor, filled: Tensor) -> Tensor:
+        """`decode` of a latent and the one before it, each `(B, *latent)`; of `filled` `(B,)`
+        chunks, without one before where that is 1."""
         ...
 
 

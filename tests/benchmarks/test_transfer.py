@@ -81,7 +81,7 @@ def test_dreams_take_as_many_passes_as_asked(monkeypatch: pytest.MonkeyPatch) ->
     world, passes = tiny_world(), []
 
     def dreamt(who: Contestant, dream: Any, starts: Any, steps: int) -> list[float]:
-        passes.append(dream.config.sampling.steps)
+        passes.append(dream.config.sampling.num_steps)
         return [0.0]
 
     for name, of_transfer in {
@@ -92,7 +92,7 @@ def test_dreams_take_as_many_passes_as_asked(monkeypatch: pytest.MonkeyPatch) ->
     for asked in (None, 5):
         scope = Scope(dream_tracks=1, passes=asked)
         transfer.dream_all([RANDOM], set(), "tiny", Path(), scope, lambda *_: None)
-    assert passes == [world.config.sampling.steps, 5]
+    assert passes == [world.config.sampling.num_steps, 5]
 
 
 def test_the_planner_of_the_table_plans_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +101,7 @@ def test_the_planner_of_the_table_plans_now_and_then(monkeypatch: pytest.MonkeyP
 
     class Spy(CEM):
         def plan(self, world: Any, state: Any, **how: Any) -> Plan:
-            passes.append(world.world.config.sampling.steps)
+            passes.append(world.world.config.sampling.num_steps)
             assert world.world.trust is None  # fitted for the shipped passes alone
             return super().plan(world, state, **how)
 

@@ -67,7 +67,8 @@ def test_memory_of_an_env_is_that_of_its_state():
 
 def test_parameters_and_traffic():
     world, count = tiny_world(), HERE.parameters
-    assert count["dit"] == sum(p.numel() for p in world.dynamics.dit.parameters())
+    networks = (world.dynamics.dit, world.dynamics.conditioning)
+    assert count["dit"] == sum(p.numel() for part in networks for p in part.parameters())
     assert count["encoder"] + count["decoder"] == sum(p.numel() for p in world.vae.parameters())
     once = HERE.traffic(1, pixels=False)
     assert once == 2 * (count["dit"] + count["heads"]) + HERE.kv_bytes + HERE.state_bytes

@@ -3,6 +3,7 @@
 import torch
 
 from tests.worlds import tiny_dynamics
+from worldsim.core import Conditions
 from worldsim.diffusion.losses import noise_context
 from worldsim.diffusion.schedule import draw_levels
 from worldsim.diffusion.timeline import Clip, predict, training_mask
@@ -23,18 +24,18 @@ def clip_and_noise(seed: int = 0) -> tuple[Clip, torch.Tensor]:
     g = torch.Generator().manual_seed(seed)
     latents = torch.randn(2, T + 1, 7, 8, 4, generator=g)
     actions = torch.rand(2, T + 1, 3, generator=g)
-    clip = Clip(latents, latents[:, :-1].clone(), torch.zeros(2, T), actions)
+    clip = Clip(latents, latents[:, :-1].clone(), torch.zeros(2, T), Conditions.of(actions))
     return clip, torch.randn(2, T, 7, 8, 4, generator=g)
 
 
 @torch.no_grad()
 def test_a_target_depends_on_nothing_later_and_on_no_other_target():
-    network = tiny_dynamics(channels=4).dit
+    network = tiny_dynamics(channels=4)
     clip, noise = clip_and_noise()
     level = torch.full((2, T), 0.7)
     x, features = predict(network, clip, noise, level, WINDOW)
     clip.context[:, 3:] += 1  # context chunk 3 is seen by targets 4 and 5 (indices 3 and 4)
-    clip.actions[:, 4:] += 0.1
+    clip.conditions.action[:, 4:] += 0.1
     noise[:, 3:] += 1
     changed, changed_features = predict(network, clip, noise, level, WINDOW)
     assert torch.equal(x[:, :3], changed[:, :3])
@@ -44,12 +45,12 @@ def test_a_target_depends_on_nothing_later_and_on_no_other_target():
 
 @torch.no_grad()
 def test_a_target_depends_on_context_action_and_noise():
-    network = tiny_dynamics(channels=4).dit
+    network = tiny_dynamics(channels=4)
     level = torch.full((2, T), 0.7)
     base, _ = predict(network, *clip_and_noise(), level, WINDOW)
-    for field in ("context", "actions", "noise"):
+    for field in ("context", "action", "noise"):
         clip, noise = clip_and_noise()
-        target = noise if field == "noise" else getattr(clip, field)
+        target = {"noise": noise, "context": clip.context, "action": clip.conditions.action}[field]
         target[:, 1] += 0.5
         x, _ = predict(network, clip, noise, level, WINDOW)
         assert not torch.allclose(x[:, 1], base[:, 1]), field

@@ -165,7 +165,7 @@ class Sampled(PointWorld):
 
 
 def test_sampler_steps_go_to_the_world() -> None:
-    env = make(Sampled(), steps=4)
+    env = make(Sampled(), num_steps=4)
     assert env.world.thrust == 4.0
     assert pickle.loads(pickle.dumps(env)).world.thrust == 4.0
     assert make(Sampled()).world.thrust == 0.1

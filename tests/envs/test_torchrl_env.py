@@ -3,6 +3,7 @@
 import copy
 import pickle
 import sys
+from dataclasses import fields
 from typing import Any
 
 import gymnasium
@@ -25,7 +26,7 @@ from worldsim.world.point import PointWorld
 
 SHORT: Any = PointWorld(size=16, noise=0.3, thrust=0.4, arena=1.0, time_limit=6)  # ends both ways
 CALM: Any = PointWorld(size=16, time_limit=6)
-HELD = ("latents", "actions", "filled", "age", "key", "cache", "doubt")
+HELD = tuple(field.name for field in fields(WorldState))
 
 
 def make(world: Any = SHORT, batch: tuple[int, ...] = (3,), seed: int = 0, **options: Any):

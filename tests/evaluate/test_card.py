@@ -179,7 +179,7 @@ def test_a_world_is_judged_in_the_passes_it_ships_with(
 
     def dreamt(world: DiffusionWorld, *given: Any) -> Dreamt:
         found = dream(world, *given)
-        passes[id(found)] = world.config.sampling.steps
+        passes[id(found)] = world.config.sampling.num_steps
         return found
 
     def figures(clips: Clips, found: Dreamt) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def test_a_world_is_judged_in_the_passes_it_ships_with(
 
     monkeypatch.setattr(horizon, "dream", dreamt)
     monkeypatch.setattr(horizon, "reward_figures", figures)
-    card = evaluate(tiny_world().with_sampling(Sampling(steps=3)), data, plan=PLAN)
+    card = evaluate(tiny_world().with_sampling(Sampling(num_steps=3)), data, plan=PLAN)
     assert list(card["figures"]["horizon"]["psnr"]) == ["1", "2", "3"] and told == [3]
 
 
@@ -251,7 +251,7 @@ def test_the_teacher_may_be_a_stage_of_a_run(tmp_path: Path):
     save_file(other.dynamics.state_dict(), path)
     for source in (tmp_path, tmp_path / "teacher"):
         teacher = card.teacher_of(world, source, 5)
-        assert teacher.config.sampling == Sampling(method="euler", steps=5)
+        assert teacher.config.sampling == Sampling(method="euler", num_steps=5)
         name, value = next(iter(teacher.dynamics.state_dict().items()))
         assert torch.equal(value, other.dynamics.state_dict()[name]) and teacher.vae is world.vae
     save_file({"stray": torch.zeros(1)}, path)

@@ -2,7 +2,7 @@ import torch
 import torch.nn.functional as F
 
 from worldsim.nn.attention import attend, attend_shared
-from worldsim.nn.rope import grid_rotary, rotary, rotate, turns
+from worldsim.nn.rope import apply_rope, freqs, grid_rotary, rotary
 
 
 def test_attend_equals_torch():
@@ -27,7 +27,7 @@ def test_products_of_rotated_vectors_depend_on_distance_alone():
     q, k = torch.randn(1, 16), torch.randn(1, 16)
 
     def product(a: int, b: int) -> float:
-        turn = [rotate(x, turns(rotary(torch.tensor([p]), 16))) for x, p in ((q, a), (k, b))]
+        turn = [apply_rope(x, freqs(rotary(torch.tensor([p]), 16))) for x, p in ((q, a), (k, b))]
         return float((turn[0] * turn[1]).sum())
 
     assert abs(product(3, 1) - product(103, 101)) < 1e-4

@@ -141,7 +141,7 @@ def test_what_would_not_load_is_not_saved(tmp_path: Path) -> None:
         world.starts.actions[1, 1, 0] = 2.0
 
     def no_clip(world: DiffusionWorld) -> None:
-        world.starts = Starts(world.starts.frames[:0], world.starts.actions[:0])
+        world.starts = Starts(*(x[:0] for x in vars(world.starts).values()))
 
     path = save(tiny_world(), tmp_path / "w", dtype=torch.float32, card=CARD)
     for harm in (spoil, mismatch, overflow, no_clip):
@@ -224,7 +224,7 @@ def test_a_save_that_fails_anywhere_leaves_a_world(
             assert set(os.listdir(path.parent)) <= {"w", ".w.old"}
     # the first mkdir, of the parent, may fail: it is there
     before = "old" if overwrite else "none"
-    written = ["mkdir", "mkdir", *7 * ["write"], *8 * ["fsync"]]
+    written = ["mkdir", "mkdir", *8 * ["write"], *9 * ["fsync"]]
     renamed = ["rmtree", "rename", "rename"] if overwrite else ["rename"]
     assert disk.done == [*written, *renamed, "fsync", "rmtree"]
     assert seen[1:17] == [before] * 16 and seen[-1] == "new" and set(seen) == {before, "new"}
@@ -269,21 +269,27 @@ def npz(**arrays: Any) -> bytes:
 def test_hostile_start_clips_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder.parent)
     with np.load(folder / STARTS) as file:
-        frames, actions = file["frames"], file["actions"]
-    lying = npz(frames=frames, actions=actions)
+        frames, actions, known = file["frames"], file["actions"], file["known"]
+    lying = npz(frames=frames, actions=actions, known=known)
+
+    def changed(**arrays: np.ndarray) -> bytes:
+        return npz(**{"frames": frames, "actions": actions, "known": known, **arrays})
+
     stored = io.BytesIO()
-    np.savez(stored, frames=frames, actions=actions)  # type: ignore[arg-type]
+    np.savez(stored, frames=frames, actions=actions, known=known)  # type: ignore[arg-type]
     for data, words in (
         (npz(frames=frames), ("arrays", "actions.npy")),
-        (npz(frames=frames, actions=actions, more=actions), ("arrays", "more.npy")),
-        (npz(frames=np.array([Payload()]), actions=actions), ("frames.npy", "object")),
-        (npz(frames=frames.astype(np.int16), actions=actions), ("frames.npy", "int16")),
-        (npz(frames=frames[:, :4], actions=actions), ("frames.npy", "(4, 4, 16, 24, 3)")),
-        (npz(frames=frames[:3], actions=actions), ("3 clips", "4 lists")),
-        (npz(frames=frames[:0], actions=actions[:0]), ("0 clips",)),
-        (npz(frames=frames, actions=actions.astype(np.float64)), ("actions.npy", "float64")),
-        (npz(frames=frames, actions=actions + 5), ("actions", "from (-1.0, 0.0)")),
-        (npz(frames=frames, actions=actions * np.inf), ("actions", "inf")),
+        (npz(frames=frames, actions=actions, known=known, more=known), ("arrays", "more.npy")),
+        (changed(frames=np.array([Payload()])), ("frames.npy", "object")),
+        (changed(frames=frames.astype(np.int16)), ("frames.npy", "int16")),
+        (changed(frames=frames[:, :4]), ("frames.npy", "(4, 4, 16, 24, 3)")),
+        (changed(frames=frames[:3]), ("3 clips", "4 lists")),
+        (changed(frames=frames[:0], actions=actions[:0], known=known[:0]), ("0 clips",)),
+        (changed(actions=actions.astype(np.float64)), ("actions.npy", "float64")),
+        (changed(actions=actions + 5), ("actions", "from (-1.0, 0.0)")),
+        (changed(actions=actions * np.inf), ("actions", "inf")),
+        (changed(known=known * 1), ("known.npy", "int64")),
+        (changed(known=known[1:]), ("4 clips", "3 of masks")),
         (stored.getvalue().replace(b"(4, 6, 16", b"(9, 6, 16"), ("frames.npy", "(9, 6, 16")),
         (lying[:-30], ("npz",)),
         (lying[:200] + bytes([lying[200] ^ 255]) + lying[201:], ("npz",)),

@@ -74,8 +74,8 @@ def test_links_pipes_and_folders_are_not_files(folder: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda raw: raw.update(schema=99, worldsim="9.0"), ("version 3", "got 99", "'9.0'")),
-        (lambda raw: raw.update(schema=True), ("version 3", "got True")),
+        (lambda raw: raw.update(schema=99, worldsim="9.0"), ("version 4", "got 99", "'9.0'")),
+        (lambda raw: raw.update(schema=True), ("version 4", "got True")),
         (lambda raw: raw.update(extra=1), ("unknown key 'extra'",)),
         (lambda raw: raw.pop("files"), ("missing keys ['files']",)),
         (lambda raw: raw.update(worldsim="0.1.1"), ("sha256", "changed by hand")),
@@ -101,7 +101,7 @@ def test_a_manifest_of_other_files_is_refused(folder: Path) -> None:
     (folder / MANIFEST).write_bytes(replace(good, files=uncarded).sealed().dump())
     refused(folder, "card.json", "as the manifest says")
     text = good.dump().decode()
-    (folder / MANIFEST).write_text(text.replace('"schema": 3,', '"schema": 3, "schema": 3,'))
+    (folder / MANIFEST).write_text(text.replace('"schema": 4,', '"schema": 4, "schema": 4,'))
     refused(folder, MANIFEST, "repeated key 'schema'")
     (folder / MANIFEST).write_text(" " * (5 * 2**20))
     refused(folder, MANIFEST, "a regular file of at most")

@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
         ("vae.channels", 10**7, ("config.json", "latent_shape")),
         ("spec.context", 10**9, ("starts.npz",)),
         ("spec.frame_shape", [10**6, 10**6, 3], ("config.json", "latent_shape")),
-        ("sampling.steps", 10**9, ("config.sampling: steps: expected 1 to 1000",)),
+        ("sampling.num_steps", 10**9, ("config.sampling: num_steps: expected 1 to 1000",)),
         ("spec.fps", 1e999, ("config.json", "Infinity")),
     ],
 )

@@ -156,7 +156,7 @@ def test_a_state_that_is_none_of_the_worlds_is_refused() -> None:
         replace(some_state(), age=some_state().age.int()),
         replace(some_state(), filled=some_state().filled + 9),
         replace(some_state(), key=some_state().key[:1]),
-        replace(some_state(), doubt=torch.zeros(len(some_state()), 3, 7)),
+        replace(some_state(), uncertainty=torch.zeros(len(some_state()), 3, 7)),
     ):
         with pytest.raises(WorldError, match="saved: expected"):
             parse(dump(wrong, WORLD), WorldState, WORLD)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.worlds import CAR, tiny_dynamics, tiny_world
-from worldsim.core import WorldError, row_keys
+from worldsim.core import Conditions, WorldError, row_keys
 from worldsim.data.latents import LatentRecording
 from worldsim.data.windows import Windows
 from worldsim.diffusion.timeline import Clip
@@ -31,7 +31,7 @@ def clip(seed: int = 0) -> Clip:
     g = torch.Generator().manual_seed(seed)
     latents = torch.randn(ROWS, T + 1, 7, 8, 4, generator=g)
     actions = torch.rand(ROWS, T + 1, 3, generator=g)
-    return Clip(latents, latents[:, :-1], torch.zeros(ROWS, T), actions)
+    return Clip(latents, latents[:, :-1], torch.zeros(ROWS, T), Conditions.of(actions))
 
 
 def generator() -> torch.Generator:
@@ -40,7 +40,7 @@ def generator() -> torch.Generator:
 
 def test_a_share_of_the_clips_gets_context_of_the_networks_own():
     true = clip()
-    shown = resample_context(tiny_dynamics(channels=4).dit, true, 0.5, WINDOW, generator())
+    shown = resample_context(tiny_dynamics(channels=4), true, 0.5, WINDOW, generator())
     assert torch.equal(shown.context[2:], true.context[2:])
     assert torch.equal(shown.context[:, 0], true.context[:, 0])
     changed = (shown.context[:2, 1:] != true.context[:2, 1:]).flatten(2).any(-1)
@@ -56,21 +56,21 @@ def test_what_will_be_dreamt_is_of_blind_drivers():
     latents = episode[:, None, None, None].expand(100, 7, 8, 4)
     data = LatentRecording(latents, torch.zeros(100, 3), zero, zero, Windows(lengths))
     how = DistillationConfig(fit=FitConfig(steps=1, batch=40), targets=6, dreamt=0.5, blind=(1, 2))
-    came = draw_batch(data, how, CAR, generator()).latents[:, 0, 0, 0, 0]
+    came = draw_batch(data, how, generator()).latents[:, 0, 0, 0, 0]
     assert (came[20:] == 1).all() and len(came[:20].unique()) == 3
-    everybody = draw_batch(data, replace(how, blind=None), CAR, generator()).latents[:, 0, 0, 0, 0]
+    everybody = draw_batch(data, replace(how, blind=None), generator()).latents[:, 0, 0, 0, 0]
     assert torch.equal(everybody[:20], came[:20]) and len(everybody[20:].unique()) == 3
     with pytest.raises(WorldError, match="blind: expected None"):
         replace(how, dreamt=0.0)
     with pytest.raises(ValueError, match=r"of episodes \(3, 9\) in 3"):
-        draw_batch(data, replace(how, blind=(3, 9)), CAR, generator())
+        draw_batch(data, replace(how, blind=(3, 9)), generator())
 
 
 def test_resampled_context_is_what_the_network_says_there():
     """A network that knows the truth gives the truth back, each chunk in its own place."""
     true = clip()
 
-    def oracle(x, before, level, action, *, time, mask, cache=None):
+    def oracle(x, noise_level, conditions, neighbour, *, time, mask, cache=None):
         return DiTOutput(torch.cat([x[:, :T], true.latents[:, 1:]], 1), x.mean((2, 3)), x)
 
     shown = resample_context(oracle, true, 1.0, WINDOW, generator())
@@ -81,9 +81,9 @@ def test_a_dreamt_context_starts_true_and_is_the_networks_own():
     """A network that answers with its newest chunk plus one dreams 1, 2, ... onto the truth."""
     true = clip()
 
-    def counting(x, before, level, action, *, time, mask, cache=None, prefix=None):
+    def counting(x, noise_level, conditions, neighbour, *, time, mask, cache=None, prefix=None):
         kv = x.new_zeros(len(x), 1, 2, x.shape[1], 1, 1, 1)
-        return DiTOutput(before + 1, x.mean((2, 3)), kv)
+        return DiTOutput(neighbour + 1, x.mean((2, 3)), kv)
 
     shown = dream_context(counting, true, 0.5, WINDOW, generator())
     assert torch.equal(shown.context[:2], true.context[:2])
@@ -102,9 +102,9 @@ def test_a_dreamt_context_is_what_a_world_dreams(monkeypatch: pytest.MonkeyPatch
     world = world.with_sampling(replace(world.config.sampling, temperature=1e-9))
     g = torch.Generator().manual_seed(0)
     latents, actions = torch.randn(3, 9, 3, 4, 4, generator=g), torch.rand(3, 9, 3, generator=g)
-    whole = Clip(latents, latents[:, :-1], torch.zeros(3, 8), actions)
+    whole = Clip(latents, latents[:, :-1], torch.zeros(3, 8), Conditions.of(actions))
     monkeypatch.setattr(torch, "randn", lambda *shape, generator=None: torch.zeros(*shape))
-    shown = dream_context(world.dynamics.dit, whole, 1.0, context, g).context
+    shown = dream_context(world.dynamics, whole, 1.0, context, g).context
     seen = slice(max(0, DREAMT_FROM - context), DREAMT_FROM)
     state = world.from_latents(latents[:, seen], actions[:, seen], row_keys(range(3)))
     for t in range(DREAMT_FROM, 8):
@@ -120,11 +120,12 @@ def test_clips_that_leave_nothing_to_dream_are_refused(kind: type):
 
 
 def test_actions_reach_the_dreamt_chunk_they_lead_into():
-    true, network = clip(), tiny_dynamics(channels=4).dit.eval()
+    true, network = clip(), tiny_dynamics(channels=4).eval()
     first = dream_context(network, true, 1.0, WINDOW, generator()).context
     for at in range(1, T):  # what led into the first chunk is never looked at
-        other = replace(true, actions=true.actions.clone())
-        other.actions[:, at] = 1 - other.actions[:, at]
+        action = true.conditions.action.clone()
+        action[:, at] = 1 - action[:, at]
+        other = replace(true, conditions=Conditions.of(action))
         changed = dream_context(network, other, 1.0, WINDOW, generator()).context != first
         changed = changed.flatten(2).any(-1).any(0)
         assert changed.nonzero().flatten().tolist() == list(range(max(at, DREAMT_FROM), T))
@@ -132,14 +133,16 @@ def test_actions_reach_the_dreamt_chunk_they_lead_into():
 
 def test_no_share_changes_nothing():
     true = clip()
-    assert dream_context(tiny_dynamics(channels=4).dit, true, 0.0, WINDOW, generator()) is true
-    assert resample_context(tiny_dynamics(channels=4).dit, true, 0.0, WINDOW, generator()) is true
+    assert dream_context(tiny_dynamics(channels=4), true, 0.0, WINDOW, generator()) is true
+    assert resample_context(tiny_dynamics(channels=4), true, 0.0, WINDOW, generator()) is true
 
 
 def test_dreamlike_context_has_all_faults_and_asks_for_the_truth():
     g = generator()
-    batch = Batch(clip().latents, clip().actions, torch.zeros(ROWS, T + 1), torch.ones(ROWS, T + 1))
-    network = tiny_dynamics(channels=4).dit
+    batch = Batch(
+        clip().latents, clip().conditions, torch.zeros(ROWS, T + 1), torch.ones(ROWS, T + 1)
+    )
+    network = tiny_dynamics(channels=4)
     none = DynamicsTrainingConfig(fit=FitConfig(steps=1), context_noise=0.0)
     shown = drift_augment(network, batch, none, (2, 2), WINDOW, g)
     assert torch.equal(shown.context, batch.latents[:, :-1])
@@ -169,7 +172,7 @@ def test_damage_puts_whole_patches_of_another_clip_into_some_context():
 def test_damage_hits_its_share_of_the_clips():
     g = torch.Generator().manual_seed(0)
     zeros = torch.randn(600, 2, 4, 4, 1, generator=g)
-    many = Clip(zeros, zeros[:, :1], torch.zeros(600, 1), torch.zeros(600, 2, 1))
+    many = Clip(zeros, zeros[:, :1], torch.zeros(600, 1), Conditions.of(torch.zeros(600, 2, 1)))
     shown = patch_mix(many, 0.4, (1, 1), g)
     hit = (shown.context != many.context).flatten(1).any(1).float().mean()
     assert 0.3 < hit < 0.4  # some of the chosen have no piece to show

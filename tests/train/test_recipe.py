@@ -92,7 +92,7 @@ def test_the_whole_line(data, tmp_path: Path):
     world = assemble(data, SIZES_HERE, tmp_path, "film", clips=4, passes=3)
     save(world, tmp_path / "film", card={"figures": "none"})
     loaded = load(tmp_path / "film")
-    assert loaded.config.sampling == Sampling(steps=3)
+    assert loaded.config.sampling == Sampling(num_steps=3)
     state = loaded.reset(row_keys([1, 2]))
     for _ in range(5):
         state, prediction = loaded.step(state, torch.zeros(2, 1))
@@ -156,7 +156,7 @@ def test_a_world_is_saved_in_the_passes_asked_for(
         cli.distill(
             tmp_path / "film", data.folder, tmp_path, "tiny", how, passes=passes, overwrite=True
         )
-        assert load(tmp_path / "film").config.sampling == Sampling(steps=passes)
+        assert load(tmp_path / "film").config.sampling == Sampling(num_steps=passes)
 
 
 def test_a_stage_without_the_one_before_says_so(data, tmp_path: Path):
@@ -191,6 +191,7 @@ def test_moved_pixels():
 @pytest.mark.parametrize("name", SIZES)
 def test_presets_are_buildable(name: str):
     from worldsim.core import ActionSpec
+    from worldsim.models.conditioning import ConditioningConfig
     from worldsim.models.dynamics import Dynamics
     from worldsim.models.vae import SpacetimeVAE
 
@@ -198,7 +199,10 @@ def test_presets_are_buildable(name: str):
     with torch.device("meta"):
         SpacetimeVAE(sizes.vae)
         dynamics = Dynamics(
-            sizes.dit, sizes.heads, sizes.vae.channels, ActionSpec(kind="discrete", n=3)
+            sizes.dit,
+            sizes.heads,
+            sizes.vae.channels,
+            ConditioningConfig(action=ActionSpec(kind="discrete", n=3)),
         )
     count = sum(p.numel() for p in dynamics.dit.parameters()) / 1e6
     low, high = {"tiny": (0.5, 1.5), "small": (4, 5.5), "medium": (20, 45), "base": (90, 150),

@@ -51,7 +51,7 @@ def test_a_compiled_world_is_trusted_as_the_world_itself():
     assert same(*trusts) and not trusts[0].isnan().any()
     assert compiled(world).with_num_steps(1).step(state, action)[1].trust.isnan().all()
     unknown = compiled(world, dtype="float32").with_trust(None)
-    bare = replace(state, doubt=state.doubt[:, :0, 0])
+    bare = replace(state, uncertainty=state.uncertainty[:, :0, 0])
     assert isinstance(unknown, CompiledWorld) and unknown.step(bare, action)[1].trust.isnan().all()
 
 

@@ -7,7 +7,7 @@ import torch
 
 from tests.contracts import WorldContract, assert_close, assert_same
 from tests.worlds import BUTTONS, tiny_world
-from worldsim.core import WorldError, WorldModel, WorldState, row_keys
+from worldsim.core import Conditions, WorldError, WorldModel, WorldState, row_keys
 from worldsim.diffusion.rng import normal_rows
 from worldsim.diffusion.timeline import Clip, predict
 from worldsim.world.diffusion import LATENT_BOUND, DiffusionWorld, Sampling
@@ -49,14 +49,14 @@ def test_a_cached_step_equals_the_uncached_one(steps: int):
         latents = torch.cat(history, 1)
         clip = Clip(
             torch.cat([latents, latents[:, :1]], 1), latents, torch.zeros(latents.shape[:2]),
-            torch.cat([*acts, action[:, None]], 1),
+            Conditions.of(torch.cat([*acts, action[:, None]], 1)),
         )  # fmt: skip
 
         def newest(x: torch.Tensor, level: float, clip: Clip = clip) -> torch.Tensor:
             noisy = torch.zeros_like(clip.context)
             noisy[:, -1] = x
             levels = torch.full(noisy.shape[:2], level)
-            return predict(world.dynamics.dit, clip, noisy, levels, window)[0][:, -1]
+            return predict(world.dynamics, clip, noisy, levels, window)[0][:, -1]
 
         x = newest(normal_rows(state.key, state.age, 0, shape), 1.0)
         if steps == 2:
@@ -85,7 +85,7 @@ def test_unknown_actions_are_a_condition_of_their_own():
     world = tiny_world()
     frames = torch.randint(0, 256, (1, 6, 24, 32, 3), dtype=torch.uint8)
     known = world.encode(frames, torch.zeros(1, 3, 3), row_keys([0]))
-    unknown = world.encode(frames, world.spec.action.unknown(1, 3), row_keys([0]))
+    unknown = world.encode(frames, None, row_keys([0]))
     action = torch.zeros(1, 3)
     a, b = world.step(known, action)[0].latent, world.step(unknown, action)[0].latent
     assert b.isfinite().all() and not torch.allclose(a, b)
@@ -99,7 +99,7 @@ def test_the_decoder_sees_one_chunk_back_and_no_more():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"method": "magic"}, {"steps": 0}, {"temperature": 0.0}, {"temperature": 1.1}]
+    "bad", [{"method": "magic"}, {"num_steps": 0}, {"temperature": 0.0}, {"temperature": 1.1}]
 )
 def test_sampling_refuses_nonsense(bad: dict):
     with pytest.raises(WorldError, match=next(iter(bad))):
@@ -112,8 +112,8 @@ def test_steps_and_methods_change_the_dream_but_not_the_world():
     action = torch.zeros(1, 3)
     ways = [
         Sampling(),
-        Sampling(steps=2),
-        Sampling(method="euler", steps=4),
+        Sampling(num_steps=2),
+        Sampling(method="euler", num_steps=4),
         Sampling(method="heun"),
         Sampling(temperature=0.5),
     ]

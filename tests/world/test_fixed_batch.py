@@ -54,10 +54,10 @@ def test_whether_trust_is_known_goes_through() -> None:
 
 
 def test_sampler_steps_go_through() -> None:
-    env = WorldSimEnv(tiny_world(), steps=2, micro_batch=2)  # type: ignore[arg-type]
-    assert env.world.world.config.sampling.steps == 2  # type: ignore[attr-defined]
+    env = WorldSimEnv(tiny_world(), num_steps=2, micro_batch=2)  # type: ignore[arg-type]
+    assert env.world.world.config.sampling.num_steps == 2  # type: ignore[attr-defined]
     again: Any = FixedBatch(tiny_world(), 2).with_num_steps(3)
-    assert again.rows == 2 and again.world.config.sampling.steps == 3
+    assert again.rows == 2 and again.world.config.sampling.num_steps == 3
 
 
 @pytest.mark.parametrize("rows", [0, -1, 1.5, True, "8"])

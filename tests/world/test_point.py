@@ -51,14 +51,16 @@ def test_a_step_by_hand() -> None:
 def test_a_push_saturates_and_an_unknown_one_is_none() -> None:
     world = PointWorld()
     state = start(world, (0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0))
-    far, _ = world.step(state, torch.tensor([[9.0, -9.0], [float("nan"), 1.0]]))
-    torch.testing.assert_close(far.latent[:, 2:], torch.tensor([[0.1, -0.1], [0.0, 0.0]]))
+    far, _ = world.step(state, torch.tensor([[9.0, -9.0], [0.0, 1.0]]))
+    torch.testing.assert_close(far.latent[:, 2:], torch.tensor([[0.1, -0.1], [0.0, 0.1]]))
+    free, _ = world.step(state)
+    assert not free.latent.any() and not free.known[:, -1].any()
 
 
 def test_the_five_pushes() -> None:
     world = PointWorld(discrete=True, thrust=1.0)
-    state = start(world, *[(0.0, 0.0, 0.0, 0.0)] * 6)
-    state, _ = world.step(state, torch.tensor([0, 1, 2, 3, 4, -1]))
+    state = start(world, *[(0.0, 0.0, 0.0, 0.0)] * 5)
+    state, _ = world.step(state, torch.arange(5))
     assert state.latent[:, 2:].tolist() == [list(map(float, push)) for push in PUSHES]
 
 
@@ -131,7 +133,7 @@ def test_encode_without_noise_repeats_the_dream() -> None:
 def test_a_still_picture_is_a_point_at_rest() -> None:
     world = PointWorld()
     frame = world.decode(start(world, (0.4, -0.3, 0.0, 0.0)))[:, -1:]
-    found = world.encode(frame.repeat(1, 2, 1, 1, 1), world.spec.action.unknown(1, 1))
+    found = world.encode(frame.repeat(1, 2, 1, 1, 1))
     torch.testing.assert_close(found.latent, torch.tensor([[0.4, -0.3, 0, 0]]), atol=2e-3, rtol=0)
     assert found.filled.item() == 1
 
@@ -139,7 +141,7 @@ def test_a_still_picture_is_a_point_at_rest() -> None:
 def test_a_point_out_of_sight_waits_at_the_border() -> None:
     world = PointWorld()
     frames = world.decode(start(world, (50.0, -50.0, 0.0, 0.0)))
-    found = world.encode(frames, world.spec.action.unknown(1, 1)).latent[0]
+    found = world.encode(frames).latent[0]
     assert found[0] == -found[1] and 1.1 < found[0] < VIEW
 
 
@@ -147,7 +149,7 @@ def test_frames_without_a_point_are_refused() -> None:
     world = PointWorld()
     blank = torch.zeros(2, 2, 40, 40, 3, dtype=torch.uint8)
     with pytest.raises(WorldError, match="frames: expected pictures of PointWorld"):
-        world.encode(blank, world.spec.action.unknown(2, 1))
+        world.encode(blank)
 
 
 @pytest.mark.parametrize("horizon", [1, 3, 10])

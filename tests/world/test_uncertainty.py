@@ -52,16 +52,18 @@ def test_trust_follows_from_the_state_alone():
 
 def test_doubt_holds_the_last_signs_their_mean_and_their_maximum():
     told = dream(with_doubts(tiny_world(steps=2)), 5)
-    first = with_doubts(tiny_world(steps=2)).reset(row_keys(range(4))).doubt[:, 2]
-    last = torch.stack([state.doubt[:, 0] for state, _ in told])
-    newest = told[-1][0].doubt
+    first = with_doubts(tiny_world(steps=2)).reset(row_keys(range(4))).uncertainty[:, 2]
+    last = torch.stack([state.uncertainty[:, 0] for state, _ in told])
+    newest = told[-1][0].uncertainty
     torch.testing.assert_close(newest[:, 1], last.mean(0))
     assert torch.equal(newest[:, 2], torch.maximum(last.amax(0), first))
 
 
 def test_one_pass_has_nothing_to_disagree_with_and_two_do():
     place = SIGNS.index("disagreement")
-    one, two = (dream(with_doubts(tiny_world(steps=n)), 1)[0][0].doubt[:, 0, place] for n in (1, 2))
+    one, two = (
+        dream(with_doubts(tiny_world(steps=n)), 1)[0][0].uncertainty[:, 0, place] for n in (1, 2)
+    )
     assert (two > one).all() and one.unique().numel() == 1
 
 
@@ -71,7 +73,7 @@ def test_another_way_of_drawing_is_unknown():
     for other in (world.with_num_steps(1), cooler, tiny_world(steps=2)):
         assert not other.calibrated and dream(other, 1)[0][1].trust.isnan().all()
     assert world.with_num_steps(1).with_num_steps(2).calibrated
-    assert tiny_world().reset(row_keys([0])).doubt.shape == (1, 0)
+    assert tiny_world().reset(row_keys([0])).uncertainty.shape == (1, 0)
 
 
 def test_a_start_unlike_what_was_recorded_is_doubted():
@@ -91,11 +93,12 @@ def test_distances_and_actions_with_known_answers():
     found = nearest(torch.tensor([[3.0, 4.0], [0.0, 2.0]]), bank)
     torch.testing.assert_close(found, torch.tensor([0.0, 2.0]) / 2**0.5)
     torch.testing.assert_close(
-        embed_action(CAR, torch.tensor([[0.5, 0.0, 1.0], [float("nan")] * 3])),
+        embed_action(CAR, torch.tensor([[0.5, 0.0, 1.0], [0.0] * 3]), torch.tensor([True, False])),
         torch.tensor([[0.5, -1.0, 1.0], [0.0, 0.0, 0.0]]),
     )
     buttons = ActionSpec(kind="discrete", n=3)
-    assert embed_action(buttons, torch.tensor([2, -1])).tolist() == [[0, 0, 1], [0, 0, 0]]
+    known = torch.tensor([True, False])
+    assert embed_action(buttons, torch.tensor([2, 0]), known).tolist() == [[0, 0, 1], [0, 0, 0]]
 
 
 # --- In a folder ----------------------------------------------------------------------------------
@@ -107,7 +110,7 @@ def test_trust_comes_back_with_its_world(tmp_path: Path):
     back = load(save(world, tmp_path / "world", dtype=torch.float32))
     assert back.calibrated
     for (a, said), (b, again) in zip(dream(world, 3), dream(back, 3), strict=True):
-        assert torch.equal(said.trust, again.trust) and torch.equal(a.doubt, b.doubt)
+        assert torch.equal(said.trust, again.trust) and torch.equal(a.uncertainty, b.uncertainty)
     (tmp_path / "world" / TRUST).write_bytes(b"0" * (tmp_path / "world" / TRUST).stat().st_size)
     refused(tmp_path / "world", TRUST)
 

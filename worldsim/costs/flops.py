@@ -22,8 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from worldsim.core import ActionSpec, WorldError, WorldSpec, WorldState
+from worldsim.core import ActionSpec, Conditions, WorldError, WorldSpec, WorldState
 from worldsim.diffusion.timeline import Clip, predict
+from worldsim.models.conditioning import ConditioningConfig
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.vae import DOWN, SpacetimeVAE
 from worldsim.presets import Sizes
@@ -36,7 +37,7 @@ from worldsim.world.diffusion import DiffusionWorld, Sampling, Starts, WorldConf
 Parts = dict[str, int]
 """FLOPs of a pass by part: patchify, condition, space, time, mlp, ..., heads, decoder."""
 
-SHARED = {"modulation": "condition", "last": "condition"}
+SHARED: dict[str, str] = dict.fromkeys(("noise_level", "mix", "modulation", "last"), "condition")
 """Modules of the denoiser that belong to another's part."""
 
 
@@ -67,9 +68,11 @@ def counting() -> Iterator[Counted]:
 def _part(module: str) -> str:
     """The part that a module is, "" if its FLOPs are counted with another module's."""
     match module.split("."):
-        case ["VideoDiT", "blocks", _, name] | ["VideoDiT", name] if name != "blocks":
+        case ["Dynamics", "dit", "blocks", _, name] | ["Dynamics", "dit", name] if name != "blocks":
             return SHARED.get(name, name)
-        case ["Heads" | "Encoder" | "Decoder" as name]:
+        case ["Dynamics", "conditioning"]:
+            return "condition"
+        case ["Heads" | "Encoder" | "Decoder" as name] | ["Dynamics", "heads" as name]:
             return name.lower()
     return ""
 
@@ -122,11 +125,12 @@ class Networks:
             action=self.action, fps=1.0, time_limit=1,
         )  # fmt: skip
         config = WorldConfig(
-            spec=spec, vae=vae, dit=self.sizes.dit, heads=self.sizes.heads, sampling=Sampling()
-        )
+            spec=spec, vae=vae, dit=self.sizes.dit, heads=self.sizes.heads,
+            conditioning=ConditioningConfig(action=self.action), sampling=Sampling(),
+        )  # fmt: skip
         with torch.device("meta"):
-            dynamics = Dynamics(self.sizes.dit, self.sizes.heads, channels, self.action)
-            return DiffusionWorld(config, SpacetimeVAE(vae), dynamics, Starts(*torch.empty(2, 0)))
+            dynamics = Dynamics(config.dit, config.heads, channels, config.conditioning)
+            return DiffusionWorld(config, SpacetimeVAE(vae), dynamics, Starts(*torch.empty(3, 0)))
 
     @cached_property
     def state(self) -> WorldState:
@@ -188,11 +192,11 @@ class Networks:
 
     @cached_property
     def parameters(self) -> dict[str, int]:
-        """Parameters of encoder, decoder, dit and heads."""
+        """Parameters of encoder, decoder, dit (and what conditions it) and heads."""
         vae, dynamics = self.world.vae, self.world.dynamics
+        dit = nn.ModuleList([dynamics.conditioning, dynamics.dit])
         parts: dict[str, nn.Module] = {
-            "encoder": vae.encoder, "decoder": vae.decoder, "dit": dynamics.dit,
-            "heads": dynamics.heads,
+            "encoder": vae.encoder, "decoder": vae.decoder, "dit": dit, "heads": dynamics.heads,
         }  # fmt: skip
         return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
 
@@ -293,8 +297,8 @@ def denoising(networks: Networks, targets: int, *, learns: bool = True) -> int:
         latents = torch.zeros(1, targets + 1, *spec.latent_shape)
         level = torch.zeros(1, targets)
         actions = torch.zeros(1, targets + 1, *spec.action.shape, dtype=spec.action.dtype)
-        clip = Clip(latents, latents[:, :-1], level, actions)
-        x, features = predict(dynamics.dit, clip, latents[:, 1:], level, spec.context)
+        clip = Clip(latents, latents[:, :-1], level, Conditions.of(actions))
+        x, features = predict(dynamics, clip, latents[:, 1:], level, spec.context)
         if learns:
             out = dynamics.heads(features)
             (x.sum() + out.reward.sum() + out.continue_logits.sum()).backward()

@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from worldsim.core import Conditions
+
 
 class Output(Protocol):
     """What a network's pass returns; see `worldsim.models.dit.DiTOutput`."""
@@ -28,7 +30,8 @@ class Output(Protocol):
 
 
 Network = Callable[..., Any]
-"""`network(x, before, level, action, *, time, mask, cache, prefix) -> Output`: a `VideoDiT`."""
+"""`network(x, noise_level, conditions, neighbour, *, time, mask, cache, prefix) -> Output`: a
+`worldsim.models.dynamics.Dynamics`."""
 
 
 def training_mask(targets: int, window: int, device: torch.device | str = "cpu") -> Tensor:
@@ -50,13 +53,13 @@ class Clip:
         latents: (B, T + 1, h, w, C) clean.
         context: (B, T, h, w, C) what the network is shown of the first T: clean, noised or dreamt.
         context_level: (B, T) the noise in it.
-        actions: (B, T + 1, *action).
+        conditions: of the T + 1 chunks.
     """
 
     latents: Tensor
     context: Tensor
     context_level: Tensor
-    actions: Tensor
+    conditions: Conditions
 
 
 def predict(
@@ -67,23 +70,23 @@ def predict(
     Returns (B, T, h, w, C) and (B, T, dim).
     """
     c, targets = clip.context, clip.context.shape[1]
-    before = torch.cat([torch.zeros_like(c[:, :1]), c[:, :-1], c], 1)
+    past, following = (clip.conditions.chunks(part) for part in (slice(-1), slice(1, None)))
     time = torch.arange(targets, device=c.device)
     out = network(
         torch.cat([c, noisy], 1),
-        before,
         torch.cat([clip.context_level, level], 1),
-        torch.cat([clip.actions[:, :-1], clip.actions[:, 1:]], 1),
+        past.as_context().then(following),
+        torch.cat([torch.zeros_like(c[:, :1]), c[:, :-1], c], 1),
         time=torch.cat([time, time + 1]),
         mask=training_mask(targets, window, c.device),
     )
     return out.x[:, targets:], out.features[:, targets:]
 
 
-def fill_cache(network: Network, latents: Tensor, actions: Tensor, filled: Tensor) -> Tensor:
+def fill_cache(network: Network, latents: Tensor, conditions: Conditions, filled: Tensor) -> Tensor:
     """Keys and values of all context chunks but the newest, in one pass.
 
-    latents: (B, W, h, w, C), actions: (B, W, *action); the newest `filled` (B,) chunks are real.
+    latents: (B, W, h, w, C), conditions of as many; the newest `filled` (B,) chunks are real.
     Returns (B, layers, 2, W - 1, S, heads, dim).
     """
     count = latents.shape[1] - 1
@@ -93,9 +96,9 @@ def fill_cache(network: Network, latents: Tensor, actions: Tensor, filled: Tenso
     mask = (i[None] <= i[:, None]) & real[:, None]
     out = network(
         past,
-        torch.cat([torch.zeros_like(past[:, :1]), past[:, :-1]], 1),
         past.new_zeros(past.shape[:2]),
-        actions[:, :-1],
+        conditions.chunks(slice(-1)),
+        torch.cat([torch.zeros_like(past[:, :1]), past[:, :-1]], 1),
         time=range(count),
         mask=mask | torch.eye(count, dtype=torch.bool, device=filled.device),
     )
@@ -118,20 +121,20 @@ class ChunkDenoiser:
         network: Network,
         newest: Tensor,
         previous: Tensor,
-        actions: Tensor,
+        conditions: Conditions,
         cache: Tensor,
         filled: Tensor,
         window: int,
         prefix: Tensor | None = None,
     ) -> None:
-        """Newest and previous (B, h, w, C); actions (B, 2, *action) into newest and the next.
+        """Newest and previous (B, h, w, C); conditions of two chunks, the newest and the next.
 
         cache: (B, layers, 2, n, S, heads, dim); filled: (B,) context chunks that are real,
         `newest` among them. prefix: (R, layers, 2, older, S, heads, dim), what rows beside each
         other share of the past, or None. older + n is `window` - 1, or `window` with `newest`.
         """
         self.network, self.newest, self.previous = network, newest, previous
-        self.actions, self.past, self.filled = actions, cache, filled
+        self.conditions, self.past, self.filled = conditions, cache, filled
         self.window, self.prefix = window, prefix
         held = cache.shape[3] + (0 if prefix is None else prefix.shape[3])
         self.joined: Tensor | None = cache[:, :, :, :0] if held == window else None
@@ -170,9 +173,9 @@ class ChunkDenoiser:
         if self.joined is None:
             out = self.network(
                 self.newest[:, None],
-                self.previous[:, None],
                 self.newest.new_zeros(len(self.newest), 1),
-                self.actions[:, :1],
+                self.conditions.chunks(slice(1)),
+                self.previous[:, None],
                 time=range(self.window),
                 mask=self._sight(2)[:, :1, : self.window],
                 cache=self.past,
@@ -190,13 +193,13 @@ class ChunkDenoiser:
         noisy = torch.arange(queries, device=place.device) == queries - 1
         return real[:, None] | (noisy[:, None] & (place == self.window))
 
-    def _run(self, x: Tensor, before: Tensor, level: Tensor, cache: Tensor) -> Output:
+    def _run(self, x: Tensor, noise_level: Tensor, neighbour: Tensor, cache: Tensor) -> Output:
         count = x.shape[1]
         out = self.network(
             x,
-            before,
-            level,
-            self.actions[:, -count:],
+            noise_level,
+            self.conditions.chunks(slice(-count, None)),
+            neighbour,
             time=range(self.window + 1),
             mask=self._sight(count),
             cache=cache,
@@ -208,12 +211,12 @@ class ChunkDenoiser:
     def _first(self, x: Tensor, level: Tensor) -> Tensor:
         out = self._run(
             torch.stack([self.newest, x], 1),
-            torch.stack([self.previous, self.newest], 1),
             torch.stack([torch.zeros_like(level), level], 1),
+            torch.stack([self.previous, self.newest], 1),
             self.past,
         )
         self.joined = out.kv[:, :, :, :1].to(self.past.dtype)
         return out.x[:, 1]
 
     def _later(self, x: Tensor, level: Tensor) -> Tensor:
-        return self._run(x[:, None], self.newest[:, None], level[:, None], self.full).x[:, 0]
+        return self._run(x[:, None], level[:, None], self.newest[:, None], self.full).x[:, 0]

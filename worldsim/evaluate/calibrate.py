@@ -117,7 +117,8 @@ def fit_senses(world: DiffusionWorld, data: Dataset, seed: int = 0) -> Trust:
     trust.basis.copy_(trust.basis.bfloat16())  # as it is saved, so as it is fitted
     project = lambda z: ((z.flatten(1) - trust.centre) @ trust.basis).bfloat16()  # noqa: E731
     trust.bank.copy_(project(after[picked]))
-    moves = [project(before[picked]), embed_action(world.spec.action, action[picked])]
+    known = torch.ones(len(picked), dtype=torch.bool, device=action.device)
+    moves = [project(before[picked]), embed_action(world.spec.action, action[picked], known)]
     trust.moves.copy_(torch.cat(moves, 1).bfloat16())
     trust.sampling.copy_(world.config.sampling.numbers)
     return trust

@@ -203,7 +203,7 @@ def teacher_of(
     A stage's folder, or the run that holds it as `teacher/`, gives the networks that dream; the VAE
     is the world's own. Raises WorldError if it is neither, or of other sizes.
     """
-    sampling = Sampling(method="euler", steps=steps)
+    sampling = Sampling(method="euler", num_steps=steps)
     if isinstance(source, DiffusionWorld):
         return source.with_sampling(sampling)
     stages = (Path(source) / "final.safetensors", Path(source) / "teacher" / "final.safetensors")
@@ -212,7 +212,7 @@ def teacher_of(
         return _load_uncarded(source, world.device).with_sampling(sampling)
     config = replace(world.config, sampling=sampling)
     channels = world.spec.latent_shape[-1]
-    dynamics = Dynamics(config.dit, config.heads, channels, world.spec.action)
+    dynamics = Dynamics(config.dit, config.heads, channels, config.conditioning)
     try:
         dynamics.load_state_dict(load_file(weights))
     except RuntimeError as error:
@@ -270,13 +270,13 @@ def _dreams(
     clips, rows = found.clips, plan.rows
     still = horizon.persistence(clips)
     own = world.config.sampling
-    counts = sorted({1, 2, own.steps}) if own.method == "consistency" else [own.steps]
+    counts = sorted({1, 2, own.num_steps}) if own.method == "consistency" else [own.num_steps]
     dreamt = {}
     for count in counts:
         with _stage(f"dreams, {count} steps", len(clips), clock) as advance:
             some = world.with_num_steps(count)
             dreamt[count] = horizon.dream(some, clips, clips.actions, rows, advance)
-    main = dreamt[own.steps]
+    main = dreamt[own.num_steps]
     with _stage("shuffled actions", len(clips), clock) as advance:
         cut = clips.upto(min(plan.action_steps, plan.horizon))
         false = horizon.dream(world, cut, horizon.shuffled(cut), rows, advance)

@@ -1,53 +1,160 @@
-"""What conditions a chunk beside its context: the noise level, the action, a slot for more."""
+"""The only reader of `Conditions`: what is said of chunks, as vectors that a network is given.
+
+Each part has an embedder and a learned null vector that stands for "not known". The sum is the
+`vector` of each chunk, for adaLN; a prompt may also become a few `tokens`, for cross-attention (the
+projection of IP-Adapter, Ye et al. 2023, 2308.06721).
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import reduce
+from itertools import accumulate
+from typing import NamedTuple
+
 import torch
-import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
-from worldsim.core import ActionSpec
-from worldsim.nn.embed import NoiseLevelEmbed, fourier
+from worldsim.core import ActionSpec, Conditions
+from worldsim.nn.embed import fourier
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditioningConfig:
+    """What is said to a dynamics model.
+
+    Attributes:
+        action: the actions.
+        latent_action: width of inferred actions, 0 without.
+        text: width of a prompt's vector, 0 without.
+        text_tokens: tokens that it becomes for cross-attention, 0 for none.
+        worlds: how many worlds one network knows, 0 where it is one.
+    """
+
+    action: ActionSpec
+    latent_action: int = 0
+    text: int = 0
+    text_tokens: int = 0
+    worlds: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("latent_action", "text", "text_tokens", "worlds"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
+        if self.text_tokens and not self.text:
+            raise ValueError(f"text_tokens: expected 0 without text, got {self.text_tokens}")
+
+
+class Conditioned(NamedTuple):
+    """What a network is given.
+
+    Attributes:
+        vector: (B, F, dim).
+        tokens: (B, L, dim), or None without.
+        reads: (B, F) bool, which chunks the tokens are for, or None without.
+    """
+
+    vector: Tensor
+    tokens: Tensor | None = None
+    reads: Tensor | None = None
 
 
 class ActionEmbed(nn.Module):
-    """Actions, continuous or discrete, and "no action known", to vectors."""
+    """Actions of any kind to vectors, with a learned one for what is not known."""
 
     def __init__(self, spec: ActionSpec, dim: int) -> None:
         super().__init__()
         self.spec = spec
         self.unknown = nn.Parameter(torch.zeros(dim))
-        if spec.kind == "discrete":
-            self.table = nn.Embedding(spec.n, dim)
+        if spec.is_discrete:
+            self.table = nn.Embedding(sum(spec.choices), dim)
+            self.firsts = list(accumulate(spec.choices[:-1], initial=0))
         else:
-            self.lift = nn.Linear(len(spec.low) * 9, dim)
+            self.proj = nn.Linear(len(spec.low) * 9, dim)
 
-    def forward(self, action: Tensor) -> Tensor:
-        """`(..., *action)` -> `(..., dim)`; NaN or -1 stand for "no action known"."""
-        known = self.spec.is_known(action)[..., None]
-        if self.spec.kind == "discrete":
-            return torch.where(known, self.table(action.clamp(min=0)), self.unknown)
-        low, high = (action.new_tensor(x) for x in (self.spec.low, self.spec.high))
-        unit = 2 * (action.nan_to_num() - low) / (high - low) - 1
-        told = torch.cat([unit, fourier(unit, 4, 8.0).flatten(-2)], -1)
-        return torch.where(known, self.lift(told.to(self.lift.weight.dtype)), self.unknown)
+    def forward(self, action: Tensor, known: Tensor) -> Tensor:
+        """`(..., *action)` and bool `(...)` -> `(..., dim)`; several choices add up."""
+        vector = self._choices(action) if self.spec.is_discrete else self._box(action)
+        return torch.where(known[..., None], vector, self.unknown)
+
+    def _box(self, action: Tensor) -> Tensor:
+        unit = self.spec.to_normalized(action)
+        waves = torch.cat([unit, fourier(unit, 4, 8.0).flatten(-2)], -1)
+        return self.proj(waves.to(self.proj.weight.dtype))
+
+    def _choices(self, action: Tensor) -> Tensor:
+        entries = action.unbind(-1) if self.spec.shape else (action,)
+        parts = zip(entries, self.spec.choices, self.firsts, strict=True)
+        # what is not known may hold any number, and a table has no row for any number
+        rows = [(x - self.spec.least).clamp(0, n - 1) + first for x, n, first in parts]
+        return torch.stack([self.table(row) for row in rows]).sum(0)
 
 
-class Condition(nn.Module):
-    """Level, action and whatever else conditions a chunk, as one vector."""
+class Conditioning(nn.Module):
+    """`Conditions` of F chunks as vectors for a network of width `dim`.
 
-    def __init__(self, spec: ActionSpec, dim: int, extra: int = 0) -> None:
+    A part that joins a trained network starts without a say: its weights are zero.
+    """
+
+    def __init__(self, config: ConditioningConfig, dim: int) -> None:
         super().__init__()
-        self.level, self.action = NoiseLevelEmbed(dim), ActionEmbed(spec, dim)
-        self.mix = nn.Linear(dim, dim)
-        self.extra = nn.Linear(extra, dim) if extra else None
-        if self.extra is not None:  # a new condition starts without a say
-            nn.init.zeros_(self.extra.weight)
-            nn.init.zeros_(self.extra.bias)
+        self.config, self.dim = config, dim
+        acts = config.action.kind != "none"
+        self.action = ActionEmbed(config.action, dim) if acts else None
+        self.latent_action = _zeros(config.latent_action, dim)
+        self.text = _zeros(config.text, dim)
+        count = config.text_tokens
+        self.text_tokens = nn.Linear(config.text, count * dim) if count else None
+        self.world = nn.Embedding(config.worlds, dim) if config.worlds else None
+        names = [name for name in ("latent_action", "text", "worlds") if getattr(config, name)]
+        self.unknown = nn.ParameterDict({n: nn.Parameter(torch.zeros(dim)) for n in names})
+        self._init_weights()
 
-    def forward(self, level: Tensor, action: Tensor, extra: Tensor | None = None) -> Tensor:
-        """`(B, F)`, `(B, F, *action)`, `(B, F, extra)` -> `(B, F, dim)`, ready for a Linear."""
-        c = self.level(level) + self.action(action)
-        if self.extra is not None and extra is not None:
-            c = c + self.extra(extra)
-        return F.silu(self.mix(F.silu(c)))
+    def _init_weights(self) -> None:
+        if self.action is not None and not self.action.spec.is_discrete:
+            nn.init.xavier_uniform_(self.action.proj.weight)
+            nn.init.zeros_(self.action.proj.bias)
+        if self.world is not None:
+            nn.init.zeros_(self.world.weight)
+
+    def forward(self, given: Conditions) -> Conditioned:
+        """Conditions of F chunks -> (B, F, dim), and tokens where there are any."""
+        parts: list[Tensor] = []
+        if self.action is not None:
+            parts.append(self.action(given.action, given.action_known))
+        if self.latent_action is not None:
+            vector = self._linear(self.latent_action, given.latent_action)
+            parts.append(self._known("latent_action", vector, given.latent_action_known))
+        if self.text is not None:
+            vector = self._linear(self.text, given.text)[:, None]
+            parts.append(self._known("text", vector, given.text_known))
+        if self.world is not None:
+            vector = self.world(given.world)
+            parts.append(self._known("worlds", vector, given.world_known))
+        vector = reduce(torch.add, parts) if parts else self._silent(given)
+        if self.text_tokens is None:
+            return Conditioned(vector)
+        flat = self._linear(self.text_tokens, given.text)
+        tokens = rearrange(flat, "b (l d) -> b l d", d=self.dim)
+        return Conditioned(vector, tokens, given.text_known)
+
+    def _silent(self, given: Conditions) -> Tensor:
+        lead, device = given.action.shape[:2], given.action.device
+        return torch.zeros(*lead, self.dim, device=device)
+
+    def _known(self, name: str, vector: Tensor, known: Tensor) -> Tensor:
+        return torch.where(known[..., None], vector, self.unknown[name])
+
+    @staticmethod
+    def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
+        return layer(x.to(layer.weight.dtype))
+
+
+def _zeros(width: int, dim: int) -> nn.Linear | None:
+    if not width:
+        return None
+    layer = nn.Linear(width, dim)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -17,13 +17,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from worldsim.core import ActionSpec
 from worldsim.nn.attention import attend, attend_shared
-from worldsim.nn.embed import PositionEmbed
-from worldsim.nn.rope import grid_turns, rotary, rotate, time_turns, turns
+from worldsim.nn.embed import NoiseLevelEmbed, PositionEmbed
+from worldsim.nn.rope import apply_rope, freqs, grid_freqs, rotary, time_freqs
 from worldsim.nn.tables import Tables
-
-from .conditioning import Condition
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +35,8 @@ class DiTConfig:
         time_every: every how many blocks attention over time is found.
         patch: (height, width) of a patch of the latent grid; grids are padded to fit.
         mlp: hidden width of the MLP over `dim`.
-        extra: width of a further condition (text, latent actions); 0 leaves the slot empty.
+        residual: whether the output is a change to a chunk's neighbour, which is then an input.
+        cross_attention: whether every block reads the tokens of a prompt.
     """
 
     dim: int = 256
@@ -48,7 +46,8 @@ class DiTConfig:
     time_every: int = 2
     patch: tuple[int, int] = (2, 2)
     mlp: int = 4
-    extra: int = 0
+    residual: bool = True
+    cross_attention: bool = False
 
     def __post_init__(self) -> None:
         for name in ("dim", "depth", "heads", "kv_heads", "time_every", "mlp"):
@@ -105,10 +104,10 @@ class SpaceAttention(nn.Module):
         self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=False)
         self.out = nn.Linear(config.dim, config.dim)
 
-    def forward(self, x: Tensor, turn: Tensor) -> Tensor:
-        """`(B, F, S, D)`, turns (2, S, head_dim / 2) -> `(B, F, S, D)`."""
+    def forward(self, x: Tensor, freqs: Tensor) -> Tensor:
+        """`(B, F, S, D)`, freqs (2, S, head_dim / 2) -> `(B, F, S, D)`."""
         q, k, v = rearrange(self.qkv(x), "b f s (n h d) -> n (b f) h s d", n=3, h=self.heads)
-        q, k = (rotate(F.layer_norm(i, i.shape[-1:]), turn) for i in (q, k))
+        q, k = (apply_rope(F.layer_norm(i, i.shape[-1:]), freqs) for i in (q, k))
         y = attend(q, k, v)
         return self.out(rearrange(y, "(b f) h s d -> b f s (h d)", b=len(x)))
 
@@ -126,14 +125,14 @@ class TimeAttention(nn.Module):
     def forward(
         self,
         x: Tensor,
-        turn: Tensor,
+        freqs: Tensor,
         mask: Tensor,
         cache: Tensor | None,
         prefix: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Tokens (B, F, S, D) look at cached chunks and each other.
 
-        turn: (2, K, head_dim / 2) of the K = prefix + cached + F chunks. mask: (B, F, K).
+        freqs: (2, K, head_dim / 2) of the K = prefix + cached + F chunks. mask: (B, F, K).
         cache: (B, 2, n, S, kv_heads, head_dim). prefix: (B / rows that share it, 2, older, ...).
         Returns tokens and their own (.., F, ..) kv.
         """
@@ -143,20 +142,41 @@ class TimeAttention(nn.Module):
         k, v = kv.unbind(1)
         kv = torch.stack([F.layer_norm(k, k.shape[-1:]), v], 1)
         both = kv if cache is None else torch.cat([cache.to(kv.dtype), kv], 2)
-        near = self._turned(both, turn[:, -both.shape[2] :])
-        q = rotate(F.layer_norm(q, q.shape[-1:]), turn[:, -frames:])
+        near = self._placed(both, freqs[:, -both.shape[2] :])
+        q = apply_rope(F.layer_norm(q, q.shape[-1:]), freqs[:, -frames:])
         if prefix is None:
             y = attend(q, *near, mask[:, None, None])
         else:
-            far = self._turned(prefix.to(kv.dtype), turn[:, : prefix.shape[2]])
+            far = self._placed(prefix.to(kv.dtype), freqs[:, : prefix.shape[2]])
             y = attend_shared(q, near, far, mask[:, None, None])
         return self.out(rearrange(y, "b s h f d -> b f s (h d)")), kv
 
     @staticmethod
-    def _turned(kv: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys, turned to their places in time, and values, each (B, S, kv_heads, F, head_dim)."""
+    def _placed(kv: Tensor, freqs: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys, rotated to their times, and values, each (B, S, kv_heads, F, head_dim)."""
         k, v = rearrange(kv, "b n f s h d -> n b s h f d")
-        return rotate(k, turn), v
+        return apply_rope(k, freqs), v
+
+
+class CrossAttention(nn.Module):
+    """Patches of a chunk look at tokens of a prompt (PixArt-alpha, Chen et al. 2023)."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.q = nn.Linear(config.dim, config.dim, bias=False)
+        self.kv = nn.Linear(config.dim, 2 * config.dim, bias=False)
+        self.out = nn.Linear(config.dim, config.dim)
+
+    def forward(self, x: Tensor, tokens: Tensor, reads: Tensor) -> Tensor:
+        """`(B, F, S, D)` and tokens `(B, L, D)`; zeros for chunks that do not read, `(B, F)`."""
+        q = rearrange(
+            self.q(F.layer_norm(x, x.shape[-1:])), "b f s (h d) -> b h (f s) d", h=self.heads
+        )
+        k, v = rearrange(self.kv(tokens), "b l (n h d) -> n b h l d", n=2, h=self.heads)
+        q, k = (F.layer_norm(i, i.shape[-1:]) for i in (q, k))
+        y = rearrange(attend(q, k, v), "b h (f s) d -> b f s (h d)", f=x.shape[1])
+        return self.out(y) * reads[:, :, None, None]
 
 
 class Block(nn.Module):
@@ -167,6 +187,7 @@ class Block(nn.Module):
         dim = config.dim
         self.space = SpaceAttention(config)
         self.time = TimeAttention(config) if time else None
+        self.cross = CrossAttention(config) if config.cross_attention else None
         self.mlp = nn.Sequential(
             nn.Linear(dim, config.mlp * dim), nn.SiLU(), nn.Linear(config.mlp * dim, dim)
         )
@@ -181,6 +202,7 @@ class Block(nn.Module):
         mask: Tensor,
         cache: Tensor | None,
         prefix: Tensor | None = None,
+        prompt: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Tokens (B, F, S, D) under modulations c (B, F, 9, D); returns tokens and new kv."""
         m = (c + self.table).unbind(2)
@@ -189,19 +211,22 @@ class Block(nn.Module):
         if self.time is not None:
             y, kv = self.time(modulate(x, m[3], m[4]), time, mask, cache, prefix)
             x = x + m[5][:, :, None] * y
+        if self.cross is not None and prompt is not None:
+            x = x + self.cross(x, *prompt)
         return x + m[8][:, :, None] * self.mlp(modulate(x, m[6], m[7])), kv
 
 
 class VideoDiT(nn.Module):
-    """Predicts clean latents of noisy chunks from the chunks they may look at and their actions."""
+    """Predicts clean latents of noisy chunks from the chunks they may look at and a vector each."""
 
-    def __init__(self, config: DiTConfig, channels: int, action: ActionSpec) -> None:
+    def __init__(self, config: DiTConfig, channels: int) -> None:
         super().__init__()
         self.config, self.channels, self.tables = config, channels, Tables()
         size = config.patch[0] * config.patch[1] * channels
-        self.condition = Condition(action, config.dim, config.extra)
-        self.patchify = nn.Linear(2 * size, config.dim)
-        self.place = PositionEmbed(config.dim)
+        self.noise_level = NoiseLevelEmbed(config.dim)
+        self.mix = nn.Linear(config.dim, config.dim)
+        self.patchify = nn.Linear((2 if config.residual else 1) * size, config.dim)
+        self.position = PositionEmbed(config.dim)
         self.modulation = nn.Linear(config.dim, 9 * config.dim)
         self.blocks = nn.ModuleList(
             Block(config, time=(i + 1) % config.time_every == 0) for i in range(config.depth)
@@ -216,13 +241,14 @@ class VideoDiT(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        nn.init.normal_(self.condition.level.lift.weight, std=0.02)
-        for layer in (self.modulation, self.last, self.unpatchify, self.place.lift):
+        nn.init.normal_(self.noise_level.proj.weight, std=0.02)
+        for layer in (self.modulation, self.last, self.unpatchify, self.position.proj):
             nn.init.zeros_(layer.weight)
+        for module in self.modules():  # a prompt that joins a trained network starts without a say
+            if isinstance(module, CrossAttention):
+                nn.init.zeros_(module.out.weight)
         with torch.no_grad():  # gates start a little open: a short training cannot wait for them
             self.modulation.bias.view(9, -1)[[2, 5, 8]] = 0.2
-        if self.condition.extra is not None:
-            nn.init.zeros_(self.condition.extra.weight)
 
     def _patches(self, x: Tensor) -> Tensor:
         """(B, F, h, w, C) -> (B, F, S, p q C), the grid padded with zeros at bottom and right."""
@@ -233,55 +259,61 @@ class VideoDiT(nn.Module):
     def forward(
         self,
         x: Tensor,
-        before: Tensor,
-        level: Tensor,
-        action: Tensor,
+        noise_level: Tensor,
+        vector: Tensor,
+        neighbour: Tensor,
         *,
         time: Tensor | Sequence[int],
         mask: Tensor,
         cache: Tensor | None = None,
         prefix: Tensor | None = None,
-        extra: Tensor | None = None,
+        prompt: tuple[Tensor, Tensor] | None = None,
     ) -> DiTOutput:
         """One pass over F chunks.
 
-        x: (B, F, h, w, C) latents at noise `level` (B, F) in [0, 1].
-        before: (B, F, h, w, C) the chunk before each; the output is a change to it.
-        action: (B, F, *action) the action that led into each.
+        x: (B, F, h, w, C) latents at `noise_level` (B, F) in [0, 1].
+        vector: (B, F, dim) what else is said of each.
+        neighbour: (B, F, h, w, C) the chunk beside each that is known in the order of generation,
+            zeros where none is; the output is a change to it where `config.residual` is set.
         time: (K,) time of the K = prefix + cached + F chunks; only differences matter. What hangs
             on a sequence of numbers is computed once, on a tensor at every pass.
         mask: (B or 1, F, K) bool, True where chunk f may look at chunk k over time.
         cache: (B, layers, 2, cached, S, kv_heads, head_dim) or None.
         prefix: (R, layers, 2, older, S, kv_heads, head_dim), each row shared by B / R rows beside
             each other, or None.
-        extra: (B, F, config.extra) a further condition, or None.
+        prompt: tokens (B, L, dim) for cross-attention and which chunks read them (B, F), or None.
         """
-        config = self.config
-        height, width = x.shape[2:4]
+        config, (height, width) = self.config, x.shape[2:4]
         rows, columns = config.grid(height, width)
-        scale = ((1 - level) ** 2 + level**2).rsqrt()[..., None, None, None]
-        patches = torch.cat([self._patches(x * scale), self._patches(before)], -1)
-        tokens = self.patchify(patches.to(self.patchify.weight.dtype))
-        tokens = tokens + self.place(rows, columns)
-        c = self.condition(level, action, extra)
+        tokens = self._embed(x, noise_level, neighbour) + self.position(rows, columns)
+        c = F.silu(self.mix(F.silu(self.noise_level(noise_level) + vector)))
         modulation = rearrange(self.modulation(c), "b f (n d) -> b f n d", n=9)
         dim = config.head_dim
-        space = self.tables(grid_turns, rows, columns, dim, device=x.device)
+        space = self.tables(grid_freqs, rows, columns, dim, device=x.device)
         if isinstance(time, Tensor):
-            turn = turns(rotary(time, dim))
+            times = freqs(rotary(time, dim))
         else:
-            turn = self.tables(time_turns, tuple(time), dim, device=x.device)
+            times = self.tables(time_freqs, tuple(time), dim, device=x.device)
         kvs: list[Tensor] = []
         for block in self.blocks:
             past, older = (None if x is None else x[:, len(kvs)] for x in (cache, prefix))
-            tokens, kv = block(tokens, modulation, space, turn, mask, past, older)
+            tokens, kv = block(tokens, modulation, space, times, mask, past, older, prompt)
             if kv is not None:
                 kvs.append(kv)
-        shift, scale_out = self.last(c).chunk(2, -1)
-        tokens = modulate(tokens, shift, scale_out)
+        shift, scale = self.last(c).chunk(2, -1)
+        tokens = modulate(tokens, shift, scale)
         ph, pw = config.patch
-        change = rearrange(
+        x = rearrange(
             self.unpatchify(tokens), "b f (y x) (p q c) -> b f (y p) (x q) c",
             y=rows, p=ph, q=pw,
-        )[:, :, :height, :width]  # fmt: skip
-        return DiTOutput(before + change.float(), tokens.mean(2).float(), torch.stack(kvs, 1))
+        )[:, :, :height, :width].float()  # fmt: skip
+        x = neighbour + x if config.residual else x
+        return DiTOutput(x, tokens.mean(2).float(), torch.stack(kvs, 1))
+
+    def _embed(self, x: Tensor, noise_level: Tensor, neighbour: Tensor) -> Tensor:
+        """Tokens (B, F, S, dim) of chunks (B, F, h, w, C), scaled to unit variance."""
+        t = noise_level[..., None, None, None]
+        patches = self._patches(x * ((1 - t) ** 2 + t**2).rsqrt())
+        if self.config.residual:
+            patches = torch.cat([patches, self._patches(neighbour)], -1)
+        return self.patchify(patches.to(self.patchify.weight.dtype))

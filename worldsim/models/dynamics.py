@@ -1,21 +1,56 @@
-"""The latent dynamics model: the video DiT and its heads, trained and stepped as one network."""
+"""The latent dynamics model: conditioning, the video DiT and its heads, trained as one network."""
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Sequence
 
-from worldsim.core import ActionSpec
+from torch import Tensor, nn
 
-from .dit import DiTConfig, VideoDiT
+from worldsim.core import Conditions
+
+from .conditioning import Conditioning, ConditioningConfig
+from .dit import DiTConfig, DiTOutput, VideoDiT
 from .heads import Heads, HeadsConfig
 
 
 class Dynamics(nn.Module):
-    """Holds `dit` (latents, actions -> next latents) and `heads` (features -> reward, end)."""
+    """`conditioning` (conditions -> vectors), `dit` (latents -> latents) and `heads`
+    (features -> reward, end). Called, it is a pass of the first two.
+    """
 
     def __init__(
-        self, dit: DiTConfig, heads: HeadsConfig, channels: int, action: ActionSpec
+        self,
+        dit: DiTConfig,
+        heads: HeadsConfig,
+        channels: int,
+        conditioning: ConditioningConfig,
     ) -> None:
         super().__init__()
-        self.dit = VideoDiT(dit, channels, action)
+        if dit.cross_attention != bool(conditioning.text_tokens):
+            raise ValueError(
+                "cross_attention: expected what reads text_tokens, and nothing without any, got "
+                f"{dit.cross_attention} and text_tokens {conditioning.text_tokens}"
+            )
+        self.conditioning = Conditioning(conditioning, dit.dim)
+        self.dit = VideoDiT(dit, channels)
         self.heads = Heads(heads, dit.dim)
+
+    def forward(
+        self,
+        x: Tensor,
+        noise_level: Tensor,
+        conditions: Conditions,
+        neighbour: Tensor,
+        *,
+        time: Tensor | Sequence[int],
+        mask: Tensor,
+        cache: Tensor | None = None,
+        prefix: Tensor | None = None,
+    ) -> DiTOutput:
+        """A pass over F chunks (B, F, h, w, C) under their conditions; see `VideoDiT.forward`."""
+        vector, tokens, reads = self.conditioning(conditions)
+        prompt = None if tokens is None or reads is None else (tokens, reads)
+        return self.dit(
+            x, noise_level, vector, neighbour,
+            time=time, mask=mask, cache=cache, prefix=prefix, prompt=prompt,
+        )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a network is told: a patch's place, a chunk's noise level and action, a slot for more."""
+"""What a network is given beside latents: a patch's position and a chunk's noise level."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ def grid_waves(height: int, width: int, device: torch.device) -> Tensor:
 
 
 class PositionEmbed(nn.Module):
-    """Where a patch lies in the frame, as a vector to add to its token.
+    """The position of a patch in the frame, as a vector to add to its token.
 
     Rotary positions tell patches' distances from each other; what stands still in the frame (a car
-    that the camera follows, a score) is found by its place alone. Places run from -1 to 1 over the
-    frame, so that any resolution has them.
+    that the camera follows, a score) is found by its position alone. Positions run from -1 to 1
+    over the frame, so that any resolution has them.
     """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.lift = nn.Linear(16, dim, bias=False)
+        self.proj = nn.Linear(16, dim, bias=False)
         self.tables = Tables()
 
     def forward(self, height: int, width: int) -> Tensor:
         """`(height * width, dim)` for a grid of patches, row by row."""
-        waves = self.tables(grid_waves, height, width, device=self.lift.weight.device)
+        waves = self.tables(grid_waves, height, width, device=self.proj.weight.device)
         # once a pass for all chunks and rows, and too small for a matrix product
-        return (waves[:, None] * self.lift.weight).sum(-1).to(self.lift.weight.dtype)
+        return (waves[:, None] * self.proj.weight).sum(-1).to(self.proj.weight.dtype)
 
 
 class NoiseLevelEmbed(nn.Module):
@@ -50,8 +50,8 @@ class NoiseLevelEmbed(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.lift = nn.Linear(32, dim)
+        self.proj = nn.Linear(32, dim)
 
-    def forward(self, level: Tensor) -> Tensor:
+    def forward(self, noise_level: Tensor) -> Tensor:
         """`(...)` -> `(..., dim)`."""
-        return self.lift(fourier(level, 16, 64.0).to(self.lift.weight.dtype))
+        return self.proj(fourier(noise_level, 16, 64.0).to(self.proj.weight.dtype))

@@ -15,16 +15,16 @@ def rotary(position: Tensor, dim: int, base: float = 100.0) -> Tensor:
     return position[..., None].float() * frequency
 
 
-def turns(angle: Tensor) -> Tensor:
-    """Cosines and sines of angles (..., dim / 2) for `rotate`, (2, ..., dim / 2)."""
+def freqs(angle: Tensor) -> Tensor:
+    """Cosines and sines of angles (..., dim / 2) for `apply_rope`, (2, ..., dim / 2)."""
     return torch.stack([angle.cos(), angle.sin()])
 
 
-def rotate(x: Tensor, turn: Tensor) -> Tensor:
-    """Turn pairs of channels of x (..., dim) by `turns(angle)`: products with another vector
-    turned the same way depend on the difference of their positions alone.
+def apply_rope(x: Tensor, freqs: Tensor) -> Tensor:
+    """Rotate pairs of channels of x (..., dim) by `freqs(angle)`: products with another vector
+    rotated the same way depend on the difference of their positions alone.
     """
-    cos, sin = turn.to(x.dtype)
+    cos, sin = freqs.to(x.dtype)
     a, b = x.chunk(2, -1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
 
@@ -38,11 +38,11 @@ def grid_rotary(height: int, width: int, dim: int, device: torch.device) -> Tens
     return torch.cat([y, x], -1).flatten(0, 1)
 
 
-def grid_turns(height: int, width: int, dim: int, device: torch.device) -> Tensor:
-    """`turns` of a grid of patches, (2, height * width, dim / 2)."""
-    return turns(grid_rotary(height, width, dim, device))
+def grid_freqs(height: int, width: int, dim: int, device: torch.device) -> Tensor:
+    """`freqs` of a grid of patches, (2, height * width, dim / 2)."""
+    return freqs(grid_rotary(height, width, dim, device))
 
 
-def time_turns(times: tuple[int, ...], dim: int, device: torch.device) -> Tensor:
-    """`turns` of times, (2, len(times), dim / 2)."""
-    return turns(rotary(torch.tensor(times, device=device), dim))
+def time_freqs(times: tuple[int, ...], dim: int, device: torch.device) -> Tensor:
+    """`freqs` of times, (2, len(times), dim / 2)."""
+    return freqs(rotary(torch.tensor(times, device=device), dim))

@@ -2,8 +2,8 @@
 
     manifest.json       format, schema version, size and SHA-256 of every file, every tensor's shape
     config.json         `WorldConfig`
-    vae.safetensors     and dit.safetensors, heads.safetensors
-    starts.npz          frames (N, K * c, H, W, 3) uint8, actions (N, K, *action)
+    vae.safetensors     and conditioning.safetensors, dit.safetensors, heads.safetensors
+    starts.npz          frames (N, K * c, H, W, 3) uint8, actions (N, K, *action), known (N, K) bool
     trust.safetensors   how far its dreams can be trusted, fitted; may be missing
     card.json           fidelity figures with the command that measured them; may be missing
 
@@ -185,7 +185,7 @@ def _pack(
     if world.trust is not None:
         files[TRUST] = pack(world.trust, dtype)
     starts = io.BytesIO()
-    arrays = {"frames": world.starts.frames, "actions": world.starts.actions}
+    arrays = {name: getattr(world.starts, name) for name in ("frames", "actions", "known")}
     np.savez_compressed(starts, **{k: v.cpu().numpy() for k, v in arrays.items()})  # type: ignore[arg-type]
     files[STARTS] = starts.getvalue()
     if card is not None:
@@ -264,10 +264,11 @@ def _read_card(folder: Path, entry: FileEntry) -> dict[str, Any]:
 def _read_starts(folder: Path, entry: FileEntry, config: WorldConfig) -> Starts:
     """The start clips; pickles are never opened and sizes are checked before unpacking."""
     path, spec = folder / STARTS, config.spec
-    action = np.dtype("float32" if spec.action.kind == "continuous" else "int64")
+    action = np.dtype("int64" if spec.action.is_discrete else "float32")
     wanted = {
         "frames.npy": (np.dtype("uint8"), (spec.context * spec.chunk, *spec.frame_shape)),
         "actions.npy": (action, (spec.context, *spec.action.shape)),
+        "known.npy": (np.dtype("bool"), (spec.context,)),
     }
     try:
         with zipfile.ZipFile(io.BytesIO(read_contents(folder, entry))) as archive:
@@ -278,11 +279,11 @@ def _read_starts(folder: Path, entry: FileEntry, config: WorldConfig) -> Starts:
             if total > MAX_STARTS:
                 expected = f"at most {MAX_STARTS} bytes unpacked"
                 raise WorldFolderError(path, "size", expected, f"{total} bytes")
-            frames, actions = (_array(path, archive, n, *wanted[n]) for n in wanted)
+            arrays = [torch.from_numpy(_array(path, archive, n, *wanted[n])) for n in wanted]
     except (EOFError, NotImplementedError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error,
             SyntaxError) as error:  # fmt: skip
         raise WorldFolderError(path, "contents", "a .npz file", str(error)) from error
-    starts = Starts(torch.from_numpy(frames), torch.from_numpy(actions))
+    starts = Starts(*arrays)
     _check_starts(path, starts, config)
     return starts
 
@@ -311,10 +312,11 @@ def _array(
 
 def _check_starts(path: Path, starts: Starts, config: WorldConfig) -> None:
     frames, actions, action = starts.frames, starts.actions, config.spec.action
-    if len(frames) != len(actions) or not len(frames):
-        got = f"{len(frames)} clips, {len(actions)} lists of actions"
+    counts = [len(frames), len(actions), len(starts.known)]
+    if len(set(counts)) > 1 or not len(frames):
+        got = f"{counts[0]} clips, {counts[1]} lists of actions, {counts[2]} of masks"
         raise WorldFolderError(path, "frames", "as many clips as lists of actions", got)
-    known = actions[action.is_known(actions)]
+    known = actions[starts.known]
     try:
         action.check(known, (len(known),))
     except ValueError as error:

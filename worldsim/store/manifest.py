@@ -17,11 +17,16 @@ from worldsim.config import ConfigError, from_json, parse_json, short, to_json
 from worldsim.core import WorldError
 from worldsim.files import open_plain
 
-FORMAT, SCHEMA = "worldsim-world", 3
+FORMAT, SCHEMA = "worldsim-world", 4
 MIB, GIB = 2**20, 2**30
 MANIFEST, CONFIG, STARTS, CARD = "manifest.json", "config.json", "starts.npz", "card.json"
 TRUST = "trust.safetensors"
-WEIGHTS = ("vae.safetensors", "dit.safetensors", "heads.safetensors")
+WEIGHTS = (
+    "vae.safetensors",
+    "conditioning.safetensors",
+    "dit.safetensors",
+    "heads.safetensors",
+)
 LIMITS = {  # bytes that this worldsim is willing to read of each file
     MANIFEST: 4 * MIB,
     CONFIG: MIB,

@@ -57,8 +57,8 @@ def build(
     try:
         with torch.device(device), torch.random.fork_rng([]), _at_most(limit):
             vae = SpacetimeVAE(config.vae)
-            channels, action = config.vae.channels, config.spec.action
-            return vae, Dynamics(config.dit, config.heads, channels, action)
+            channels = config.vae.channels
+            return vae, Dynamics(config.dit, config.heads, channels, config.conditioning)
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         expected, got = f"networks of the {listed} tensors listed", str(error)[:200]
         raise WorldFolderError(folder / CONFIG, "config", expected, got) from error
@@ -66,7 +66,8 @@ def build(
 
 def by_file(vae: SpacetimeVAE, dynamics: Dynamics) -> dict[str, nn.Module]:
     """Which network lies in which file."""
-    return dict(zip(WEIGHTS, (vae, dynamics.dit, dynamics.heads), strict=True))
+    networks = (vae, dynamics.conditioning, dynamics.dit, dynamics.heads)
+    return dict(zip(WEIGHTS, networks, strict=True))
 
 
 @contextmanager

@@ -37,7 +37,7 @@ from .manifest import GIB
 from .tensors import entry_bytes, read_header
 
 T = TypeVar("T")
-FORMAT, SCHEMA = "worldsim-snapshot", 2  # 1 knew no doubt
+FORMAT, SCHEMA = "worldsim-snapshot", 3
 MAX_FILE = 16 * GIB
 EXACT = ("worldsim", "torch", "device", "dtype", "threads", "micro_batch")
 """Header fields that must agree for a future to repeat bit for bit."""
@@ -186,7 +186,7 @@ def world_hash(world: WorldModel) -> str:
     seal, tensors = sha256(), {}
     if isinstance(world, DiffusionWorld):
         seal.update(json.dumps(to_json(world.config)).encode())
-        tensors = {"frames": world.starts.frames, "actions": world.starts.actions}
+        tensors = dict(vars(world.starts))
         parts = (world.vae, world.dynamics, world.trust)
         for part in filter(None, parts):
             tensors |= {f"{type(part).__name__}.{k}": v for k, v in part.state_dict().items()}

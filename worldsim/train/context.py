@@ -12,7 +12,7 @@ import torch
 from einops import repeat
 from torch import Tensor
 
-from worldsim.core import WorldError
+from worldsim.core import Conditions, WorldError
 from worldsim.diffusion.losses import noise_context
 from worldsim.diffusion.samplers import consistency
 from worldsim.diffusion.schedule import corrupt, linear_levels
@@ -40,11 +40,11 @@ def check_dreamt(dreamt: float, targets: int, blind: tuple[int, int] | None) -> 
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips of T + 1 chunks: latents (B, T + 1, h, w, C), actions; reward
-    and continue_prob (B, T + 1)."""
+    """Clips of T + 1 chunks: latents (B, T + 1, h, w, C), conditions, rewards and continue_prob
+    (B, T + 1)."""
 
     latents: Tensor
-    actions: Tensor
+    conditions: Conditions
     rewards: Tensor
     continue_prob: Tensor
 
@@ -68,7 +68,7 @@ def drift_augment(
 ) -> Clip:  # fmt: skip
     """The batch as clips whose context is resampled or dreamt, damaged and noise_augment."""
     true = batch.latents[:, :-1]
-    clip = Clip(batch.latents, true, true.new_zeros(true.shape[:2]), batch.actions)
+    clip = Clip(batch.latents, true, true.new_zeros(true.shape[:2]), batch.conditions)
     clip = resample_context(network, clip, faults.resample, window, g)
     clip = dream_context(network, clip, faults.dreamt, window, g)
     clip = patch_mix(clip, faults.damage, patch, g)
@@ -88,7 +88,7 @@ def resample_context(
     if not count:
         return clip
     some = Clip(clip.latents[:count], clip.context[:count], clip.context_level[:count],
-                clip.actions[:count])  # fmt: skip
+                clip.conditions[:count])  # fmt: skip
     clean = some.latents[:, 1:]
     level = torch.sigmoid(0.5 + torch.randn(clean.shape[:2], generator=g)).clamp(max=0.95)
     noisy = corrupt(clean, torch.randn(clean.shape, generator=g), level)
@@ -111,18 +111,18 @@ def dream_context(
     count, chunks = round(share * len(clip.latents)), clip.context.shape[1]
     if not count:
         return clip
-    real, actions = clip.context[-count:, :DREAMT_FROM][:, -window:], clip.actions[-count:]
+    real, given = clip.context[-count:, :DREAMT_FROM][:, -window:], clip.conditions[-count:]
     blank = real.new_zeros(count, window - real.shape[1], *real.shape[2:])
     past = torch.cat([blank, real], 1)
-    led = actions[:, DREAMT_FROM - real.shape[1] : DREAMT_FROM]
-    unknown = led.new_zeros(count, blank.shape[1], *led.shape[2:])
+    first = DREAMT_FROM - real.shape[1]
+    led = torch.arange(DREAMT_FROM - window, DREAMT_FROM).clamp(min=first)  # blanks are not seen
     filled = torch.full((count,), real.shape[1])
-    cache = fill_cache(network, past, torch.cat([unknown, led], 1), filled)
+    cache = fill_cache(network, past, given.chunks(led).as_context(), filled)
     video = [*clip.context[-count:, DREAMT_FROM - 2 : DREAMT_FROM].unbind(1)]
     for t in range(DREAMT_FROM, chunks):
-        denoise = ChunkDenoiser(
-            network, video[-1], video[-2], actions[:, t - 1 : t + 1], cache, filled, window
-        )
+        newest, following = (given.chunks(slice(i, i + 1)) for i in (t - 1, t))
+        both = newest.as_context().then(following)
+        denoise = ChunkDenoiser(network, video[-1], video[-2], both, cache, filled, window)
         noise = [torch.randn(video[-1].shape, generator=g) for _ in range(DREAMT_PASSES)]
         levels = linear_levels(DREAMT_PASSES)[:-1]
         x = consistency(denoise, noise[0], levels, lambda i, noise=noise: noise[i])

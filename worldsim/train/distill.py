@@ -74,12 +74,11 @@ def train_student(
     data: LatentRecording, model: Dynamics, window: int, training: DistillationConfig, folder: Path
 ) -> Dynamics:
     """Distill the teacher's weights in `model` into a student, in `folder` (resumes there)."""
-    action = model.dit.condition.action.spec
     network = compiled(training.compile)
 
     def losses(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
         assert isinstance(net, Dynamics) and isinstance(ema, Dynamics)
-        batch = draw_batch(data, training, action, g)
+        batch = draw_batch(data, training, g)
         clip = drift_augment(network(ema), batch, training, model.dit.config.patch, window, g)
         clean = batch.latents[:, 1:]
         level = student_levels(tuple(clean.shape[:2]), training.pure, g)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from worldsim.config import to_json
-from worldsim.core import ActionSpec
+from worldsim.core import Conditions
 from worldsim.data.latents import LatentRecording
 from worldsim.data.loader import digest
 from worldsim.diffusion.losses import chunk_error, ramp
@@ -76,23 +76,21 @@ class Drawn(Faults, Protocol):
     def blind(self) -> tuple[int, int] | None: ...  # noqa: D102
 
 
-def draw_batch(data: LatentRecording, how: Drawn, action: ActionSpec, g: torch.Generator) -> Batch:
-    """Random clips; a share `drop_action` of the actions is replaced by "no action known".
+def draw_batch(data: LatentRecording, config: Drawn, g: torch.Generator) -> Batch:
+    """Random clips; a share `drop_action` of the actions is hidden.
 
     Those whose context will be dreamt, the last ones, are of `blind` episodes, if any. A dream has
     another road than the recording, and the recording's answer is asked for; where the driver
     followed the recorded road, his actions give it away, and the network learns to bend roads to
     whoever drives.
     """
-    count, chunks, drop = how.fit.batch, how.targets + 1, how.drop_action
+    count, chunks, drop = config.fit.batch, config.targets + 1, config.drop_action
     rows = data.windows.sample(count, chunks, g)
-    if how.blind and (some := round(how.dreamt * count)):
-        rows[-some:] = data.windows.sample(some, chunks, g, how.blind)
-    actions = data.actions[rows]
-    hide = torch.rand(rows.shape, generator=g) < drop
-    hide = hide.reshape(*hide.shape, *[1] * (actions.ndim - 2))
-    actions = torch.where(hide, action.unknown(), actions)
-    return Batch(data.latents[rows].float(), actions, data.rewards[rows], data.continue_prob[rows])
+    if config.blind and (some := round(config.dreamt * count)):
+        rows[-some:] = data.windows.sample(some, chunks, g, config.blind)
+    known = torch.rand(rows.shape, generator=g) >= drop
+    said = Conditions.of(data.actions[rows], known)
+    return Batch(data.latents[rows].float(), said, data.rewards[rows], data.continue_prob[rows])
 
 
 def head_losses(model: Dynamics, features: Tensor, batch: Batch, weight: float) -> Losses:
@@ -111,12 +109,11 @@ def train_dynamics(
     folder: Path,
 ) -> Dynamics:
     """Train the teacher in `folder` (resumes there); returns the averaged network."""
-    action = model.dit.condition.action.spec
 
     def losses(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
         assert isinstance(net, Dynamics) and isinstance(ema, Dynamics)
         size = training.fit.batch
-        batch = draw_batch(data, training, action, g)
+        batch = draw_batch(data, training, g)
         clip = drift_augment(network(ema), batch, training, model.dit.config.patch, window, g)
         level = draw_levels((size, training.targets), g)
         clean = batch.latents[:, 1:]
@@ -135,9 +132,10 @@ def train_dynamics(
 
 def settings_of(training: Any, model: Dynamics, window: int, data: LatentRecording) -> Settings:
     """All that decides a training of a dynamics model."""
-    sizes = {"dit": to_json(model.dit.config), "heads": to_json(model.heads.config)}
-    told = {"model": sizes, "window": window, "data": digest(data), "begin": fingerprint(model)}
-    return to_json(training) | told
+    parts = {"dit": model.dit, "heads": model.heads, "conditioning": model.conditioning}
+    sizes = {name: to_json(part.config) for name, part in parts.items()}
+    known = {"model": sizes, "window": window, "data": digest(data), "begin": fingerprint(model)}
+    return to_json(training) | known
 
 
 def compiled(on: bool) -> Callable[[Dynamics], Network]:
@@ -150,9 +148,9 @@ def compiled(on: bool) -> Callable[[Dynamics], Network]:
 
     def network(model: Dynamics) -> Network:
         if not on:
-            return model.dit
+            return model
         if id(model) not in known:
-            known[id(model)] = torch.compile(model.dit, dynamic=False)
+            known[id(model)] = torch.compile(model, dynamic=False)
         return known[id(model)]
 
     return network

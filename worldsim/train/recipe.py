@@ -21,6 +21,7 @@ from worldsim.data.dataset import Dataset
 from worldsim.data.latents import LatentRecording, latent_cache
 from worldsim.data.loader import Recording, load_recording
 from worldsim.files import atomic_path
+from worldsim.models.conditioning import ConditioningConfig
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.vae import DOWN, SpacetimeVAE
 from worldsim.presets import Sizes
@@ -79,7 +80,8 @@ def world_spec(data: Dataset, sizes: Sizes, name: str, time_limit: int) -> World
 def new_dynamics(data: Dataset, sizes: Sizes, seed: int = 0) -> Dynamics:
     """An untrained dynamics model."""
     torch.manual_seed(seed)
-    return Dynamics(sizes.dit, sizes.heads, sizes.vae.channels, action_spec(data))
+    conditioning = ConditioningConfig(action=action_spec(data))
+    return Dynamics(sizes.dit, sizes.heads, sizes.vae.channels, conditioning)
 
 
 def fit_vae(
@@ -163,12 +165,14 @@ def assemble(
     passes: of the student. In one it is too fast under a light foot; trained on contexts of drivers
     who do not look, it needs four: in two the road that nobody knows yet is a fog.
     """
-    sampling = Sampling(steps=passes) if stage == "student" else Sampling(method="euler", steps=32)
+    teacher = Sampling(method="euler", num_steps=32)
+    sampling = Sampling(num_steps=passes) if stage == "student" else teacher
     config = WorldConfig(
         spec=world_spec(data, sizes, name, time_limit),
         vae=sizes.vae,
         dit=sizes.dit,
         heads=sizes.heads,
+        conditioning=ConditioningConfig(action=action_spec(data)),
         sampling=sampling,
     )
     vae = load_final(SpacetimeVAE(sizes.vae), run / "vae")
@@ -187,7 +191,8 @@ def start_clips(data: Dataset, context: int, count: int) -> Starts:
         rows = clip.windows.sample(1, context, pick)[0]
         frames.append(clip.frames[rows].flatten(0, 1))
         actions.append(clip.actions[rows])
-    return Starts(torch.stack(frames), torch.stack(actions))
+    acts = torch.stack(actions)
+    return Starts(torch.stack(frames), acts, torch.ones(acts.shape[:2], dtype=torch.bool))
 
 
 def latents_of(data: Dataset, split: str, sizes: Sizes, run: Path) -> LatentRecording:

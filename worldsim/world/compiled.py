@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from worldsim.config import to_json
-from worldsim.core import Prediction, WorldError, WorldState
+from worldsim.core import Conditions, Prediction, WorldError, WorldState
 from worldsim.nn.dtype import Narrow, fast_dtype
 from worldsim.nn.tables import Tables
 
@@ -111,30 +111,29 @@ class CompiledWorld(DiffusionWorld):
         """Make the programs for `batch` rows now rather than in the first step."""
         key = torch.zeros(batch, 2, dtype=torch.int64, device=self.device)
         state = self.reset(key)
-        action = self.spec.action.unknown(batch, device=self.device)
-        self.step(state, action)
+        self.step(state)
         if pixels:
             self.decode(state)
 
     def advance(
-        self, state: WorldState, action: Tensor, key: Tensor
+        self, state: WorldState, given: Conditions, key: Tensor
     ) -> tuple[WorldState, Prediction]:
         """See `DiffusionWorld.advance`."""
-        kind = type(state)
+        kind, count = type(state), len(fields(state))
 
         def step(world: DiffusionWorld, *tensors: Tensor) -> tuple[Tensor, ...]:
-            *parts, action, key = tensors
-            following, said = DiffusionWorld.advance(world, kind(*parts), action, key)
-            return (*_parts(following), *_parts(said))
+            held, said = kind(*tensors[:count]), Conditions(*tensors[count:-1])
+            following, prediction = DiffusionWorld.advance(world, held, said, tensors[-1])
+            return (*_parts(following), *_parts(prediction))
 
-        out = self._run("step", step, (*_parts(state), action, key))
-        said = len(fields(Prediction))
-        known = WorldState if len(out) - said == len(fields(WorldState)) else FannedState
-        return known(*out[:-said]), Prediction(*out[-said:])
+        out = self._run("step", step, (*_parts(state), *_parts(given), key))
+        told = len(fields(Prediction))
+        known = WorldState if len(out) - told == len(fields(WorldState)) else FannedState
+        return known(*out[:-told]), Prediction(*out[-told:])
 
-    def decode_latents(self, latent: Tensor, before: Tensor, filled: Tensor) -> Tensor:
+    def decode_latents(self, latent: Tensor, previous: Tensor, filled: Tensor) -> Tensor:
         """See `DiffusionWorld.decode_latents`."""
-        return self._run("decode", DiffusionWorld.decode_latents, (latent, before, filled))
+        return self._run("decode", DiffusionWorld.decode_latents, (latent, previous, filled))
 
     def _run(self, name: str, fn: Program, given: tuple[Tensor, ...]) -> Any:
         """`fn(world, *given)`, by the program for these shapes."""
@@ -204,6 +203,7 @@ def _narrowed(world: DiffusionWorld, dtype: torch.dtype) -> DiffusionWorld:
     vae, dynamics = deepcopy(world.vae), deepcopy(world.dynamics)
     vae.decoder.to(dtype)
     dynamics.dit.to(dtype)
+    dynamics.conditioning.to(dtype)
     return DiffusionWorld(world.config, vae, dynamics, world.starts, world.card, world.trust)
 
 
@@ -241,5 +241,5 @@ def _replayed(task: _Task) -> Program:
     return program
 
 
-def _parts(rows: WorldState | Prediction) -> tuple[Tensor, ...]:
+def _parts(rows: WorldState | Conditions | Prediction) -> tuple[Tensor, ...]:
     return tuple(getattr(rows, field.name) for field in fields(rows))

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from worldsim.core import Prediction, WorldError, WorldSpec, WorldState, row_keys
-from worldsim.diffusion.rng import hash_rows, normal_rows
-from worldsim.diffusion.samplers import consistency, euler, heun
-from worldsim.diffusion.schedule import linear_levels
+from worldsim.core import Conditions, Prediction, WorldError, WorldSpec, WorldState, row_keys
+from worldsim.diffusion.rng import hash_rows
 from worldsim.diffusion.timeline import ChunkDenoiser, fill_cache
-from worldsim.models.dit import DiTConfig
 from worldsim.models.dynamics import Dynamics
-from worldsim.models.heads import HeadsConfig
-from worldsim.models.vae import DOWN, SpacetimeVAE, VAEConfig, to_bytes, to_float
+from worldsim.models.vae import SpacetimeVAE, to_bytes, to_float
 
+from .config import Sampling, WorldConfig
 from .fanned import FannedState
 from .uncertainty import Trust
 
@@ -28,79 +26,6 @@ START_DRAW = 2**20
 """Number of the draw that chooses a start clip, far from those of denoising."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How a step draws the next chunk.
-
-    Attributes:
-        method: "consistency" for a distilled student, "euler" or "heun" for a teacher.
-        steps: denoising passes (Heun: nearly two a step).
-        temperature: size of the noise that is drawn, above 0 to 1. Below 1 dreams keep to what is
-            likely: closer to the truth on average, and less varied (as in Glow, 1807.03039).
-    """
-
-    method: Literal["consistency", "euler", "heun"] = "consistency"
-    steps: int = 1
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.method not in ("consistency", "euler", "heun"):
-            raise WorldError(f"method: expected consistency, euler or heun, got {self.method!r}")
-        if not 1 <= self.steps <= 1000:
-            raise WorldError(f"steps: expected 1 to 1000, got {self.steps}")
-        if not 0 < self.temperature <= 1:
-            raise WorldError(f"temperature: expected above 0 to 1, got {self.temperature}")
-
-    @property
-    def numbers(self) -> Tensor:
-        """Method, steps and temperature, (3,): what a calibration holds for."""
-        method = ("consistency", "euler", "heun").index(self.method)
-        return torch.tensor([method, self.steps, self.temperature])
-
-    def sample(self, denoise: ChunkDenoiser, key: Tensor, age: Tensor) -> Tensor:
-        """The next chunk, (B, h, w, C), from each row's own randomness."""
-        shape = tuple(denoise.newest.shape[1:])
-
-        def fresh(draw: int) -> Tensor:
-            noise = normal_rows(key, age, draw, shape)
-            return noise if self.temperature == 1 else noise * self.temperature
-
-        levels = linear_levels(self.steps)
-        if self.method == "consistency":
-            return consistency(denoise, fresh(0), levels[:-1], fresh)
-        solver = euler if self.method == "euler" else heun
-        return solver(denoise, fresh(0), levels)
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorldConfig:
-    """All settings of a diffusion world: what it is, and the sizes of its parts."""
-
-    spec: WorldSpec
-    vae: VAEConfig
-    dit: DiTConfig
-    heads: HeadsConfig
-    sampling: Sampling
-
-    def __post_init__(self) -> None:
-        spec, (height, width, _) = self.spec, self.spec.frame_shape
-        latent = (height // DOWN, width // DOWN, self.vae.channels)
-        checks = {
-            "frame_shape": (spec.frame_shape, height % DOWN == width % DOWN == 0),
-            "chunk": (spec.chunk, spec.chunk == self.vae.chunk >= 1),
-            "latent_shape": (spec.latent_shape, spec.latent_shape == latent),
-            "context": (spec.context, spec.context >= 2),
-            "time_limit": (spec.time_limit, spec.time_limit >= 1),
-            "fps": (spec.fps, spec.fps > 0),
-        }
-        for name, (value, fits) in checks.items():
-            if not fits:
-                raise WorldError(
-                    f"{name}: {value} does not fit the other settings: sides divide by {DOWN}, "
-                    f"latents are {latent}, chunk is the VAE's {self.vae.chunk}, context at least 2"
-                )
-
-
 @dataclass(frozen=True)
 class Starts:
     """Real clips that dreams start from.
@@ -108,10 +33,12 @@ class Starts:
     Attributes:
         frames: (N, K * c, H, W, 3) uint8.
         actions: (N, K, *action).
+        known: (N, K) bool, which of the actions are known.
     """
 
     frames: Tensor
     actions: Tensor
+    known: Tensor
 
 
 class DiffusionWorld:
@@ -164,106 +91,175 @@ class DiffusionWorld:
         parts = self.config, self.vae, self.dynamics, self.starts, self.card
         return DiffusionWorld(*parts, trust=trust)
 
-    def with_num_steps(self, steps: int) -> DiffusionWorld:
+    def with_num_steps(self, num_steps: int) -> DiffusionWorld:
         """The same world with another number of denoising steps."""
-        return self.with_sampling(replace(self.config.sampling, steps=steps))
+        return self.with_sampling(replace(self.config.sampling, num_steps=num_steps))
 
     def reset(self, key: Tensor) -> WorldState:
         """A start clip for every key (B, 2), encoded."""
-        key = key.to(self.device)
-        clip = hash_rows(key, torch.zeros_like(key[:, 0]), START_DRAW) % len(self.starts.frames)
-        clip = clip.to(self.starts.frames.device)
-        return self.encode(self.starts.frames[clip], self.starts.actions[clip], key)
+        key, starts = key.to(self.device), self.starts
+        clip = hash_rows(key, torch.zeros_like(key[:, 0]), START_DRAW) % len(starts.frames)
+        clip = clip.to(starts.frames.device)
+        return self.encode(starts.frames[clip], starts.actions[clip], key, known=starts.known[clip])
 
     @torch.no_grad()
-    def encode(self, frames: Tensor, actions: Tensor, key: Tensor | None = None) -> WorldState:
+    def encode(
+        self,
+        frames: Tensor,
+        actions: Tensor | None = None,
+        key: Tensor | None = None,
+        *,
+        known: Tensor | None = None,
+        world: Tensor | None = None,
+    ) -> WorldState:
         """The state after a clip of k chunks, 1 <= k <= context.
 
-        frames: (B, k * c, H, W, 3) uint8. actions: (B, k, *action); NaN or -1 where unknown.
-        key: (B, 2) int64; by default rows get the seeds 0..B-1. Raises `WorldError`.
+        frames: (B, k * c, H, W, 3) uint8. actions: (B, k, *action), None where all are unknown.
+        known: (B, k) bool, which actions are known; all if None. key: (B, 2) int64; by default rows
+        get the seeds 0..B-1. world: (B,) int64, see `from_latents`. Raises `WorldError`.
         """
-        self.spec.check_clip(frames, actions, (len(frames),))
+        self.spec.check_clip(frames, actions, (len(frames),), known)
         video = to_float(frames.to(self.device))
         latents = torch.cat([self.vae.encode(v) for v in video.split(64)])
-        key = row_keys(range(len(actions))) if key is None else key
-        return self.from_latents(latents, actions, key)
+        return self.from_latents(latents, actions, key, known=known, world=world)
 
     @torch.no_grad()
-    def from_latents(self, latents: Tensor, actions: Tensor, key: Tensor) -> WorldState:
+    def from_latents(
+        self,
+        latents: Tensor,
+        actions: Tensor | None = None,
+        key: Tensor | None = None,
+        *,
+        known: Tensor | None = None,
+        world: Tensor | None = None,
+    ) -> WorldState:
         """The state after a clip that is encoded already: `encode` without its encoder.
 
-        latents: (B, k, h, w, C) of any float type, 1 <= k <= context. actions: (B, k, *action).
-        key: (B, 2) int64.
+        latents: (B, k, h, w, C) of any float type, 1 <= k <= context. actions, known, key: as in
+        `encode`. world: (B,) int64, which of `conditioning.worlds`; not known if None.
         """
-        latents, actions = latents.to(self.device).float(), actions.to(self.device)
-        rows, count = actions.shape[:2]
-        missing = self.spec.context - count
-        blank = latents.new_zeros(rows, missing, *latents.shape[2:])
-        unknown = self.spec.action.unknown(rows, missing, device=self.device)
-        state = WorldState(
-            latents=torch.cat([blank, latents.clamp(-LATENT_BOUND, LATENT_BOUND)], 1),
-            actions=torch.cat([unknown, actions.to(unknown.dtype)], 1),
+        rows, count = latents.shape[:2]
+        held, mask = self.spec.hold_actions(actions, known, (rows, count), self.device)
+        latents = latents.to(self.device).float().clamp(-LATENT_BOUND, LATENT_BOUND)
+        blank = latents.new_zeros(rows, self.spec.context - count, *latents.shape[2:])
+        key = row_keys(range(rows)) if key is None else key
+        state = WorldState.of(
+            latents=torch.cat([blank, latents], 1),
+            actions=held,
+            known=mask,
             filled=torch.full((rows,), count, device=self.device),
             age=torch.zeros(rows, dtype=torch.int64, device=self.device),
             key=key.to(self.device),
-            cache=torch.empty(rows, 0, device=self.device),
-            doubt=torch.empty(rows, 0, device=self.device),
+            **self._sticky(rows, world),
         )
         if self.trust is not None:
-            state = replace(state, doubt=self.trust.start(state.latents, state.filled))
-        cache = fill_cache(self.dynamics.dit, state.latents, state.actions, state.filled)
+            uncertainty = self.trust.start(state.latents, state.filled)
+            state = replace(state, uncertainty=uncertainty)
+        cache = fill_cache(self.dynamics, state.latents, state.context, state.filled)
         return replace(state, cache=cache)
+
+    def _sticky(self, rows: int, world: Tensor | None) -> dict[str, Tensor]:
+        """Inferred actions of the context, prompt and world, where the world has them: unknown."""
+        config, new = self.config.conditioning, partial(torch.zeros, device=self.device)
+        if world is not None and not config.worlds:
+            raise WorldError("world: expected None, as this world is one; leave it out")
+        parts: dict[str, Tensor] = {}
+        if config.latent_action:
+            shape = (rows, self.spec.context)
+            parts["latent_actions"] = new(*shape, config.latent_action)
+            parts["latent_known"] = new(shape, dtype=torch.bool)
+        if config.text:
+            parts |= {"text": new(rows, config.text), "text_known": new(rows, 1, dtype=torch.bool)}
+        if config.worlds:
+            index = torch.zeros(rows) if world is None else world
+            parts["world"] = index.to(self.device, torch.int64)[:, None]
+            parts["world_known"] = torch.full_like(parts["world"], world is not None).bool()
+        return parts
 
     @torch.no_grad()
     def step(
-        self, state: WorldState, action: Tensor, *, generator: torch.Generator | None = None
+        self,
+        state: WorldState,
+        action: Tensor | None = None,
+        *,
+        latent_action: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> tuple[WorldState, Prediction]:
         """The next state under `action` (B, *action), and what the heads say.
 
+        None is an action that is not known. latent_action: (B, L), one inferred from video.
         Noise is keyed on each row's (seed, episode, step); a `generator` draws fresh keys for this
         step instead, so that copies of a row go different ways. Raises `WorldError` for an action
         of another shape; ranges are checked where users come in, not here, in the inner loop.
         """
-        expected = (len(state), *self.spec.action.shape)
-        if tuple(action.shape) != expected:
-            raise WorldError(f"action: expected shape {expected}, got {tuple(action.shape)}")
+        given = self._next(state, action, latent_action)
         key = state.key
         if generator is not None:
             key = torch.randint(2**31, key.shape, generator=generator, device=generator.device)
             key = key.to(state.key.device)
-        return self.advance(state, action.to(state.actions.dtype), key)
+        return self.advance(state, given, key)
+
+    def _next(
+        self, state: WorldState, action: Tensor | None, latent_action: Tensor | None = None
+    ) -> Conditions:
+        """What is said of the chunk to come."""
+        rows, width = len(state), self.config.conditioning.latent_action
+        shapes = {
+            "action": (action, self.spec.action.shape),
+            "latent_action": (latent_action, (width,)),
+        }
+        for name, (value, shape) in shapes.items():
+            if value is not None and tuple(value.shape) != (rows, *shape):
+                expected, got = (rows, *shape), tuple(value.shape)
+                raise WorldError(f"{name}: expected shape {expected}, got {got}")
+        newest = state.context.chunks(slice(-1, None))
+
+        def given(value: Tensor | None, like: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+            if value is None:
+                return torch.zeros_like(like), torch.zeros_like(mask)
+            return value[:, None].to(like), torch.ones_like(mask)
+
+        said = given(action, newest.action, newest.action_known)
+        inferred = given(latent_action, newest.latent_action, newest.latent_action_known)
+        return Conditions(
+            *said, *inferred, state.text, state.text_known, state.world, state.world_known
+        )
 
     def advance(
-        self, state: WorldState, action: Tensor, key: Tensor
+        self, state: WorldState, given: Conditions, key: Tensor
     ) -> tuple[WorldState, Prediction]:
-        """`step` from checked actions and the keys (B, 2) of its noise: tensors in, tensors out."""
+        """`step` from checked conditions of the next chunk and the keys (B, 2) of its noise."""
         fanned = isinstance(state, FannedState)
-        denoise = self._denoiser(state, action, state.prefix if fanned else None)
+        said = state.context.then(given)  # of the K + 1 chunks
+        denoise = self._denoiser(state, said, state.prefix if fanned else None)
         latent = self.config.sampling.sample(denoise, key, state.age)
         latent = latent.clamp(-LATENT_BOUND, LATENT_BOUND)
         cache, prefix = denoise.following
-        following = WorldState(
-            latents=torch.cat([state.latents[:, 1:], latent[:, None]], 1),
-            actions=torch.cat([state.actions[:, 1:], action[:, None]], 1),
-            filled=(state.filled + 1).clamp(max=self.spec.context),
-            age=state.age + 1,
-            key=state.key,
-            cache=cache,
-            doubt=state.doubt,
-        )
-        following, said = self._judge(state, following, denoise)
+        held = said.chunks(slice(1, None))
+        parts = {f.name: getattr(state, f.name) for f in fields(WorldState)}
+        parts |= {
+            "latents": torch.cat([state.latents[:, 1:], latent[:, None]], 1),
+            "actions": held.action,
+            "known": held.action_known,
+            "latent_actions": held.latent_action,
+            "latent_known": held.latent_action_known,
+            "filled": (state.filled + 1).clamp(max=self.spec.context),
+            "age": state.age + 1,
+            "cache": cache,
+        }
+        following, prediction = self._judge(state, WorldState(**parts), denoise)
         if prefix is not None:
             following = FannedState(**vars(following), prefix=prefix)
-        return following, said
+        return following, prediction
 
     def _denoiser(
-        self, state: WorldState, action: Tensor, prefix: Tensor | None = None
+        self, state: WorldState, said: Conditions, prefix: Tensor | None = None
     ) -> ChunkDenoiser:
         return ChunkDenoiser(
-            self.dynamics.dit,
+            self.dynamics,
             newest=state.latents[:, -1],
             previous=state.latents[:, -2],
-            actions=torch.stack([state.actions[:, -1], action], 1),
+            conditions=said.chunks(slice(-2, None)),
             cache=state.cache,
             filled=state.filled,
             window=self.spec.context,
@@ -282,8 +278,8 @@ class DiffusionWorld:
             raise WorldError(f"times: expected at least 1, got {times}")
         if isinstance(state, FannedState):
             state = state.plain()
-        unknown = self.spec.action.unknown(len(state), device=self.device)
-        prefix = self._denoiser(state, unknown).join()
+        said = state.context.then(self._next(state, None))
+        prefix = self._denoiser(state, said).join()
         rows = replace(state, cache=prefix[:, :, :, :0]).repeat(times)
         return FannedState(**vars(rows), prefix=prefix)
 
@@ -296,9 +292,10 @@ class DiffusionWorld:
         reward = self.dynamics.heads.expected_reward(out.reward)
         trust = torch.full_like(reward, float("nan"))
         if self.trust is not None:
-            signs = self.trust.signs(state, following.actions[:, -1], denoise.answers, out)
-            doubt = self.trust.grow(state.doubt, signs, state.age)
-            following = replace(following, doubt=doubt)
+            action = following.actions[:, -1], following.known[:, -1]
+            signs = self.trust.signs(state, action, denoise.answers, out)
+            uncertainty = self.trust.grow(state.uncertainty, signs, state.age)
+            following = replace(following, uncertainty=uncertainty)
             if self.calibrated:
                 trust = self.trust(following)
         return following, Prediction(reward, out.continue_logits.sigmoid(), trust)
@@ -308,9 +305,9 @@ class DiffusionWorld:
         """The newest chunk's frames, (B, c, H, W, 3) uint8."""
         return self.decode_latents(state.latents[:, -1], state.latents[:, -2], state.filled)
 
-    def decode_latents(self, latent: Tensor, before: Tensor, filled: Tensor) -> Tensor:
+    def decode_latents(self, latent: Tensor, previous: Tensor, filled: Tensor) -> Tensor:
         """`decode` of a latent and the one before it, each (B, h, w, C)."""
-        raw, past = (x * self.vae.std + self.vae.mean for x in (latent, before))
+        raw, past = (x * self.vae.std + self.vae.mean for x in (latent, previous))
         # the decoder's memory of "no chunk before" is zeros, not a mean
         return to_bytes(self.vae.decode_next(raw, (filled > 1)[:, None, None, None] * past))
 

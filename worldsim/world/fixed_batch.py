@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -52,50 +52,99 @@ class FixedBatch:
     @property
     def calibrated(self) -> bool:
         """Whether somebody fitted the trust that its steps tell."""
-        return getattr(self.world, "calibrated", True)
+        return self.world.calibrated
 
-    def with_num_steps(self, steps: int) -> Self:
+    def with_num_steps(self, num_steps: int) -> Self:
         """The same with another number of denoising steps."""
-        world: Any = self.world
-        return type(self)(world.with_num_steps(steps), self.rows)
+        return type(self)(self.world.with_num_steps(num_steps), self.rows)
 
     def reset(self, key: Tensor) -> WorldState:
         """A start state for every key `(B, 2)`."""
         parts = [self.world.reset(key[rows]) for rows in self._groups(len(key), key)]
         return WorldState.cat(parts)[: len(key)]
 
-    def encode(self, frames: Tensor, actions: Tensor, key: Tensor | None = None) -> WorldState:
+    def encode(
+        self,
+        frames: Tensor,
+        actions: Tensor | None = None,
+        key: Tensor | None = None,
+        *,
+        known: Tensor | None = None,
+    ) -> WorldState:
         """The state after a clip: `(B, k * c, H, W, 3)` uint8 and `(B, k, *action)`, k <= K."""
         count = len(frames)
-        self.spec.check_clip(frames, actions, (count,))
+        self.spec.check_clip(frames, actions, (count,), known)
         key = row_keys(range(count)) if key is None else key
         parts = []
         for rows in self._groups(count, frames):
-            at = (x[rows.to(x.device)] for x in (frames, actions, key))
-            parts.append(self.world.encode(*at))
+            clip, acts, keys, mask = (_at(x, rows) for x in (frames, actions, key, known))
+            assert clip is not None
+            parts.append(self.world.encode(clip, acts, keys, known=mask))
+        return WorldState.cat(parts)[:count]
+
+    def from_latents(
+        self,
+        latents: Tensor,
+        actions: Tensor | None = None,
+        key: Tensor | None = None,
+        *,
+        known: Tensor | None = None,
+    ) -> WorldState:
+        """`encode` of a clip whose latents `(B, k, *latent)` are known already."""
+        count = len(latents)
+        self.spec.check_actions(actions, tuple(latents.shape[:2]), known)
+        key = row_keys(range(count)) if key is None else key
+        parts = []
+        for rows in self._groups(count, latents):
+            clip, acts, keys, mask = (_at(x, rows) for x in (latents, actions, key, known))
+            assert clip is not None
+            parts.append(self.world.from_latents(clip, acts, keys, known=mask))
         return WorldState.cat(parts)[:count]
 
     def step(
-        self, state: WorldState, action: Tensor, *, generator: torch.Generator | None = None
+        self,
+        state: WorldState,
+        action: Tensor | None = None,
+        *,
+        latent_action: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> tuple[WorldState, Prediction]:
         """The next state under `action` `(B, *action)`; `state` stays as it was."""
         expected = (len(state), *self.spec.action.shape)
-        if tuple(action.shape) != expected:
+        if action is not None and tuple(action.shape) != expected:
             raise WorldError(f"action: expected shape {expected}, got {tuple(action.shape)}")
-        states, said = [], []
-        for rows in self._groups(len(state), action):
-            following, told = self.world.step(state[rows], action[rows], generator=generator)
+        states, predictions = [], []
+        for rows in self._groups(len(state), state.latents):
+            following, prediction = self.world.step(
+                state[rows],
+                _at(action, rows),
+                latent_action=_at(latent_action, rows),
+                generator=generator,
+            )
             states.append(following)
-            said.append(told)
-        return WorldState.cat(states)[: len(state)], Prediction.cat(said)[: len(state)]
+            predictions.append(prediction)
+        count = len(state)
+        return WorldState.cat(states)[:count], Prediction.cat(predictions)[:count]
 
     def decode(self, state: WorldState) -> Tensor:
         """The newest chunk's frames, `(B, c, H, W, 3)` uint8."""
         parts = [self.world.decode(state[rows]) for rows in self._groups(len(state), state.latents)]
         return torch.cat(parts)[: len(state)]
 
+    def decode_latents(self, latent: Tensor, previous: Tensor, filled: Tensor) -> Tensor:
+        """`decode` of a latent and the one before it, each `(B, *latent)`."""
+        parts = [
+            self.world.decode_latents(latent[rows], previous[rows], filled[rows])
+            for rows in self._groups(len(latent), latent)
+        ]
+        return torch.cat(parts)[: len(latent)]
+
     def _groups(self, count: int, like: Tensor) -> Iterator[Tensor]:
         """Rows of each group; past the end the last row stands in."""
         for first in range(0, count, self.rows):
             rows = torch.arange(first, first + self.rows, device=like.device)
             yield rows.clamp(max=count - 1)
+
+
+def _at(x: Tensor | None, rows: Tensor) -> Tensor | None:
+    return None if x is None else x[rows.to(x.device)]

@@ -7,8 +7,9 @@ the best plan is known exactly.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import torch
 from einops import repeat
@@ -20,7 +21,7 @@ from worldsim.diffusion.rng import normal_rows, uniform_rows
 VIEW = 1.25  # the picture shows -VIEW to VIEW both ways
 START = 0.8  # a start position lies within -START to START both ways
 RADIUS = 2  # pixels at which a drawn point has faded to nothing
-PUSHES = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1), (0, 0))  # the last one is action -1: unknown
+PUSHES = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
 LONGEST_DISCRETE_PLAN = 8  # 5 ** 8 plans fit in memory
 
 
@@ -91,57 +92,116 @@ class PointWorld:
         key = key.to(self.device)
         start = uniform_rows(key, torch.zeros_like(key[:, 0]), 0, 2)
         latent = torch.cat([START * (2 * start - 1), torch.zeros_like(start)], -1)
-        return self._state(latent[:, None], self.spec.action.unknown(len(key), 1), key)
+        return self.from_latents(latent[:, None], None, key)
 
-    def encode(self, frames: Tensor, actions: Tensor, key: Tensor | None = None) -> WorldState:
+    @property
+    def calibrated(self) -> bool:
+        """Its trust needs no fit: this world is its own reality."""
+        return True
+
+    def with_num_steps(self, num_steps: int) -> Self:
+        """Raises `WorldError`: nothing here is denoised."""
+        raise WorldError("num_steps: point-world has no sampler to set, leave num_steps=None")
+
+    def encode(
+        self,
+        frames: Tensor,
+        actions: Tensor | None = None,
+        key: Tensor | None = None,
+        *,
+        known: Tensor | None = None,
+    ) -> WorldState:
         """The state after a clip: `(B, k * c, H, W, 3)` uint8 and `(B, k, *action)`, k <= K.
 
         Without `key` the rows get the seeds 0 to B - 1. Raises `WorldError` for a clip that does
         not fit and for frames that show no point.
         """
-        self.spec.check_clip(frames, actions, batch=(len(frames),))
-        frames, actions = frames.to(self.device), actions.to(self.device)
-        key = row_keys(range(len(frames))) if key is None else key
+        self.spec.check_clip(frames, actions, (len(frames),), known)
+        frames = frames.to(self.device)
+        lead = (len(frames), frames.shape[1] // self.chunk)
+        held = self.spec.hold_actions(actions, known, lead, self.device)
         seen = self._find(frames)
         if not bool(seen.isfinite().all()):
             raise WorldError("frames: expected pictures of PointWorld, got one without a red point")
         before = torch.cat([seen[:, :1], seen[:, :-1]], 1)
         end, before = (x[:, self.chunk - 1 :: self.chunk] for x in (seen, before))
-        pull = self.thrust * self._push(actions) / (2 * self.chunk)
+        push = self._push(*(x[:, -lead[1] :] for x in held))
+        pull = self.thrust * push / (2 * self.chunk)
         latents = torch.cat([end, (end - before) * self.chunk + pull], -1)
-        return self._state(latents, actions, key.to(self.device))
+        return self.from_latents(latents, actions, key, known=known)
+
+    def from_latents(
+        self,
+        latents: Tensor,
+        actions: Tensor | None = None,
+        key: Tensor | None = None,
+        *,
+        known: Tensor | None = None,
+    ) -> WorldState:
+        """A state of `k` known steps; the rest repeats the oldest and does not count.
+
+        latents: (B, k, 4). actions, key, known: as in `encode`.
+        """
+        rows, count = latents.shape[:2]
+        held, mask = self.spec.hold_actions(actions, known, (rows, count), self.device)
+        latents = latents.to(self.device)
+        older = latents[:, :1].expand(-1, self.context - count, -1)
+        key = row_keys(range(rows)) if key is None else key
+        age = torch.zeros(rows, dtype=torch.int64, device=self.device)
+        return WorldState.of(
+            latents=torch.cat([older, latents], 1),
+            actions=held,
+            known=mask,
+            filled=age + count,
+            age=age,
+            key=key.to(self.device),
+        )
 
     def step(
-        self, state: WorldState, action: Tensor, *, generator: torch.Generator | None = None
+        self,
+        state: WorldState,
+        action: Tensor | None = None,
+        *,
+        latent_action: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> tuple[WorldState, Prediction]:
-        """The next state under `action` `(B, *action)`.
+        """The next state under `action` `(B, *action)`; None pushes nothing.
 
         The noise comes from each row's key, or from `generator` where one is given.
         """
+        if latent_action is not None:
+            raise WorldError("latent_action: expected None: point-world knows no inferred actions")
+        known = state.known[:, -1:].new_full((len(state), 1), action is not None)
+        if action is None:
+            action = self.spec.action.blank(len(state), device=self.device)
         expected = (len(state), *self.spec.action.shape)
         if tuple(action.shape) != expected:
             raise WorldError(f"action: expected shape {expected}, got {tuple(action.shape)}")
         action = action.to(self.device, self.spec.action.dtype)
         where, speed = state.latent.split(2, -1)
-        force = self.thrust * self._push(action) + self.noise * self._draw(state, generator)
+        push = self._push(action, known[:, 0])
+        force = self.thrust * push + self.noise * self._draw(state, generator)
         latent = torch.cat([where + speed + force / 2, speed + force], -1)
-        after = WorldState(
+        after = replace(
+            state,
             latents=torch.cat([state.latents[:, 1:], latent[:, None]], 1),
             actions=torch.cat([state.actions[:, 1:], action[:, None]], 1),
+            known=torch.cat([state.known[:, 1:], known], 1),
             filled=(state.filled + 1).clamp(max=self.context),
             age=state.age + 1,
-            key=state.key,
-            cache=state.cache,
-            doubt=state.doubt,
         )
         return after, self._judge(where, latent[:, :2])
 
     def decode(self, state: WorldState) -> Tensor:
         """The newest chunk's frames, `(B, c, H, W, 3)` uint8."""
-        (x0, v0), (x1, v1) = (state.latents[:, k, None].split(2, -1) for k in (-2, -1))
+        return self.decode_latents(state.latents[:, -1], state.latents[:, -2], state.filled)
+
+    def decode_latents(self, latent: Tensor, previous: Tensor, filled: Tensor) -> Tensor:
+        """`decode` of a latent and the one before it, each (B, 4)."""
+        (x0, v0), (x1, v1) = (x[:, None].split(2, -1) for x in (previous, latent))
         part = torch.arange(1, self.chunk + 1, device=self.device)[:, None] / self.chunk
         between = x0 + v0 * part + (x1 - x0 - v0) * part**2
-        known = (state.filled > 1)[:, None, None]
+        known = (filled > 1)[:, None, None]
         return self._draw_frames(torch.where(known, between, x1 - v1 * (1 - part)))
 
     def best_plan(self, state: WorldState, horizon: int) -> Tensor:
@@ -174,28 +234,13 @@ class PointWorld:
         moved = self.thrust * torch.einsum("bta,t->ba", plan, weight)
         return self._distance(where) - self._distance(where + horizon * speed + moved)
 
-    def _state(self, latents: Tensor, actions: Tensor, key: Tensor) -> WorldState:
-        """A state of `k` known steps; the rest repeats the oldest and does not count."""
-        batch, known = latents.shape[:2]
-        missing = self.context - known
-        unknown = self.spec.action.unknown(batch, missing, device=self.device)
-        count = torch.zeros(batch, dtype=torch.int64, device=self.device)
-        return WorldState(
-            latents=torch.cat([latents[:, :1].expand(-1, missing, -1), latents], 1),
-            actions=torch.cat([unknown, actions.to(unknown)], 1),
-            filled=count + known,
-            age=count,
-            key=key,
-            cache=latents.new_empty(batch, 0),
-            doubt=latents.new_empty(batch, 0),
-        )
-
-    def _push(self, actions: Tensor) -> Tensor:
-        """`(..., *action)` -> acceleration over thrust `(..., 2)`."""
+    def _push(self, actions: Tensor, known: Tensor | None = None) -> Tensor:
+        """`(..., *action)` -> acceleration over thrust `(..., 2)`; none where not `known` (...)."""
         if self.discrete:
-            return torch.tensor(PUSHES, dtype=torch.float32, device=actions.device)[actions]
-        known = self.spec.action.is_known(actions)[..., None]
-        return torch.where(known, actions, 0).clamp(-1, 1)
+            push = torch.tensor(PUSHES, dtype=torch.float32, device=actions.device)[actions]
+        else:
+            push = actions.clamp(-1, 1)
+        return push if known is None else torch.where(known[..., None], push, 0)
 
     def _draw(self, state: WorldState, generator: torch.Generator | None) -> Tensor:
         if generator is None:

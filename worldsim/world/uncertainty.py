@@ -3,9 +3,9 @@
 Nothing here decodes or runs the network again. A step leaves signs of doubt behind for free: how
 far its last denoising pass moved the first one's answer, how far the new latent lies from all that
 was recorded, how unsure the heads are. `Senses` read them and keep their running mean and maximum
-in the state (`WorldState.doubt`), so that a dream that was lost once is not trusted again merely
-because it looks tidy. `Trust` maps a state to the probability that it still tracks reality; it is
-fitted on dreams whose reality is known (`worldsim.evaluate.calibrate`).
+in the state (`WorldState.uncertainty`), so that a dream that was lost once is not trusted again
+merely because it looks tidy. `Trust` maps a state to the probability that it still tracks reality;
+it is fitted on dreams whose reality is known (`worldsim.evaluate.calibrate`).
 """
 
 from __future__ import annotations
@@ -89,16 +89,21 @@ class Trust(nn.Module):
         return torch.stack([signs, torch.zeros_like(signs), signs], 1)
 
     def signs(
-        self, state: WorldState, action: Tensor, answers: list[Tensor], heads: tuple[Tensor, Tensor]
+        self,
+        state: WorldState,
+        action: tuple[Tensor, Tensor],
+        answers: list[Tensor],
+        heads: tuple[Tensor, Tensor],
     ) -> Tensor:
         """Signs (B, S) of the step that leads from `state` to the last of `answers`.
 
-        answers: what each denoising pass took for the next latent. heads: logits of reward and end.
+        action: (B, *action) and which are known (B,). answers: what each denoising pass took for
+        the next latent. heads: logits of reward and end.
         """
         latent, before = answers[-1], state.latents[:, -1]
         parts, strange = self._project(latent.flatten(1))
         past, _ = self._project(before.flatten(1))
-        move = torch.cat([past, embed_action(self.action, action)], 1)
+        move = torch.cat([past, embed_action(self.action, *action)], 1)
         reward, continue_prob = heads
         told = reward.log_softmax(-1)
         going = torch.stack([F.logsigmoid(continue_prob), F.logsigmoid(-continue_prob)], -1)
@@ -133,8 +138,8 @@ class Trust(nn.Module):
 
     def features(self, state: WorldState) -> Tensor:
         """What the judge looks at, (B, F): all of it is in the state."""
-        age = state.age.to(state.doubt.dtype)[:, None]
-        return torch.cat([age.log1p(), age / 50, state.doubt.flatten(1)], 1)
+        age = state.age.to(state.uncertainty.dtype)[:, None]
+        return torch.cat([age.log1p(), age / 50, state.uncertainty.flatten(1)], 1)
 
     def scaled(self, features: Tensor) -> Tensor:
         """Features (..., F) held to the range they were fitted on, centred and scaled."""
@@ -153,15 +158,17 @@ class Trust(nn.Module):
 
 def action_width(action: ActionSpec) -> int:
     """Numbers that `embed_action` makes of an action."""
-    return action.n if action.kind == "discrete" else len(action.low)
+    return sum(action.choices) if action.is_discrete else len(action.low)
 
 
-def embed_action(spec: ActionSpec, action: Tensor) -> Tensor:
-    """Actions (B, *action) as numbers of one size, (B, A); zeros where unknown."""
-    if spec.kind == "discrete":
-        known = F.one_hot(action.clamp(min=0), spec.n).to(torch.float32)
-        return known * (action >= 0)[:, None]
-    return spec.to_normalized(action).nan_to_num(0)
+def embed_action(spec: ActionSpec, action: Tensor, known: Tensor) -> Tensor:
+    """Actions (B, *action) as numbers of one size, (B, A); zeros where not `known` (B,)."""
+    if not spec.is_discrete:
+        return torch.where(known[:, None], spec.to_normalized(action), 0)
+    entries = action.unbind(-1) if spec.shape else (action,)
+    pairs = zip(entries, spec.choices, strict=True)
+    hot = [F.one_hot((x - spec.least).clamp(0, n - 1), n) for x, n in pairs]
+    return torch.cat(hot, -1).to(torch.float32) * known[:, None]
 
 
 def nearest(x: Tensor, bank: Tensor) -> Tensor:

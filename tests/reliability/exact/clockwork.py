@@ -5,7 +5,7 @@ worldsim: what the two disagree on, one of them got wrong. `ClockEnvs` tells wha
 a vector environment in each autoreset mode.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ class ClockWorld:
     """Latent (4,): seed's remainder, episode, age and a sum over all actions so far."""
 
     device = torch.device("cpu")
+    calibrated = True
     spec = WorldSpec(
         name="clock",
         frame_shape=(SIZE, SIZE, 3),
@@ -36,22 +37,36 @@ class ClockWorld:
     def reset(self, key: Tensor) -> WorldState:
         nothing = torch.zeros_like(key[:, 0])
         latent = torch.stack([key[:, 0] % 1009, key[:, 1], nothing, nothing], 1).float()
-        return WorldState(
+        return WorldState.of(
             latents=torch.stack([torch.zeros_like(latent), latent], 1),
-            actions=self.spec.action.unknown(len(key), 2),
+            actions=self.spec.action.blank(len(key), 2),
+            known=torch.zeros(len(key), 2, dtype=torch.bool),
             filled=torch.ones_like(nothing),
             age=nothing,
             key=key,
-            cache=torch.empty(len(key), 0),
-            doubt=torch.empty(len(key), 0),
         )
 
-    def encode(self, frames: Tensor, actions: Tensor, key: Tensor | None = None) -> WorldState:
+    def with_num_steps(self, num_steps: int) -> "ClockWorld":
+        raise NotImplementedError("nothing is denoised")
+
+    def encode(self, *clip: Any, **more: Any) -> WorldState:
         raise NotImplementedError("programs bring no clips")
 
+    def from_latents(self, *clip: Any, **more: Any) -> WorldState:
+        raise NotImplementedError("programs bring no clips")
+
+    def decode_latents(self, latent: Tensor, previous: Tensor, filled: Tensor) -> Tensor:
+        raise NotImplementedError("programs look at states")
+
     def step(
-        self, state: WorldState, action: Tensor, *, generator: torch.Generator | None = None
+        self,
+        state: WorldState,
+        action: Tensor | None = None,
+        *,
+        latent_action: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> tuple[WorldState, Prediction]:
+        assert action is not None
         seed, episode, age, total = state.latent.long().unbind(1)
         age, total = age + 1, (total * 3 + action) % 97
         latent = torch.stack([seed, episode, age, total], 1).float()
@@ -60,14 +75,13 @@ class ClockWorld:
         for remainder, value in CONT.items():
             continue_prob[rest == remainder] = value
         reward = ((seed * 7 + episode * 3 + age * 5 + total) % 11 - 5).float() / 4
-        after = WorldState(
+        after = replace(
+            state,
             latents=torch.stack([state.latent, latent], 1),
             actions=torch.cat([state.actions[:, 1:], action[:, None]], 1),
+            known=torch.cat([state.known[:, 1:], torch.ones_like(state.known[:, :1])], 1),
             filled=torch.full_like(age, 2),
             age=state.age + 1,
-            key=state.key,
-            cache=state.cache,
-            doubt=state.doubt,
         )
         return after, Prediction(reward, continue_prob, torch.full_like(continue_prob, 0.75))
 

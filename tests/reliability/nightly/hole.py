@@ -135,7 +135,7 @@ def trained(effort: float) -> DiffusionWorld:
         )
         fit_forced(data, SIZES, training, run)
         world = assemble(data, SIZES, run, "point", stage="forced", time_limit=100, clips=16)
-        world = world.with_sampling(Sampling(method="euler", steps=2))
+        world = world.with_sampling(Sampling(method="euler", num_steps=2))
         plan = CalibrationPlan(starts=2, horizon=24, rows=128)
         return calibrate(world, data, plan)[0]
 

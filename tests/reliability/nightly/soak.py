@@ -37,7 +37,7 @@ Step = Callable[[], float]
 def world() -> DiffusionWorld:
     """Small, with ends: an episode lasts 50 steps."""
     whole = tiny_world()
-    return whole.with_sampling(replace(whole.config.sampling, method="consistency", steps=1))
+    return whole.with_sampling(replace(whole.config.sampling, method="consistency", num_steps=1))
 
 
 def single(shared: DiffusionWorld, seed: int) -> Step:

@@ -1,0 +1,93 @@
+"""Every part of what is said to a network counts, and so does not knowing it."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.worlds import BUTTONS, CAR, scramble
+from worldsim.core import ActionSpec, Conditions
+from worldsim.models.conditioning import Conditioning, ConditioningConfig
+
+DIM = 16
+KINDS = {
+    "box": CAR,
+    "choice": BUTTONS,
+    "late": ActionSpec(kind="discrete", n=3, start=7),
+    "several": ActionSpec(kind="multi_discrete", nvec=(2, 3)),
+    "switches": ActionSpec(kind="multi_binary", nvec=(2, 2)),
+}
+
+
+def conditioning(**config) -> Conditioning:
+    torch.manual_seed(0)
+    made = Conditioning(ConditioningConfig(**{"action": CAR, **config}), DIM)
+    scramble(made)
+    return made
+
+
+def every_action(spec: ActionSpec) -> Tensor:
+    if spec.kind == "continuous":
+        return torch.tensor([[0.0, 0, 0], [0.5, 0, 0], [0, 1, 0], [0, 0, 1]])[None]
+    values = [torch.arange(n) + spec.least for n in spec.choices]
+    grid = torch.cartesian_prod(*values)
+    return (grid if spec.shape else grid.reshape(-1))[None]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_action_and_no_action_differ(kind: str) -> None:
+    spec = KINDS[kind]
+    made, actions = conditioning(action=spec), every_action(spec)
+    known = made(Conditions.of(actions)).vector[0]
+    hidden = Conditions.of(actions, torch.zeros(actions.shape[:2], dtype=torch.bool))
+    unknown = made(hidden).vector[0]
+    assert (unknown == unknown[0]).all()  # whatever stands there
+    assert torch.pdist(torch.cat([known, unknown[:1]])).min() > 1e-3
+
+
+@torch.no_grad()
+def test_parts_that_join_have_no_say_until_they_learn() -> None:
+    action = torch.rand(2, 3, 3)
+    torch.manual_seed(0)
+    plain = Conditioning(ConditioningConfig(action=CAR), DIM)
+    more = Conditioning(ConditioningConfig(action=CAR, latent_action=2, text=5, worlds=3), DIM)
+    missing = more.load_state_dict(plain.state_dict(), strict=False).missing_keys
+    assert all(key.startswith(("latent_action", "text", "world", "unknown")) for key in missing)
+    given = {"latent_action": torch.rand(2, 3, 2), "text": torch.rand(2, 5)}
+    said = Conditions.of(action, **given, world=torch.tensor([[0], [2]]))
+    assert torch.equal(more(said).vector, plain(said).vector)
+
+
+@torch.no_grad()
+def test_every_part_counts_and_so_does_its_mask() -> None:
+    made = conditioning(latent_action=2, text=5, worlds=3, text_tokens=2)
+    said = Conditions.of(
+        torch.rand(2, 3, 3), latent_action=torch.rand(2, 3, 2), text=torch.rand(2, 5),
+        world=torch.tensor([[0], [2]]),
+    )  # fmt: skip
+    base = made(said)
+    assert base.tokens is not None and base.tokens.shape == (2, 2, DIM)
+    changes = {
+        "latent_action": said.latent_action + 1, "text": said.text + 1, "world": said.world * 0 + 1,
+        **{f"{n}_known": torch.zeros_like(getattr(said, f"{n}_known"))
+           for n in ("action", "latent_action", "text", "world")},
+    }  # fmt: skip
+    for name, value in changes.items():
+        changed = made(replace(said, **{name: value})).vector
+        assert not torch.isclose(changed, base.vector).all(-1).any(), name
+    assert torch.equal(base.reads, said.text_known)  # type: ignore[arg-type]
+
+
+def test_video_without_actions_says_nothing() -> None:
+    made = conditioning(action=ActionSpec(kind="none"))
+    vector = made(Conditions.of(torch.zeros(2, 3, dtype=torch.int64))).vector
+    assert vector.shape == (2, 3, DIM) and not vector.any() and not list(made.parameters())
+
+
+def test_bad_settings() -> None:
+    with pytest.raises(ValueError, match="text: expected 0 or more, got -1"):
+        ConditioningConfig(action=CAR, text=-1)
+    with pytest.raises(ValueError, match="text_tokens: expected 0 without text"):
+        ConditioningConfig(action=CAR, text_tokens=2)
