@@ -22,8 +22,10 @@ websockets = pytest.importorskip("websockets.sync.client")
 from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
 
 from worldsim.core import WorldError  # noqa: E402
+from worldsim.data.native import NativeDataset  # noqa: E402
 from worldsim.play import server as module  # noqa: E402
 from worldsim.play.server import MOST_SESSIONS, Server, serve  # noqa: E402
+from worldsim.play.session import Company  # noqa: E402
 from worldsim.world.point import PointWorld  # noqa: E402
 
 
@@ -51,7 +53,7 @@ class Tab:
         return json.loads(answer) if isinstance(answer, str) else self.frame(answer)
 
     def step(self, *keys: str) -> tuple[dict[str, Any], np.ndarray]:
-        return self.ask("step", keys=keys, action=None)
+        return self.ask("step", keys=keys, action=None, driver="keys")
 
 
 @pytest.fixture(scope="module")
@@ -119,14 +121,14 @@ def test_rewind_and_branch_give_equal_bytes(tab: Tab) -> None:
     tab.ask("rewind", step=2)
     header, branch = tab.step("d")
     assert header["last"] == 3 and not np.array_equal(branch, path[2][1])
-    header, _ = tab.ask("reset", seed=5, pixels="")
+    header, _ = tab.ask("reset", seed=5, pixels="", real=False)
     assert header["seed"] == 5 and header["last"] == 0
 
 
 def test_two_tabs_do_not_mix_and_a_dropped_one_goes_on(address: str) -> None:
     one, other = Tab(address), Tab(address)
     for t in (one, other):
-        t.ask("reset", seed=1, pixels="")
+        t.ask("reset", seed=1, pixels="", real=False)
     left, right = one.step("a"), other.step("d")
     assert left[0]["step"] == right[0]["step"] == 1 and not np.array_equal(left[1], right[1])
     one.step("a")
@@ -178,15 +180,15 @@ def test_other_hosts_and_origins_get_no_page(address: str) -> None:
     [
         "", "[]", "null", "{", '{"v": 2}', '{"v": 1, "type": "step"}', '{"v": 1, "v": 1}',
         '{"v": 1, "type": ["step"], "time": 1}', '{"v": 1, "type": "launch", "time": 1}',
-        '{"v": 1, "type": "step", "time": NaN, "keys": [], "action": null}',
-        '{"v": 1, "type": "step", "time": 1, "keys": "ab", "action": null}',
-        '{"v": 1, "type": "step", "time": 1, "keys": ["ab"], "action": null}',
-        '{"v": 1, "type": "step", "time": 1, "keys": [], "action": [9, 9]}',
-        '{"v": 1, "type": "step", "time": 1, "keys": [], "action": [0, 0, 0]}',
-        '{"v": 1, "type": "step", "time": 1, "keys": [], "action": null, "path": "/etc"}',
+        '{"v": 1, "type": "step", "time": NaN, "keys": [], "action": null, "driver": "keys"}',
+        '{"v": 1, "type": "step", "time": 1, "keys": "ab", "action": null, "driver": "keys"}',
+        '{"v": 1, "type": "step", "time": 1, "keys": ["ab"], "action": null, "driver": "keys"}',
+        '{"v": 1, "type": "step", "time": 1, "keys": [], "action": [9, 9], "driver": "keys"}',
+        '{"v": 1, "type": "step", "time": 1, "keys": [], "action": [0, 0, 0], "driver": "keys"}',
+        '{"v": 1, "type": "step", "time": 1, "keys": [], "action": null, "driver": "", "to": "x"}',
         '{"v": 1, "type": "rewind", "time": 1, "step": 1e300}',
-        '{"v": 1, "type": "reset", "time": 1, "seed": -1, "pixels": ""}',
-        '{"v": 1, "type": "reset", "time": 1, "seed": 1, "pixels": "AAAA"}',
+        '{"v": 1, "type": "reset", "time": 1, "seed": -1, "pixels": "", "real": false}',
+        '{"v": 1, "type": "reset", "time": 1, "seed": 1, "pixels": "AAAA", "real": false}',
         '{"v": 1, "type": "save", "time": 1, "what": "../../etc/passwd"}',
         '{"v": 1, "type": "sample", "time": 1, "num_steps": 100000}',
         "[" * 3000,
@@ -229,7 +231,17 @@ def test_saving_writes_only_into_the_folder(tab: Tab, folder: Path) -> None:
     assert saved.parent == folder and saved.suffix == ".mp4" and saved.stat().st_size > 500
 
 
+def test_a_recording_is_a_dataset_of_ours(tab: Tab, folder: Path) -> None:
+    shown = [tab.first[1]] + [tab.step(key)[1] for key in "addw"]
+    saved = NativeDataset(tab.ask("save", what="data")["path"])
+    episode = saved.episode(len(saved) - 1)
+    assert np.array_equal(episode.frames[:].reshape(len(shown), -1), np.reshape(shown, (5, -1)))
+    assert episode.known is not None and episode.known.tolist() == [False] + 4 * [True]
+    assert episode.actions is not None and episode.actions[1:3].tolist() == [[-1, 0], [1, 0]]
+    assert saved.spec.action == PointWorld().spec.action and episode.truncated
+
+
 def test_an_address_must_be_exact() -> None:
     with pytest.raises(WorldError, match="host: expected one address"):
         serve(PointWorld(), Path("plays"), host="0.0.0.0")
-    assert Server(PointWorld(), Path("plays")).message_limit < 20_000
+    assert Server(PointWorld(), Path("plays"), Company()).message_limit < 20_000

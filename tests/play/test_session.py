@@ -1,13 +1,15 @@
 """One player's dream: exact rewinds, branches, bounds."""
 
 import base64
+from functools import partial
 
+import gymnasium
 import numpy as np
 import pytest
 
 from worldsim.core import ActionSpec, WorldError
 from worldsim.play.controls import Controls
-from worldsim.play.session import Session
+from worldsim.play.session import Company, Session
 from worldsim.world.point import PointWorld
 
 
@@ -87,3 +89,48 @@ def test_controls_of_every_kind() -> None:
         choice.from_values((0.5,))
     several = Controls({}, 0, ActionSpec(kind="multi_discrete", nvec=(3, 2)))
     assert several.from_values((2, 1)).tolist() == [2, 1]
+
+
+class Steady:
+    """A policy that pushes up, and remembers how often it was asked since its reset."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def reset(self) -> None:
+        self.asked = []
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        self.asked.append(frames.shape[0])
+        return np.float32([0.0, 1.0])
+
+
+def test_a_policy_takes_over_and_forgets_what_was_rewound() -> None:
+    session = Session(PointWorld(), company=Company(policy=Steady))
+    session.step(("d",))
+    assert session.step(driver="policy").action.tolist() == [0, 1]
+    assert session.policy.asked == [2, 2]  # the moment before, and the present  # type: ignore
+    assert session.step(driver="policy").driver == "policy" and len(session.policy.asked) == 3  # type: ignore
+    session.rewind(1)
+    session.step(driver="policy")
+    assert session.policy.asked == [2, 2]  # type: ignore
+    with pytest.raises(WorldError, match="no policy to hand over to"):
+        Session(PointWorld()).step(driver="policy")
+
+
+def test_reality_goes_on_beside_the_dream_and_is_left_by_a_rewind() -> None:
+    world = PointWorld()
+    make = partial(
+        gymnasium.make, "WorldSim-v0", world=world, observation="chunk", actions="native"
+    )
+    session = Session(world, company=Company(real=make))
+    assert session.reset(4, real=True).real is not None
+    for _ in range(3):
+        moment = session.step(("d",))
+        assert moment.real is not None
+        assert np.abs(moment.real.astype(int) - moment.frames).mean() < 2  # the same world twice
+    session.rewind(1)
+    assert session.step(("d",)).real is None
+    assert session.reset(4).real is None and session.step().real is None
+    with pytest.raises(WorldError, match="no real environment"):
+        Session(world).reset(1, real=True)

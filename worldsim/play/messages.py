@@ -19,10 +19,11 @@ LARGEST_SEED = 2**53 - 1  # the largest whole number that JavaScript counts to
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """Dream one step on, under held keys (newest last) or under explicit numbers."""
+    """Dream one step on: under held keys (newest last), explicit numbers, or a policy."""
 
     keys: tuple[str, ...]
     action: tuple[float, ...] | None
+    driver: Literal["keys", "policy"]
 
     def __post_init__(self) -> None:
         if len(self.keys) > KEYS_HELD or any(len(key) != 1 for key in self.keys):
@@ -31,10 +32,15 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Reset:
-    """Begin an episode. pixels: base64 of (H, W, 3) uint8 to begin with, "" for a stored start."""
+    """Begin an episode.
+
+    pixels: base64 of (H, W, 3) uint8 to begin with, "" for a stored start.
+    real: begin with what the real environment shows, which goes on beside the dream.
+    """
 
     seed: int
     pixels: str
+    real: bool
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed <= LARGEST_SEED:
@@ -71,7 +77,7 @@ KINDS: dict[str, type[Message]] = {
 def parse(text: str) -> tuple[Message, float]:
     """A message and the page's clock when it was sent (ms), or `WorldError`.
 
-    {"v": 1, "type": "step", "time": 17.5, "keys": ["w"], "action": null}
+    {"v": 1, "type": "step", "time": 17.5, "keys": ["w"], "action": null, "driver": "keys"}
     """
     data = parse_json(text, "message")
     if not isinstance(data, dict) or data.get("v") != VERSION:

@@ -36,7 +36,7 @@ from worldsim.core import WorldError, WorldModel
 from .guard import Guard
 from .keep import keep
 from .messages import TEXT_LIMIT, Message, Reset, Rewind, Sample, Save, Step, parse
-from .session import Moment, Session
+from .session import Company, Moment, Session
 
 ASSETS = {
     "/": ("page.html", "text/html; charset=utf-8"),
@@ -61,11 +61,12 @@ class Seat:
 class Server:
     """Sessions of one world and the sockets that play them.
 
-    world: what is dreamt. keep_in: folder that films and recordings are written to.
+    world: what is dreamt. keep_in: folder that films and recordings are written to. company: who
+    may be with a player.
     """
 
-    def __init__(self, world: WorldModel, keep_in: Any) -> None:
-        self.world, self.keep_in = world, keep_in
+    def __init__(self, world: WorldModel, keep_in: Any, company: Company) -> None:
+        self.world, self.keep_in, self.company = world, keep_in, company
         self.seats: dict[str, Seat] = {}
         self._worker = ThreadPoolExecutor(1, "worldsim-play")
 
@@ -117,9 +118,9 @@ class Server:
         began = time.perf_counter()
         match message:
             case Step():
-                moment = session.step(message.keys, message.action)
+                moment = session.step(message.keys, message.action, message.driver)
             case Reset():
-                moment = session.reset(message.seed, message.pixels)
+                moment = session.reset(message.seed, message.pixels, message.real)
             case Rewind():
                 moment = session.rewind(message.step)
             case Sample():
@@ -145,7 +146,9 @@ class Server:
                 return None
             del self.seats[min(empty, key=lambda key: self.seats[key].left)]
         name = secrets.token_urlsafe(12)
-        session = await self._work(partial(Session, self.world, seed=secrets.randbelow(10_000)))
+        seed = secrets.randbelow(10_000)
+        new = partial(Session, self.world, seed=seed, company=self.company)
+        session = await self._work(new)
         self.seats[name] = Seat(session, socket)
         return name
 
@@ -161,23 +164,27 @@ def described(session: Session, name: str) -> dict[str, Any]:
         "type": "world", "session": name, "name": spec.name, "frame_shape": spec.frame_shape,
         "chunk": spec.chunk, "rate": spec.fps / spec.chunk, "time_limit": spec.time_limit,
         "action": action, "keys": [asdict(key) for key in session.controls.keys],
+        "policy": session.company.policy is not None, "real": session.company.real is not None,
     }  # fmt: skip
 
 
 def framed(session: Session, moment: Moment, sent: float, took: float) -> bytes:
-    """A frame message: header length (4 bytes, little endian), JSON header, PNG.
+    """A frame message: header length (4 bytes, little endian), JSON header, a PNG or two.
 
-    The PNG holds the step's frames below each other. `sent` is the page's clock, given back.
+    A PNG holds the step's frames below each other, the dream's and, where the header's `real` is
+    its length and not 0, the real environment's. `sent` is the page's clock, given back.
     """
     header = {
         "time": sent, "took": took, "seed": session.seed, "step": moment.step,
         "first": session.moments[0].step, "last": session.moments[-1].step,
         "reward": moment.reward, "total": moment.total, "trust": moment.trust,
         "continue_prob": moment.continue_prob, "over": moment.over,
-        "terminated": moment.terminated, "reason": moment.reason,
+        "terminated": moment.terminated, "reason": moment.reason, "driver": moment.driver,
+        "real": len(real := b"" if moment.real is None else png(moment.real)),
+        "real_total": moment.real_total,
     }  # fmt: skip
     text = json.dumps(header).encode()
-    return struct.pack("<I", len(text)) + text + png(moment.frames)
+    return struct.pack("<I", len(text)) + text + png(moment.frames) + real
 
 
 def png(frames: np.ndarray) -> bytes:
@@ -195,19 +202,21 @@ def _asset(name: str, kind: str) -> Callable[[Request], Response]:
 def serve(
     world: WorldModel, keep_in: Any, host: str = "127.0.0.1", port: int = 0,
     allowed: tuple[str, ...] = (), ready: Callable[[str], None] = print,
+    company: Company = Company(),  # noqa: B008
 ) -> None:  # fmt: skip
     """Serve the page until Ctrl-C.
 
     host: an address of this machine; not 0.0.0.0, as the page's address must be known exactly.
     port: 0 takes a free one. allowed: further "name:port" under which the browser sees this server,
     say of a tunnel. ready: called with the page's address, which holds the launch's token.
+    company: a policy to hand over to, the real environment.
     """
     if host in ("0.0.0.0", "::", ""):
         raise WorldError(
             f"host: expected one address of this machine, got {host!r}; name that by which the "
             "browser reaches it, or keep 127.0.0.1 and tunnel: ssh -L 8000:127.0.0.1:8000"
         )
-    server, token = Server(world, keep_in), secrets.token_urlsafe(24)
+    server, token = Server(world, keep_in, company), secrets.token_urlsafe(24)
     listening = socket.create_server((host, port))
     port = listening.getsockname()[1]
     names = LOOPBACK[:2] if host in LOOPBACK else (host,)

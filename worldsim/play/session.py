@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from worldsim.core import WorldError, WorldModel
 from worldsim.envs import EnvState
 
+from .beside import Beside
 from .controls import Controls
 
 MOMENTS_BYTES = 160 * 2**20  # of one session; some 500 steps of a small world
@@ -34,6 +36,9 @@ class Moment:
         trust, continue_prob: 0 to 1, None where unknown.
         terminated, truncated: whether the episode ended here.
         reason: why it was truncated, "" if by the time limit or not at all.
+        driver: who acted, "keys" or "policy".
+        real: (c, H, W, 3) uint8, the real environment's frames, None where it is not beside.
+        real_total: what it has earned since the reset.
     """
 
     state: EnvState
@@ -47,11 +52,31 @@ class Moment:
     terminated: bool = False
     truncated: bool = False
     reason: str = ""
+    driver: str = "keys"
+    real: NDArray[np.uint8] | None = None
+    real_total: float = 0.0
 
     @property
     def over(self) -> bool:
         """Whether only a reset or a rewind may follow."""
         return self.terminated or self.truncated
+
+
+Policy = Callable[[NDArray[np.uint8]], Any]
+"""A step's frames (c, H, W, 3) uint8 -> an action in the world's own range; may have `reset()`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Company:
+    """Who may be with a player; each session makes its own.
+
+    Attributes:
+        policy: makes a policy to hand over to.
+        real: makes the real environment, see `worldsim.play.beside.Beside`.
+    """
+
+    policy: Callable[[], Policy] | None = None
+    real: Callable[[], Any] | None = None
 
 
 class Session:
@@ -63,8 +88,18 @@ class Session:
         seed: of this episode.
     """
 
-    def __init__(self, world: WorldModel, *, seed: int = 0, limit: int = MOMENTS_BYTES) -> None:
-        self.world, self.limit = world, limit
+    def __init__(
+        self,
+        world: WorldModel,
+        *,
+        seed: int = 0,
+        limit: int = MOMENTS_BYTES,
+        company: Company = Company(),  # noqa: B008
+    ) -> None:
+        self.world, self.limit, self.company = world, limit, company
+        self.policy: Policy | None = None
+        self.beside: Beside | None = None
+        self._policy_saw = -1  # the step whose frames the policy saw last
         self.env: Any = _environment(world, None)
         self.controls = _controls(self.env)
         self.seed = seed
@@ -77,25 +112,54 @@ class Session:
         """The present moment."""
         return self.moments[self.at]
 
-    def reset(self, seed: int, pixels: str = "") -> Moment:
-        """Begin an episode at a stored start, or at a picture (base64 of (H, W, 3) uint8)."""
-        options = {"frames": self._picture(pixels)[None]} if pixels else None
-        frames, _ = self.env.reset(seed=seed, options=options)
-        self.seed, self.at = seed, 0
-        self.moments = [Moment(state=self.env.get_state(), frames=frames)]
+    def reset(self, seed: int, pixels: str = "", real: bool = False) -> Moment:
+        """Begin an episode at a stored start, or at a picture (base64 of (H, W, 3) uint8).
+
+        real: begin at what the real environment shows, and let it go on beside the dream.
+        """
+        clip = self._picture(pixels)[None] if pixels else None
+        if real and clip is None:
+            clip = self._real().begin(seed, self.controls.noop, self.world.spec.context)
+        frames, _ = self.env.reset(seed=seed, options=None if clip is None else {"frames": clip})
+        self.seed, self.at, self._policy_saw = seed, 0, -1
+        beside = self.beside.frames if real and self.beside and not pixels else None
+        if self.beside and beside is None:
+            self.beside.step = None
+        self.moments = [Moment(state=self.env.get_state(), frames=frames, real=beside)]
         return self.now
 
-    def step(self, keys: tuple[str, ...] = (), values: tuple[float, ...] | None = None) -> Moment:
-        """Dream one step on; nothing happens after the episode's end."""
+    def step(
+        self,
+        keys: tuple[str, ...] = (),
+        values: tuple[float, ...] | None = None,
+        driver: Literal["keys", "policy"] = "keys",
+    ) -> Moment:
+        """Dream one step on; nothing happens after the episode's end.
+
+        keys: held, newest last. values: the action itself, in place of keys. driver: "policy" lets
+        the policy act.
+        """
         before = self.now
         if before.over:
             return before
-        action = (
-            self.controls.from_keys(keys) if values is None else self.controls.from_values(values)
-        )
+        if driver == "policy":
+            action = self._decided()
+        elif values is None:
+            action = self.controls.from_keys(keys)
+        else:
+            action = self.controls.from_values(values)
+        moment = self._stepped(before, action, driver)
+        self.moments[self.at + 1 :] = [moment]
+        if len(self.moments) > self._most(moment):
+            del self.moments[0]
+        self.at = len(self.moments) - 1
+        return moment
+
+    def _stepped(self, before: Moment, action: Any, driver: str) -> Moment:
         self.env.set_state(before.state)
         frames, reward, terminated, truncated, info = self.env.step(action)
-        moment = Moment(
+        real = None if self.beside is None else self.beside.go_on(before.step + 1, action)
+        return Moment(
             state=self.env.get_state(),
             frames=frames,
             action=action,
@@ -107,12 +171,10 @@ class Session:
             terminated=terminated,
             truncated=truncated,
             reason=info.get("reason", ""),
+            driver=driver,
+            real=real,
+            real_total=self.beside.total if self.beside else 0.0,
         )
-        self.moments[self.at + 1 :] = [moment]
-        if len(self.moments) > self._most(moment):
-            del self.moments[0]
-        self.at = len(self.moments) - 1
-        return moment
 
     def rewind(self, step: int) -> Moment:
         """Make the moment after `step` steps the present; the nearest that is kept."""
@@ -131,6 +193,25 @@ class Session:
     def played(self) -> list[Moment]:
         """The episode up to the present: what a film or a recording holds."""
         return self.moments[: self.at + 1]
+
+    def _decided(self) -> Any:
+        """What the policy does now; after a rewind it is shown the moment before first."""
+        if self.company.policy is None:
+            raise WorldError("driver: no policy to hand over to; worldsim play WORLD --agent AGENT")
+        self.policy = self.policy or self.company.policy()
+        if self._policy_saw != self.now.step - 1:
+            if hasattr(self.policy, "reset"):
+                self.policy.reset()  # type: ignore[attr-defined]
+            for moment in self.moments[max(0, self.at - 1) : self.at]:
+                self.policy(moment.frames)
+        self._policy_saw = self.now.step
+        return self.policy(self.now.frames)
+
+    def _real(self) -> Beside:
+        if self.company.real is None:
+            raise WorldError("real: this world names no real environment that can be made here")
+        self.beside = self.beside or Beside(self.company.real())
+        return self.beside
 
     def _picture(self, pixels: str) -> NDArray[np.uint8]:
         shape = self.world.spec.frame_shape

@@ -65,11 +65,13 @@ function told(message) {
 async function shown(data) {
   const length = new DataView(data).getUint32(0, true);
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, length)));
-  const picture = await createImageBitmap(new Blob([new Uint8Array(data, 4 + length)], { type: "image/png" }));
+  const end = data.byteLength - header.real;
+  const [picture, real] = await Promise.all([bitmap(data.slice(4 + length, end)), header.real ? bitmap(data.slice(end)) : null]);
   const first = now === null;
   now = header;
   if (waiting === "step") measure(performance.now() - header.time);
-  drawChunk(el("dream"), picture, waiting === "step");
+  el("real-figure").hidden = !real;
+  drawChunk(picture, real, waiting === "step");
   drawGauges();
   if (first) el("seed").value = header.seed;
   answered();
@@ -82,13 +84,15 @@ async function shown(data) {
   if (running) schedule();
 }
 
+const bitmap = (bytes) => createImageBitmap(new Blob([bytes], { type: "image/png" }));
+
 // --- The pace -------------------------------------------------------------------------------------
 
 let due = 0;
 
 function schedule() {
   clearTimeout(timer);
-  if (el("wait").checked && !held.length && usesKeys()) return;
+  if (el("wait").checked && !held.length && usesKeys() && el("driver").value === "keys") return;
   const pause = due - performance.now();
   timer = setTimeout(step, Math.max(0, pause));
 }
@@ -97,7 +101,7 @@ function step() {
   if (!world || (now && now.over)) return;
   due = Math.max(performance.now(), due) + 1000 / world.rate;
   if (due < performance.now()) due = performance.now();
-  send({ type: "step", keys: usesKeys() ? held.slice(-8) : [], action: usesKeys() ? null : sliders() });
+  send({ type: "step", keys: usesKeys() ? held.slice(-8) : [], action: usesKeys() ? null : sliders(), driver: el("driver").value });
 }
 
 function play(on) {
@@ -118,7 +122,7 @@ function reset(pixels = "") {
   note("");
   const seed = Math.min(Math.max(0, Math.trunc(Number(el("seed").value)) || 0), Number.MAX_SAFE_INTEGER);
   el("seed").value = seed;
-  send({ type: "reset", seed, pixels });
+  send({ type: "reset", seed, pixels, real: el("real-on").checked && !pixels });
 }
 
 // --- Keys and fingers -----------------------------------------------------------------------------
@@ -222,17 +226,19 @@ function begin(message) {
   document.documentElement.style.setProperty("--ratio", width / height);
   makePad();
   makeSliders();
+  el("driver-label").hidden = !world.policy;
+  el("real-label").hidden = !world.real;
   status(`${world.rate.toFixed(world.rate % 1 ? 1 : 0)} steps a second, ${world.chunk} frame${world.chunk > 1 ? "s" : ""} each`);
   drawButtons();
 }
 
 let playing = 0;
 
-function drawChunk(canvas, picture, moving) {
+function drawChunk(picture, real, moving) {
   const [height, width] = world.frame_shape;
-  const context = canvas.getContext("2d");
   const count = world.chunk;
-  const show = (i) => context.drawImage(picture, 0, i * height, width, height, 0, 0, width, height);
+  const draw = (id, source, i) => el(id).getContext("2d").drawImage(source, 0, i * height, width, height, 0, 0, width, height);
+  const show = (i) => { draw("dream", picture, i); if (real) draw("real", real, i); };
   const mine = ++playing;
   if (!moving || !running || count === 1) return show(count - 1);
   for (let i = 0; i < count; i++) setTimeout(() => { if (mine === playing) show(i); }, i * 1000 / (world.rate * count));
@@ -247,7 +253,7 @@ function drawGauges() {
   beam.style.width = `${Math.abs(share)}%`;
   beam.classList.toggle("minus", share < 0);
   el("reward-text").value = now.step ? signed(now.reward) : "–";
-  el("total").value = signed(now.total);
+  el("total").value = signed(now.total) + (now.real ? ` (real ${signed(now.real_total)})` : "");
   el("step").value = `${now.step} of ${world.time_limit}`;
   Object.assign(el("moment"), { min: now.first, max: now.last });
   el("moment").value = now.step;
@@ -294,6 +300,8 @@ el("reset").onclick = () => reset();
 el("dice").onclick = () => { el("seed").value = Math.floor(Math.random() * 10000); reset(); };
 el("moment").oninput = () => goTo(Number(el("moment").value));
 el("num-steps").onchange = () => send({ type: "sample", num_steps: Number(el("num-steps").value) || null });
+el("real-on").onchange = () => { play(false); reset(); };
+el("driver").onchange = () => el("dream").focus({ preventScroll: true });
 el("film").onclick = () => { play(false); send({ type: "save", what: "film" }); };
 el("data").onclick = () => { play(false); send({ type: "save", what: "data" }); };
 el("picture").onchange = async (event) => {
