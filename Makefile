@@ -82,9 +82,9 @@ dynamics: setup
 student: setup
 	$(PY) -m worldsim distill --data $(DATA) --run $(RUN) --out $(WORLD) --overwrite
 trust: setup
-	$(PY) -m worldsim calibrate --data $(DATA) --world $(WORLD)
+	$(PY) -m worldsim calibrate --data $(DATA) --world $(WORLD) --in-place
 eval: setup
-	$(PY) -m worldsim eval --data $(DATA) --run $(RUN) --world $(WORLD) \
+	$(PY) -m worldsim eval --data $(DATA) --run $(RUN) --world $(WORLD) --in-place \
 	  --noise-floor benchmarks/results/noise-floor-car-racing.json \
 	  --offtrack-reference benchmarks/results/offtrack-reference-car-racing.json
 
@@ -96,8 +96,8 @@ pendulum: setup
 	$(PY) -m worldsim train dynamics $(QUICK) --recipe.forced.fit.steps 2500 --recipe.teacher.fit.steps 2000
 	$(PY) -m worldsim distill $(QUICK) --recipe.distill.fit.steps 1500 \
 	  --time-limit 100 --out worlds/pendulum --overwrite
-	$(PY) -m worldsim calibrate --data data/pendulum --world worlds/pendulum
-	$(PY) -m worldsim eval --data data/pendulum --run runs/pendulum --world worlds/pendulum
+	$(PY) -m worldsim calibrate --data data/pendulum --world worlds/pendulum --in-place
+	$(PY) -m worldsim eval --data data/pendulum --run runs/pendulum --world worlds/pendulum --in-place
 
 wheel: setup
 	$(PY) -m build --no-isolation --wheel

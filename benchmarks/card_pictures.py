@@ -59,8 +59,8 @@ def reliability(kinds: dict[str, Any]) -> video.Picture:
     for name, kind in kinds.items():
         found, cells = kind["reliability"], []
         for i, (true, count) in enumerate(zip(found["true"], found["count"], strict=True)):
-            said = f"said {i / 10:.1f}-{(i + 1) / 10:.1f}"
-            cells.append((true, f"{said}: {true:.0%}") if count else (0.0, f"{said}: never"))
+            label = f"{i / 10:.1f}-{(i + 1) / 10:.1f}"
+            cells.append((true, f"{label}: {true:.0%}") if count else (0.0, f"{label}: never"))
         head = f"{name}: AUROC {kind['auroc'] or 0:.2f}, ECE {kind['ece']:.3f}"
         columns.append(column(head, cells))
     return video.beside(columns)

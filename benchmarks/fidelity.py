@@ -16,14 +16,12 @@ from pathlib import Path
 import torch
 import tyro
 
-from worldsim import worlds
 from worldsim.collect.workers import collect
 from worldsim.evaluate import evaluate
 from worldsim.evaluate.report import table, write_card
 from worldsim.flags import refuse_repeated
 from worldsim.recipes.car_racing.drivers import car_racing_mix
 from worldsim.recipes.car_racing.settings import car_racing
-from worldsim.store.folder import load, save
 
 from . import RESULTS
 
@@ -35,7 +33,6 @@ def main(
     run: Path | None = None,
     out: Path | None = None,
     quick: bool = False,
-    put: bool = False,
     noise_floor: Path | None = None,
     offtrack_reference: Path | None = None,
     policies: Path | None = None,
@@ -51,7 +48,6 @@ def main(
         run: the training run, whose logs say what training cost; the teacher's if it is a run.
         out: the JSON file; benchmarks/results/fidelity-WORLD.json by default.
         quick: a tenth of the work, for a first look.
-        put: also put the card into the world's folder.
         noise_floor: what `python -m benchmarks.noise_floor` wrote.
         offtrack_reference: what `python -m benchmarks.offtrack_reference` wrote: reality under
             recorded actions.
@@ -75,9 +71,6 @@ def main(
     write_card(card, path)
     print(table(card["lines"]))
     print(f"wrote {path}")
-    if put:
-        folder = worlds.ROOT / world if world in worlds.names() else Path(world)
-        print(f"put the card into {save(load(folder), folder, card=card, overwrite=True)}")
 
 
 def record_tests(world: str, data: Path) -> None:

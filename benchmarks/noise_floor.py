@@ -32,8 +32,8 @@ from worldsim.core import ActionSpec
 from worldsim.data import Dataset, Episode, NativeDataset
 from worldsim.data.resize import area_resize, crop_frames
 from worldsim.evaluate import horizon
+from worldsim.evaluate.clips import Clips, Recorded, cut_clips, even_starts
 from worldsim.evaluate.report import write_card
-from worldsim.evaluate.test_clips import Clips, cut_clips, even_starts
 from worldsim.flags import refuse_repeated
 from worldsim.store.provenance import provenance
 
@@ -280,7 +280,7 @@ def jobs(data: Dataset, episodes: int, draws: int) -> list[Job]:
 def summarise(made: Sequence[Job], twins: Sequence[Tensor]) -> dict[str, Any]:
     """Twins beside persistence on the same clips, over all draws, by horizon."""
     clips = [
-        cut_clips(job.episode, place, job.starts, CONTEXT, HORIZON, ACTION)
+        cut_clips(Recorded.of(job.episode, ACTION), place, job.starts, CONTEXT, HORIZON)
         for place, job in enumerate(made)
     ]
     whole = Clips.cat([c for c in clips if c is not None])
@@ -290,7 +290,7 @@ def summarise(made: Sequence[Job], twins: Sequence[Tensor]) -> dict[str, Any]:
         "clips": len(whole),
         "draws": made[0].draws,
         "psnr": {"noise_floor": horizon.curve(drawn), "persistence": horizon.curve(still)},
-        "above_persistence": horizon.above_persistence(drawn, still, whole.episode),
+        "above_persistence": horizon.above_persistence(drawn, still, whole.cluster),
     }
 
 

@@ -26,8 +26,8 @@ from tqdm import tqdm
 from worldsim.data import Dataset, NativeDataset
 from worldsim.data.columns import columns_of
 from worldsim.data.resize import area_resize, crop_frames
-from worldsim.evaluate.card import Plan
 from worldsim.evaluate.long_rollouts import LOOK_EVERY, WINDOW, look, recorded_actions, windows
+from worldsim.evaluate.plan import EvaluationPlan
 from worldsim.evaluate.report import write_card
 from worldsim.flags import refuse_repeated
 from worldsim.recipes.car_racing import landmarks as car_racing
@@ -69,7 +69,7 @@ def drive(one: Drive) -> Tensor:
     return torch.from_numpy(np.stack(seen) if seen else none)
 
 
-def drives(data: Dataset, plan: Plan) -> list[Drive]:
+def drives(data: Dataset, plan: EvaluationPlan) -> list[Drive]:
     """The very actions of the card's dreams that are not driven by sight, each on another track."""
     test, environment = data.split("test"), data.spec.environment
     assert environment is not None
@@ -109,7 +109,7 @@ def main(
         workers: processes.
         out: the JSON file, for `--offtrack-reference` of `python -m benchmarks.fidelity`.
     """
-    made = drives(NativeDataset(data), Plan())
+    made = drives(NativeDataset(data), EvaluationPlan())
     with ProcessPoolExecutor(workers) as pool:
         seen = list(tqdm(pool.map(drive, made), total=len(made), desc="drives"))
     figures = summarise(seen)

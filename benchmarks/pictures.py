@@ -17,7 +17,7 @@ from torch import Tensor
 
 from worldsim.core import row_keys
 from worldsim.data import Dataset, NativeDataset
-from worldsim.evaluate.test_clips import Clips, cut_clips, episodes_for
+from worldsim.evaluate.clips import Clips, Recorded, cut_clips, split_for
 from worldsim.flags import refuse_repeated
 from worldsim.play import film as video
 from worldsim.recipes.car_racing import landmarks as car_racing
@@ -62,13 +62,13 @@ def main(
 
 def pick(world: DiffusionWorld, data: Dataset, starts: int, steps: int) -> Clips:
     """The middle of `starts` test episodes that are long enough."""
-    found = []
-    for place, episode in enumerate(episodes_for(data, world.spec, 10**6)[::SPREAD]):
-        first = (len(episode) - steps) // 2
-        if first >= world.spec.context:
-            found.append(
-                cut_clips(episode, place, [first], world.spec.context, steps, world.spec.action)
-            )
+    found, context = [], world.spec.context
+    _, test = split_for(data, world.spec, "test")
+    for place in range(0, len(test), SPREAD):
+        first = (test.lengths[place] - steps) // 2
+        if first >= context:
+            episode = Recorded.of(test.episode(place), world.spec.action)
+            found.append(cut_clips(episode, place, [first], context, steps))
         if len(found) == starts:
             break
     if not found:

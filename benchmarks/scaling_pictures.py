@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from worldsim.data import Dataset
-from worldsim.evaluate.test_clips import Clips, cut_clips
+from worldsim.evaluate.clips import Clips, Recorded, cut_clips
 from worldsim.play import film as video
 from worldsim.world.diffusion import DiffusionWorld
 from worldsim.world.rollout import dream_frames
@@ -152,7 +152,8 @@ def pick(data: Dataset, context: int) -> Clips:
         episode = data.episode(place)
         first = (len(episode) - FILM_STEPS) // 2
         if first >= context and len(found) < FILM_CLIPS:
-            found.append(cut_clips(episode, place, [first], context, FILM_STEPS, data.spec.action))
+            recorded = Recorded.of(episode, data.spec.action)
+            found.append(cut_clips(recorded, place, [first], context, FILM_STEPS))
     if not found:
         raise SystemExit(f"data: no validation episode has {FILM_STEPS} steps after {context}")
     return Clips.cat([c for c in found if c is not None])

@@ -23,8 +23,8 @@ from worldsim.data.latents import LatentRecording
 from worldsim.diffusion.losses import chunk_error, ramp
 from worldsim.diffusion.schedule import corrupt, draw_levels
 from worldsim.diffusion.timeline import Clip, predict
+from worldsim.evaluate.clips import Clips, Recorded, cut_clips, even_starts
 from worldsim.evaluate.horizon import dream, persistence
-from worldsim.evaluate.test_clips import Clips, cut_clips, even_starts
 from worldsim.metrics import bootstrap, weighted_mean
 from worldsim.models.dit import DiTConfig
 from worldsim.models.dynamics import Dynamics
@@ -181,7 +181,8 @@ def _starts(plan: Plan, data: Dataset) -> Clips:
     for place in range(len(data)):
         episode = data.episode(place)
         starts = even_starts(len(episode), context, horizon, max(1, plan.clips // 3))
-        found.append(cut_clips(episode, place, starts, context, horizon, data.spec.action))
+        recorded = Recorded.of(episode, data.spec.action)
+        found.append(cut_clips(recorded, place, starts, context, horizon))
     return Clips.cat([c for c in found if c is not None])
 
 

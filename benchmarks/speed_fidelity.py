@@ -9,8 +9,8 @@ import torch
 
 from worldsim.core import row_keys
 from worldsim.data import NativeDataset
+from worldsim.evaluate.clips import Clips, Recorded, cut_clips, even_starts
 from worldsim.evaluate.horizon import curve, dream
-from worldsim.evaluate.test_clips import Clips, cut_clips, even_starts
 from worldsim.metrics import psnr, squared_error
 from worldsim.world.compiled import compiled
 from worldsim.world.diffusion import DiffusionWorld
@@ -39,7 +39,8 @@ def errors(world: DiffusionWorld, data: Path, episodes: int = 8) -> dict[str, An
         episode = recorded.episode(place)
         length, most = len(episode), max(HORIZONS)
         starts = even_starts(length, spec.context, most, 1)
-        parts += [cut_clips(episode, place, starts, spec.context, most, spec.action)]
+        whole = Recorded.of(episode, spec.action)
+        parts += [cut_clips(whole, place, starts, spec.context, most)]
     clips = Clips.cat([part for part in parts if part is not None])
     found: dict[str, Any] = {"clips": len(clips), "horizons": HORIZONS}
     for name, one in (("float32", world), ("compiled", compiled(world))):

@@ -31,9 +31,9 @@ from worldsim.core import WorldError, row_keys
 from worldsim.data import Dataset, NativeDataset
 from worldsim.evaluate import horizon
 from worldsim.evaluate import trust as trusted
-from worldsim.evaluate.calibrate import clips_of, harmed
+from worldsim.evaluate.calibrate import CalibrationPlan, clips_of, perturbed
+from worldsim.evaluate.clips import Clips, Recorded, cut_clips, split_for
 from worldsim.evaluate.report import finite, write_card
-from worldsim.evaluate.test_clips import Clips, cut_clips
 from worldsim.flags import refuse_repeated
 from worldsim.metrics import auroc, psnr
 from worldsim.recipes.car_racing.drivers import Action, car_racing_mix
@@ -67,7 +67,7 @@ def off_road(env: Any, rng: np.random.Generator) -> Policy:
     return policy
 
 
-def foreign(kind: str, episodes: int, context: int) -> Clips:
+def unlike_recorded(kind: str, episodes: int, context: int) -> Clips:
     """Clips of the real simulator that are unlike everything recorded."""
     config: CollectConfig = replace(car_racing(Path(".")), max_frames=320)
     behaviours, starts = car_racing_mix(), (8, 45)
@@ -79,44 +79,45 @@ def foreign(kind: str, episodes: int, context: int) -> Clips:
     for i in tqdm(range(episodes), desc=kind, leave=False):
         episode = record(config, behaviours, SEEDS[kind] + i)
         firsts = [s for s in starts if s + HORIZON <= len(episode)]
-        found.append(cut_clips(episode, i, firsts, context, HORIZON, ACTION))
+        found.append(cut_clips(Recorded.of(episode, ACTION), i, firsts, context, HORIZON))
     return Clips.cat([clips for clips in found if clips is not None])
 
 
 def starts(world: DiffusionWorld, data: Dataset, episodes: int, drives: int) -> dict[str, Clips]:
-    """Clips of every kind: two of each test track, half of them harmed, and two of each drive."""
+    """Clips of every kind: two a test track, half of them perturbed, and two of each drive."""
     context = world.spec.context
-    recorded = clips_of(data, "test", context, episodes, 2, HORIZON)
-    made = {name: foreign(name, drives, context) for name in SEEDS}
-    return harmed(recorded, 2, 2, seed=2) | made
+    _, test = split_for(data, world.spec, "test")
+    recorded = clips_of(test, world, episodes, 2, HORIZON)
+    made = {name: unlike_recorded(name, drives, context) for name in SEEDS}
+    return perturbed(recorded, CalibrationPlan(recoloured=2, frozen=2, turned=2), seed=2) | made
 
 
 def dream(world: DiffusionWorld, sets: dict[str, Clips], rows: int) -> dict[str, horizon.Dreamt]:
-    """What the world says along each clip, and how far it is off."""
-    told = {}
+    """What the world predicts along each clip, and how far it is off."""
+    dreams = {}
     with tqdm(total=sum(len(clips) for clips in sets.values()), desc="dreams") as bar:
         for name, clips in sets.items():
-            told[name] = horizon.dream(world, clips, clips.actions, rows, bar.update)
-    return told
+            dreams[name] = horizon.dream(world, clips, clips.actions, rows, bar.update)
+    return dreams
 
 
 def figures_of(
-    sets: dict[str, Clips], told: dict[str, horizon.Dreamt], bound: float, after: int
+    sets: dict[str, Clips], dreams: dict[str, horizon.Dreamt], bound: float, after: int
 ) -> dict[str, Any]:
     """What trust was worth at the steps beyond the first `after`, and what age alone would be."""
     found: dict[str, list[Tensor]] = {}
-    for name, dreamt in told.items():
+    for name, dreamt in dreams.items():
         cut = horizon.Dreamt(*(x[:, after:] for x in vars(dreamt).values()))
         clips = _from(sets[name], after)
         age = torch.arange(after, HORIZON).expand_as(cut.mse)[clips.valid]
-        found[name] = [*trusted.judged(clips, cut), age]
+        found[name] = [*trusted.real_steps(clips, cut), age]
     groups = {name: [name] for name in found}
     groups |= {"all but recorded": [n for n in found if n != "recorded"], "all": list(found)}
     kinds = {}
     for group, names in groups.items():
-        said, mse, age = (torch.cat(x) for x in zip(*(found[n] for n in names), strict=True))
+        trust, mse, age = (torch.cat(x) for x in zip(*(found[n] for n in names), strict=True))
         alone = auroc(-age, mse <= bound)
-        kinds[group] = trusted.trust_figures(said, mse, bound) | {"auroc_of_age": alone}
+        kinds[group] = trusted.trust_figures(trust, mse, bound) | {"auroc_of_age": alone}
     return {"bound_psnr": float(psnr(torch.tensor(bound))), "kinds": kinds}
 
 
@@ -192,7 +193,7 @@ def main(
         world: a bundled world's name or a folder.
         data: the recorded episodes of `car-racing`; its test split is read.
         episodes: test tracks.
-        drives: drives of each foreign kind.
+        drives: drives of each kind that is unlike what was recorded.
         rounds: of the clock.
         rows: dreams in a batch.
         compiled: clock compiled steps, too; making them takes minutes.
@@ -202,17 +203,17 @@ def main(
     if loaded.trust is None or not loaded.calibrated:
         raise WorldError(f"{world}: expected a calibrated world: worldsim calibrate")
     sets, bound = starts(loaded, dataset, episodes, drives), float(loaded.trust.bound)
-    told = dream(loaded, sets, rows)
+    dreams = dream(loaded, sets, rows)
     recorded = sets["recorded"]
     safe = trusted.safe_horizon(
-        told["recorded"].mse, horizon.persistence(recorded), recorded.episode
+        dreams["recorded"].mse, horizon.persistence(recorded), recorded.cluster
     )
     results = {
         "format": "worldsim-trust",
         "clips": {name: len(clips) for name, clips in sets.items()},
         "safe_horizon": safe,
-        "every step": figures_of(sets, told, bound, 0),
-        "beyond the safe horizon": figures_of(sets, told, bound, safe["steps"]),
+        "every step": figures_of(sets, dreams, bound, 0),
+        "beyond the safe horizon": figures_of(sets, dreams, bound, safe["steps"]),
         "cost": costs(loaded, rounds, compiled),
         "data": {"sha256": dataset.split("test").fingerprint()},
         "provenance": provenance(),

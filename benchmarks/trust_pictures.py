@@ -76,7 +76,7 @@ def panel(
     axes.text((WIDTH - RIGHT, HEIGHT - 4), titles[1], "rd", 12)
     for kind, colour in zip(found["kinds"].values(), COLOURS, strict=False):
         bins = kind["reliability"]
-        cells = zip(bins["said"], bins[figure], bins["count"], strict=True)
+        cells = zip(bins["predicted"], bins[figure], bins["count"], strict=True)
         points = [(x, y, n) for x, y, n in cells if n >= LEAST]
         axes.line([(x, y) for x, y, _ in points], colour)
         for x, y, n in points:

@@ -80,17 +80,17 @@ def bootstrap(
     picked = torch.randint(len(names), (draws, len(names)), generator=generator)
     counts = torch.zeros(draws, len(names)).scatter_add_(1, picked, torch.ones(picked.shape))
     value = figure(torch.ones(1, len(clusters)))[0].item()
-    found = figure(counts[:, member])
-    found = found[~found.isnan()].double()
-    if not len(found):
+    drawn = figure(counts[:, member])
+    drawn = drawn[~drawn.isnan()].double()
+    if not len(drawn):
         return Interval(value, float("nan"), float("nan"))
-    low, high = found.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    low, high = drawn.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return Interval(value, low, high)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Confusion:
-    """How often a yes was said and true (`hits`), said wrongly, missed, or rightly not said."""
+    """How often a yes was predicted and true (`hits`) or `false`, or `missed`; and rightly not."""
 
     hits: int
     false: int
@@ -99,20 +99,20 @@ class Confusion:
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of precision and recall; NaN where nothing was true or said."""
+        """Harmonic mean of precision and recall; NaN where nothing was true or predicted."""
         total = 2 * self.hits + self.false + self.missed
         return 2 * self.hits / total if total else float("nan")
 
     @property
     def false_rate(self) -> float:
-        """Share of the noes at which a yes was said; NaN without a no."""
+        """Share of the noes at which a yes was predicted; NaN without a no."""
         noes = self.false + self.quiet
         return self.false / noes if noes else float("nan")
 
 
-def confusion(said: Tensor, true: Tensor, counted: Tensor) -> Confusion:
+def confusion(predicted: Tensor, true: Tensor, counted: Tensor) -> Confusion:
     """Count bool tensors of one shape where `counted`."""
-    a, b = said[counted], true[counted]
+    a, b = predicted[counted], true[counted]
     pairs = (a & b, a & ~b, ~a & b, ~a & ~b)
     hits, false, missed, quiet = (int(x.sum()) for x in pairs)
     return Confusion(hits=hits, false=false, missed=missed, quiet=quiet)
@@ -137,16 +137,16 @@ def crossings(score: Tensor) -> Crossings:
     return Crossings(position, right > left)
 
 
-def match_crossings(real: Crossings, found: Crossings, reach: float) -> Tensor:
-    """Distance, pixels, from every real crossing to the nearest found one on the same line.
+def match_crossings(real: Crossings, rebuilt: Crossings, reach: float) -> Tensor:
+    """Distance, pixels, from every real crossing to the nearest rebuilt one on the same line.
 
     Only crossings in the same direction match. Returns (M,), infinite beyond `reach`.
     """
     lines, _ = torch.where(~real.position.flatten(0, -2).isnan())
     here = real.position[~real.position.isnan()][:, None]
     rises = real.rises[~real.position.isnan()][:, None]
-    distance = (found.position.flatten(0, -2)[lines] - here).abs()
-    fits = (found.rises.flatten(0, -2)[lines] == rises) & (distance <= reach)
+    distance = (rebuilt.position.flatten(0, -2)[lines] - here).abs()
+    fits = (rebuilt.rises.flatten(0, -2)[lines] == rises) & (distance <= reach)
     return torch.where(fits, distance, torch.inf).amin(-1)  # NaN <= reach is false
 
 
@@ -165,13 +165,13 @@ def auroc(score: Tensor, true: Tensor) -> float:
 
 
 class Reliability(NamedTuple):
-    """What was said and what came true in bins of probability; see `reliability`.
+    """What was predicted and what came true in bins of probability; see `reliability`.
 
-    said, true: mean probability and share that came true, by bin; count: cases; ece: mean absolute
-    difference of the two over all cases.
+    predicted, true: mean probability and share that came true, by bin; count: cases; ece: mean
+    absolute difference of the two over all cases.
     """
 
-    said: list[float]
+    predicted: list[float]
     true: list[float]
     count: list[int]
     ece: float
@@ -180,11 +180,11 @@ class Reliability(NamedTuple):
 def reliability(probability: Tensor, true: Tensor, bins: int = 10) -> Reliability:
     """Expected calibration error (Guo et al. 2017, 1706.04599) over bins of equal width.
 
-    probability: (N,) from 0 to 1. true: bool (N,). Empty bins say NaN and weigh nothing.
+    probability: (N,) from 0 to 1. true: bool (N,). Empty bins are NaN and weigh nothing.
     """
     place = (probability * bins).long().clamp(0, bins - 1)
     count = torch.bincount(place, minlength=bins)
     weights = (probability.double(), true.double())
-    said, came = (torch.bincount(place, w, minlength=bins) / count for w in weights)
-    error = float((count * (said - came).abs().nan_to_num(0)).sum() / count.sum())
-    return Reliability(said.tolist(), came.tolist(), count.tolist(), error)
+    predicted, came = (torch.bincount(place, w, minlength=bins) / count for w in weights)
+    error = float((count * (predicted - came).abs().nan_to_num(0)).sum() / count.sum())
+    return Reliability(predicted.tolist(), came.tolist(), count.tolist(), error)

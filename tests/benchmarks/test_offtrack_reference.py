@@ -11,7 +11,7 @@ pytest.importorskip("Box2D")
 from benchmarks.offtrack_reference import Drive, drive, drives, summarise
 from worldsim.collect.workers import collect
 from worldsim.data import Dataset
-from worldsim.evaluate.card import Plan
+from worldsim.evaluate.plan import EvaluationPlan
 from worldsim.recipes.car_racing.drivers import car_racing_mix
 from worldsim.recipes.car_racing.settings import car_racing
 
@@ -28,7 +28,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 def test_what_is_seen_is_what_was_recorded_there(data: Dataset):
     """Under its own actions the drive shows the episode itself, from its middle on."""
-    (one, *_) = drives(data, Plan(episodes=2, dreams=2, dream_steps=20))
+    (one, *_) = drives(data, EvaluationPlan(episodes=2, dreams=2, dream_steps=20))
     episode, middle = one.job.episode, len(one.job.episode.actions) // 2
     seen = drive(Drive(one.job, episode.actions[middle : middle + 12])).numpy()
     real = episode.frames[:].reshape(-1, 2, *episode.frames.shape[1:])[middle + 3 : middle + 12 : 4]
@@ -36,7 +36,7 @@ def test_what_is_seen_is_what_was_recorded_there(data: Dataset):
 
 
 def test_drives_take_the_cards_own_actions_to_other_tracks(data: Dataset):
-    made = drives(data, Plan(episodes=2, dreams=4, dream_steps=30))
+    made = drives(data, EvaluationPlan(episodes=2, dreams=4, dream_steps=30))
     test = data.split("test")
     own = [test.episode(i) for i in range(len(test))]
     assert [len(one.actions) for one in made] == [30, 30]
@@ -47,7 +47,7 @@ def test_drives_take_the_cards_own_actions_to_other_tracks(data: Dataset):
 
 
 def test_an_end_stops_the_drive_and_figures_count_what_was_seen(data: Dataset):
-    (one,) = drives(data, Plan(episodes=2, dreams=2, dream_steps=100))
+    (one,) = drives(data, EvaluationPlan(episodes=2, dreams=2, dream_steps=100))
     seen = drive(one)
     assert seen.shape[1:] == (2, 56, 64, 3) and 20 < len(seen) <= 25
     figures = summarise([seen, seen])

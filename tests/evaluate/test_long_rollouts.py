@@ -7,13 +7,16 @@ import torch
 from torch import Tensor
 
 from tests import worlds
-from tests.measured_data import stripes
+from tests.evaluate.test_clips import recorded
 from tests.world_folders import tiny_world
+from worldsim.core import EnvironmentSpec
 from worldsim.evaluate import long_rollouts as long_dreams
 from worldsim.evaluate.long_rollouts import LongDreams, RealLooks
 from worldsim.metrics import match_crossings
 from worldsim.recipes.car_racing import landmarks as car_racing
+from worldsim.recipes.landmarks import landmarks_for
 
+VISIBLE = {"road": torch.ones(9), "car": torch.ones(9)}
 GRASS, ROAD, BODY = (100, 204, 100), (104, 104, 104), (150, 45, 45)
 
 
@@ -81,22 +84,24 @@ def test_a_look_is_what_it_says():
 def fake(looks: Tensor, by_sight: int = 0) -> LongDreams:
     n, t = looks.shape[:2]
     seen, sight = torch.ones(n, t, dtype=torch.bool), torch.arange(n) < by_sight
-    return LongDreams(torch.ones(n, dtype=torch.bool), looks, seen, seen & False, sight)
+    visible = {"road": seen, "car": seen & False} if by_sight else {}
+    return LongDreams(torch.ones(n, dtype=torch.bool), looks, visible, sight)
 
 
 def test_dreams_like_reality_pass_and_pale_ones_fail():
     generator = torch.Generator().manual_seed(0)
     level = 100 + 5 * torch.randn(80, 1, 6, generator=generator)
     looks = level + torch.randn(80, 50, 6, generator=generator)
-    real = RealLooks(long_dreams.windows(looks[:40]).flatten(0, 1), torch.ones(9), torch.ones(9))
+    real = RealLooks(long_dreams.windows(looks[:40]).flatten(0, 1), VISIBLE)
     same = long_dreams.summarise(fake(looks[40:], 20), real)
     assert same["z_of_mean"] < 1 and same["share_within"] > 0.9
-    assert same["road"]["by_sight"] == 1 and same["car"]["recorded"] == 0
+    assert same["landmarks"]["road"]["by_sight"] == 1
+    assert same["landmarks"]["car"]["recorded"] == 0
     drift = looks[40:].clone()
     drift[:, 25:, 1] += 30  # contrast, in the second window
     pale = long_dreams.summarise(fake(drift), real)
     assert pale["z_of_mean"] > 4 and pale["looks"]["contrast"]["z_of_mean"] > 4
-    assert pale["looks"]["red"]["z_of_mean"] < 1 and pale["road"] is None
+    assert pale["looks"]["red"]["z_of_mean"] < 1 and not pale["landmarks"]
     assert pale["share_within"] < 0.6
 
 
@@ -105,16 +110,16 @@ def test_dreams_under_recorded_actions_are_held_against_reality_under_them():
     generator = torch.Generator().manual_seed(0)
     on_road = 100 + 5 * torch.randn(80, 1, 6, generator=generator).expand(80, 50, 6)
     off_road = 40 + on_road
-    real = RealLooks(long_dreams.windows(on_road[:40]).flatten(0, 1), torch.ones(9), torch.ones(9))
+    real = RealLooks(long_dreams.windows(on_road[:40]).flatten(0, 1), VISIBLE)
     off = long_dreams.windows(off_road[:40]).flatten(0, 1).tolist()
-    foreign = {"windows": off, "road": 0.25, "car": 1.0}
+    reference = {"windows": off, "road": 0.25, "car": 1.0}
     dreams = fake(torch.cat([on_road[40:60], off_road[60:]]), 20)
-    same = long_dreams.summarise(dreams, real, foreign)
+    same = long_dreams.summarise(dreams, real, reference)
     assert same["z_of_mean"] < 1 and same["share_within"] > 0.9
-    assert same["road"]["recorded_real"] == 0.25
+    assert same["landmarks"]["road"]["recorded_real"] == 0.25
     assert long_dreams.summarise(dreams, real)["z_of_mean"] > 3
     for stray in (off_road[40:], on_road[40:]):  # either half may be the one that strays
-        assert long_dreams.summarise(fake(stray, 20), real, foreign)["z_of_mean"] > 4
+        assert long_dreams.summarise(fake(stray, 20), real, reference)["z_of_mean"] > 4
 
 
 def test_recorded_actions_are_looped_and_repeat():
@@ -132,18 +137,22 @@ def test_a_long_dream_is_looked_at_and_counted():
     dreams = long_dreams.dream_long(world, actions, done.append)
     assert dreams.looks.shape == (3, 2, 6) and sum(done) == 9 and dreams.finite.all()
     assert not dreams.by_sight.any() and dreams.looks[..., 1].std() > 0
-    real = long_dreams.real_looks(stripes(5000, 20), False, 2)
-    assert real.windows.shape == (1, 6) and len(real.road) == 5
+    real = long_dreams.real_looks(recorded(5000, 20), None, 2)
+    assert real.windows.shape == (2, 6) and not real.visible
+    assert len(long_dreams.real_looks(recorded(5000, 20), None, 6).windows) == 0
 
 
 def test_every_other_dream_is_driven_by_what_is_in_its_picture(monkeypatch: pytest.MonkeyPatch):
     world, taken = worlds.tiny_world(size=(56, 64)), []
     wheel = torch.tensor([0.5, 0.1, 0.0])
+    landmarks = landmarks_for(EnvironmentSpec(id="CarRacing-v3", size=(56, 64)), (56, 64, 3))
+    assert landmarks is not None and landmarks_for(None, (56, 64, 3)) is None
     monkeypatch.setattr(car_racing, "steer_by_sight", lambda f, s: wheel.expand(len(f), 3))
     step = world.step
     monkeypatch.setattr(world, "step", lambda s, a: taken.append(a) or step(s, a))
     actions = torch.rand(4, 8, 3)
-    dreams = long_dreams.dream_long(world, actions, lambda n: None)
+    dreams = long_dreams.dream_long(world, actions, lambda n: None, landmarks)
+    assert list(dreams.visible) == ["road", "car"]
     assert dreams.by_sight.tolist() == [True, False, True, False]
     for t, action in enumerate(taken):
         assert torch.equal(action[1::2], actions[1::2, t])

@@ -9,7 +9,7 @@ from benchmarks import pictures
 from tests.measured_data import SPEC, stripes
 from tests.world_folders import tiny_world
 from worldsim.core import ActionSpec, WorldError
-from worldsim.evaluate.test_clips import cut_clips
+from worldsim.evaluate.clips import Recorded, cut_clips
 from worldsim.play import film as video
 from worldsim.play.demo import against_reality, dream_alone, real_drive, run_demo
 
@@ -55,7 +55,7 @@ def test_a_dream_repeats_itself_by_its_seed():
 
 
 def test_the_sheet_and_the_film_show_what_they_say():
-    clip = cut_clips(stripes(5000, 70), 0, [3, 6], 3, 60, SPEC.action)
+    clip = cut_clips(Recorded.of(stripes(5000, 70), SPEC.action), 0, [3, 6], 3, 60)
     assert clip is not None
     page = pictures.rollout_sheet(clip, clip.frames)
     lines = np.split(page[14 + 4 :][: 4 * 36 - 4], [36, 72, 108])

@@ -5,33 +5,40 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from worldsim.data.native import NativeDataset
+from worldsim.core import WorldError
+from worldsim.data import NativeDataset
 from worldsim.evaluate.calibrate import calibrate as fit_trust
 from worldsim.store.folder import load, save
-from worldsim.worlds import ROOT, names
 
+from .destination import destination
 from .flags import use_threads
 
 
 def calibrate(
-    world: str = "car-racing",
-    data: Path = Path("data/car-racing"),
+    world: str,
+    data: Path,
+    out: Path | None = None,
+    in_place: bool = False,
     device: str = "cpu",
     threads: int | None = None,
 ) -> None:
-    """Fit a world's trust to dreams of its validation episodes and put it into its folder.
+    """Fit a world's trust to dreams of its validation episodes.
 
     Holds for the sampling in the world's config; again after a change of weights or sampling.
 
     Args:
         world: a bundled world's name or a folder.
         data: a folder of episodes with train and val splits.
+        out: a new folder for the world with its trust.
+        in_place: put the trust into the world's own folder, not of a bundled world.
         device: where to compute.
         threads: CPU threads; all by default.
     """
     use_threads(threads)
+    folder = destination(world, out, in_place)
+    if folder is None:
+        raise WorldError("out, in_place: expected one of them, got neither; name where to write")
     calibrated, figures = fit_trust(load(world, device), NativeDataset(data))
-    folder = ROOT / world if world in names() else Path(world)
-    save(calibrated.to("cpu"), folder, overwrite=True)
+    save(calibrated.to("cpu"), folder, overwrite=in_place)
     print(json.dumps(figures, indent=1))
     print(f"put the trust into {folder}")

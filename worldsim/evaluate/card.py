@@ -1,77 +1,38 @@
-"""The fidelity card: all measurements of a world in one go, and what they must at least be."""
+"""The fidelity card: all measurements of a world in one go, for any world and any dataset."""
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
-from worldsim.core import WorldError
-from worldsim.data.columns import columns_of
-from worldsim.data.dataset import Dataset, Episode
-from worldsim.data.native import NativeDataset
-from worldsim.models.dynamics import Dynamics
-from worldsim.recipes.car_racing import landmarks as car_racing
+from worldsim.data import Dataset, NativeDataset
+from worldsim.recipes.landmarks import Landmarks, landmarks_for
 from worldsim.store.folder import load
 from worldsim.store.provenance import provenance, training_cost
-from worldsim.world.diffusion import DiffusionWorld, Sampling
+from worldsim.world.diffusion import DiffusionWorld
 
-from . import horizon, reconstruction
-from . import long_rollouts as long_dreams
-from . import trust as trusted
-from .calibrate import harmed
-from .report import finite, judge
-from .test_clips import Clips, cut_clips, ending_starts, episodes_for, even_starts
+from . import horizon, long_rollouts, reconstruction, trust
+from .calibrate import CalibrationPlan, perturbed
+from .clips import Clips, Recorded, cut_clips, ending_starts, even_starts, split_for
+from .plan import QUICK, EvaluationPlan, fitted_to_data, fitted_to_time
+from .report import finite, report
+from .speed import measure_speed
+from .teacher import behind_teacher, taught, teacher_of
 
 ENDINGS = (1, 4, 8, 16)
 """Steps before a real end at which further dreams begin, so that there are ends to foresee."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How much is measured.
-
-    Attributes:
-        episodes: test episodes, the first ones.
-        starts: clips of each.
-        horizon: steps of each dream.
-        teacher_starts: clips of each episode that the teacher dreams, too.
-        teacher_horizon: its steps; teacher_steps: its denoising steps.
-        action_steps: steps under shuffled actions.
-        harmed_every: every so many-th clip is dreamt recoloured, and another from a standing start.
-        dreams, dream_steps: number and length of the long dreams.
-        rows: dreams in a batch.
-    """
-
-    episodes: int = 50
-    starts: int = 4
-    horizon: int = 60
-    teacher_starts: int = 1
-    teacher_horizon: int = 32
-    teacher_steps: int = 32
-    action_steps: int = 16
-    harmed_every: int = 8
-    dreams: int = 64
-    dream_steps: int = 1000
-    rows: int = 64
-
-    def __post_init__(self) -> None:
-        least = dict.fromkeys(asdict(self), 1) | {"episodes": 2, "dreams": 2}
-        for name, bound in (least | {"dream_steps": long_dreams.LOOK_EVERY}).items():
-            if getattr(self, name) < bound:
-                raise ValueError(f"{name}: expected at least {bound}, got {getattr(self, name)}")
-
-
-QUICK = Plan(episodes=5, starts=2, harmed_every=2, dreams=8, dream_steps=200)
+SHARE = 0.8
+"""Of a time budget that dreams are planned to take; the autoencoder and figures take the rest."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +42,43 @@ class Measured:
     rebuilt: list[reconstruction.Rebuilt]
     clips: Clips
     endings: Clips | None
-    real: long_dreams.RealLooks
+    looks: long_rollouts.RealLooks
     actions: list[Tensor]
+
+
+@dataclass
+class Evaluation:
+    """One evaluation under way.
+
+    Attributes:
+        world, data: what is measured on what; `data` is one split.
+        plan: how much, as the data and the time allow.
+        landmarks: eyes for this environment, None where nobody knows it.
+        seconds: how long each stage took. not_measured: reasons, by figure.
+    """
+
+    world: DiffusionWorld
+    data: Dataset
+    plan: EvaluationPlan
+    landmarks: Landmarks | None
+    seconds: dict[str, float]
+    not_measured: dict[str, str]
+
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Callable[[int], Any]]:
+        """A progress bar, whose time is kept."""
+        start = time.perf_counter()
+        with tqdm(total=total, desc=name) as bar:
+            yield bar.update
+        self.seconds[name] = round(time.perf_counter() - start, 1)
+
+    def dream(
+        self, name: str, clips: Clips, actions: Tensor, world: DiffusionWorld | None = None
+    ) -> horizon.Dreamt:
+        """Dreams from the clips under `actions` (N, T, *action), with a bar."""
+        with self.stage(name, len(clips)) as advance:
+            some = self.world if world is None else world
+            return horizon.dream(some, clips, actions, self.plan.rows, advance)
 
 
 def evaluate(
@@ -91,8 +87,9 @@ def evaluate(
     *,
     teacher: DiffusionWorld | Path | str | None = None,
     run: Path | None = None,
-    plan: Plan | None = None,
+    plan: EvaluationPlan | None = None,
     quick: bool = False,
+    budget_seconds: float | None = None,
     device: torch.device | str = "cpu",
     command: str | None = None,
     noise_floor: dict[str, Any] | None = None,
@@ -101,49 +98,55 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure a world on the test episodes of a dataset; returns its fidelity card (JSON values).
 
+    What cannot be measured (rewards where the data have none, actions where there are none) is
+    absent, and the card says why under `not_measured`; what had to give way, such as a horizon that
+    is longer than the episodes, stands under `adapted`. Without a test split the nearest one there
+    is serves, and the card says which.
+
     world: a world, or its folder or name, loaded onto `device`. teacher: what the student is
-    compared with: a world, its folder, or a folder with the `final.safetensors` of the teacher's
-    training. run: the training run, for its wall time. plan: how much to measure; quick: a tenth of
-    it. command: what to quote in the card; the present command line by default. noise_floor:
-    what `python -m benchmarks.noise_floor` wrote. offtrack_reference: what `python -m
-    benchmarks.offtrack_reference` wrote, reality under recorded actions, for long dreams.
-    policies: what `python -m benchmarks.transfer` wrote: how dream and reality rank them.
-    Deterministic on one machine and thread count. Raises WorldError where data or teacher do
-    not fit the world.
+    compared with: a world, its folder, or a training run. run: the training run, for its cost.
+    plan: how much to measure; quick: a few seconds' worth of it. budget_seconds: measure less
+    until it takes about as long. command: what to quote in the card; the present command line by
+    default. noise_floor: what `python -m benchmarks.noise_floor` wrote. offtrack_reference: what
+    `python -m benchmarks.offtrack_reference` wrote, reality under recorded actions, for long
+    dreams. policies: what `python -m benchmarks.transfer` wrote: how dream and reality rank them.
+    Deterministic on one machine and thread count, but for `speed` and unless there is a budget.
+    Raises WorldError where data or teacher do not fit the world.
     """
-    plan = plan or (QUICK if quick else Plan())
     world = world if isinstance(world, DiffusionWorld) else _load_uncarded(world, device)
-    recorded = NativeDataset(data) if isinstance(data, Path | str) else data
-    master = None if teacher is None else teacher_of(world, teacher, plan.teacher_steps)
-    episodes = episodes_for(recorded, world.spec, plan.episodes)
-    clock: dict[str, float] = {}
-    with _stage("VAE on test episodes", len(episodes), clock) as advance:
-        found = _read(world, episodes, plan, advance)
-    figures: dict[str, Any] = {"vae": reconstruction.summarise(found.rebuilt)}
-    figures |= _dreams(world, master, found, plan, clock)
-    with _stage("long dreams", plan.dream_steps, clock) as advance:
-        actions = long_dreams.recorded_actions(found.actions, plan.dreams, plan.dream_steps)
-        figures["long"] = long_dreams.summarise(
-            long_dreams.dream_long(world, actions, advance), found.real, offtrack_reference
-        )
+    data = NativeDataset(data) if isinstance(data, Path | str) else data
+    split, some = split_for(data, world.spec, "test")
+    asked = plan or (QUICK if quick else EvaluationPlan())
+    fitted, adapted = fitted_to_data(asked, world.spec, some.lengths)
+    speed = measure_speed(world, (1, fitted.rows))
+    if budget_seconds is not None:
+        fitted = fitted_to_time(fitted, SHARE * budget_seconds, 1 / speed[-1]["steps_per_second"])
+        adapted["time"] = f"planned for {budget_seconds:g} seconds"
+    if split != "test":
+        adapted["split"] = f"there are no test episodes: measured on {split} ones"
+    landmarks = landmarks_for(some.spec.environment, world.spec.frame_shape)
+    job = Evaluation(world, some, fitted, landmarks, {}, {})
+    figures = _figures(job, teacher, offtrack_reference)
     figures["horizon"]["noise_floor"] = noise_floor and noise_floor["psnr"]["noise_floor"]
     figures["policies"] = _ranking(policies)
+    if policies is None:
+        job.not_measured["policies"] = "python -m benchmarks.transfer ranks policies"
     card = {
         "format": "worldsim-card",
         "version": 1,
         "world": world.spec.name,
-        "lines": judge(figures),
+        "lines": report(figures, speed),
         "figures": figures,
-        "cost": {"training": training_cost(run), "evaluation_seconds": clock},
+        "not_measured": job.not_measured,
+        "adapted": adapted,
+        "speed": speed,
+        "cost": {"training": training_cost(run), "evaluation_seconds": job.seconds},
         "parameters": _parameters(world),
-        "plan": asdict(plan),
-        "data": {
-            "episodes": len(episodes),
-            "split": "test",
-            "sha256": recorded.split("test").fingerprint(),
-        },
+        "plan": asdict(fitted),
+        "data": {"name": some.spec.name, "episodes": fitted.episodes, "split": split,
+                 "sha256": some.fingerprint()},
         "provenance": provenance(command),
-    }
+    }  # fmt: skip
     return finite(card)
 
 
@@ -162,27 +165,27 @@ def renew_trust(
     others. Where the new part is from stands beside the card's own provenance. noise_floor,
     policies: as for `evaluate`; None keeps what the card says of them.
     """
-    recorded = NativeDataset(data) if isinstance(data, Path | str) else data
-    plan, found, clock = Plan(**card["plan"]), [], dict[str, float]()
-    episodes, context = episodes_for(recorded, world.spec, plan.episodes), world.spec.context
-    for place, episode in enumerate(episodes):
-        starts = even_starts(len(episode), context, plan.horizon, plan.starts)
-        found.append(cut_clips(episode, place, starts, context, plan.horizon, world.spec.action))
-    clips = Clips.cat([c for c in found if c is not None])
-    with _stage("dreams", len(clips), clock) as advance:
-        dreamt = horizon.dream(world, clips, clips.actions, plan.rows, advance)
-    still = horizon.persistence(clips)
-    figures = {"policies": None} | card["figures"] | {
-        "safe_horizon": trusted.safe_horizon(dreamt.mse, still, clips.episode),
-        "trust": _trust(world, clips, dreamt, plan, clock),
+    data = NativeDataset(data) if isinstance(data, Path | str) else data
+    _, some = split_for(data, world.spec, "test")
+    known = {k: v for k, v in card["plan"].items() if k in EvaluationPlan.__dataclass_fields__}
+    known["num_steps"] = tuple(known.get("num_steps", ()))
+    plan, _ = fitted_to_data(EvaluationPlan(**known), world.spec, some.lengths)
+    job = Evaluation(world, some, plan, None, {}, dict(card.get("not_measured", {})))
+    clips = _clips(job, (_recorded(job, place) for place in range(plan.episodes)))
+    dreamt = job.dream("dreams", clips, clips.actions)
+    figures = card["figures"] | {
+        "safe_horizon": trust.safe_horizon(dreamt.mse, horizon.persistence(clips), clips.cluster),
+        "trust": _trust(job, clips, dreamt),
     }  # fmt: skip
     if noise_floor is not None:
         curve = noise_floor["psnr"]["noise_floor"]
         figures["horizon"] = figures["horizon"] | {"noise_floor": curve}
     if policies is not None:
         figures["policies"] = _ranking(policies)
-    new = {"figures": figures, "lines": judge(figures), "trust_provenance": provenance(command)}
-    return finite(card | new)
+        job.not_measured.pop("policies", None)
+    lines = report(figures, card.get("speed", ()))
+    new = {"figures": figures, "lines": lines, "not_measured": job.not_measured}
+    return finite(card | new | {"trust_provenance": provenance(command)})
 
 
 def _ranking(policies: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -195,166 +198,172 @@ def _load_uncarded(name: Path | str, device: torch.device | str) -> DiffusionWor
         return load(name, device)
 
 
-def teacher_of(
-    world: DiffusionWorld, source: DiffusionWorld | Path | str, steps: int
-) -> DiffusionWorld:
-    """The undistilled world at `steps` Euler steps, from a world, a world folder or a run's stage.
-
-    A stage's folder, or the run that holds it as `teacher/`, gives the networks that dream; the VAE
-    is the world's own. Raises WorldError if it is neither, or of other sizes.
-    """
-    sampling = Sampling(method="euler", num_steps=steps)
-    if isinstance(source, DiffusionWorld):
-        return source.with_sampling(sampling)
-    stages = (Path(source) / "final.safetensors", Path(source) / "teacher" / "final.safetensors")
-    weights = next((p for p in stages if p.exists()), None)
-    if weights is None:
-        return _load_uncarded(source, world.device).with_sampling(sampling)
-    config = replace(world.config, sampling=sampling)
-    channels = world.spec.latent_shape[-1]
-    dynamics = Dynamics(config.dit, config.heads, channels, config.conditioning)
-    try:
-        dynamics.load_state_dict(load_file(weights))
-    except RuntimeError as error:
-        raise WorldError(
-            f"teacher: expected weights of the sizes of {world.spec.name}, got {weights}: "
-            f"{str(error)[:300]}; name the run that this world was distilled from"
-        ) from error
-    return DiffusionWorld(config, world.vae, dynamics.to(world.device), world.starts)
+def _recorded(job: Evaluation, place: int) -> Recorded:
+    return Recorded.of(job.data.episode(place), job.world.spec.action, job.plan.chunks)
 
 
-@contextmanager
-def _stage(name: str, total: int, clock: dict[str, float]) -> Iterator[Callable[[int], Any]]:
-    """A progress bar, whose time is kept in `clock`."""
-    start = time.perf_counter()
-    with tqdm(total=total, desc=name) as bar:
-        yield bar.update
-    clock[name] = round(time.perf_counter() - start, 1)
-
-
-def _read(
-    world: DiffusionWorld, episodes: list[Episode], plan: Plan,
-    advance: Callable[[int], Any],
-) -> Measured:  # fmt: skip
-    """Read every test episode once: rebuild it, look at it, cut its clips."""
-    context, recognised = world.spec.context, car_racing.recognised(world.spec)
-    window = min(long_dreams.WINDOW, plan.dream_steps) // long_dreams.LOOK_EVERY
-    rebuilt, clips, endings, looks, actions = [], [], [], [], []
+def _clips(job: Evaluation, episodes: Iterable[Recorded]) -> Clips:
+    """Clips at even starts; one episode at a time is in memory."""
+    context, plan, parts = job.world.spec.context, job.plan, []
     for place, episode in enumerate(episodes):
-        rebuilt.append(reconstruction.rebuild(world, episode))
         starts = even_starts(len(episode), context, plan.horizon, plan.starts)
-        clips.append(cut_clips(episode, place, starts, context, plan.horizon, world.spec.action))
-        starts = ending_starts(episode, context, ENDINGS)
-        endings.append(cut_clips(episode, place, starts, context, max(ENDINGS), world.spec.action))
-        looks.append(long_dreams.real_looks(episode, recognised, window))
-        actions.append(columns_of(episode, world.spec.action).actions)
-        advance(1)
-    whole = [c for c in clips if c is not None]
-    if len(whole) < 2:
-        raise WorldError(
-            f"data: expected two or more test episodes of {context + plan.horizon} chunks, got "
-            f"{len(whole)} of {len(episodes)}; record longer ones"
-        )
+        parts.append(cut_clips(episode, place, starts, context, plan.horizon))
+    return Clips.cat([clips for clips in parts if clips is not None])
+
+
+def _read(job: Evaluation, advance: Callable[[int], Any]) -> Measured:
+    """Read every test episode once: rebuild it, look at it, cut its clips."""
+    context, plan = job.world.spec.context, job.plan
+    looks_a_window = plan.window // long_rollouts.LOOK_EVERY
+    rebuilt, endings, looks, actions = [], [], [], []
+
+    def episodes() -> Iterator[Recorded]:
+        for place in range(plan.episodes):
+            episode = _recorded(job, place)
+            rebuilt.append(reconstruction.rebuild(job.world, episode, job.landmarks))
+            starts = ending_starts(episode, context, ENDINGS)
+            endings.append(cut_clips(episode, place, starts, context, max(ENDINGS)))
+            looks.append(long_rollouts.real_looks(episode, job.landmarks, looks_a_window))
+            actions.append(episode.actions[episode.known])
+            advance(1)
+            yield episode
+
+    clips = _clips(job, episodes())
     late = [c for c in endings if c is not None]
     return Measured(
-        rebuilt, Clips.cat(whole), Clips.cat(late) if late else None,
-        long_dreams.RealLooks.cat(looks), actions,
+        rebuilt, clips, Clips.cat(late) if late else None,
+        long_rollouts.RealLooks.cat(looks), [a for a in actions if len(a)],
     )  # fmt: skip
 
 
-def _dreams(
-    world: DiffusionWorld, teacher: DiffusionWorld | None, found: Measured, plan: Plan,
-    clock: dict[str, float],
+def _figures(
+    job: Evaluation, teacher: DiffusionWorld | Path | str | None,
+    offtrack_reference: dict[str, Any] | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Figures of all dreams that are compared with what really happened."""
-    clips, rows = found.clips, plan.rows
+    """Figures of everything that can be measured on these data."""
+    plan, own = job.plan, job.world.config.sampling
+    with job.stage("VAE on test episodes", plan.episodes) as advance:
+        measured = _read(job, advance)
+    clips = measured.clips
     still = horizon.persistence(clips)
-    own = world.config.sampling
-    counts = sorted({1, 2, own.num_steps}) if own.method == "consistency" else [own.num_steps]
-    dreamt = {}
-    for count in counts:
-        with _stage(f"dreams, {count} steps", len(clips), clock) as advance:
-            some = world.with_num_steps(count)
-            dreamt[count] = horizon.dream(some, clips, clips.actions, rows, advance)
+    student = own.method == "consistency"
+    counts = sorted({*plan.num_steps, own.num_steps}) if student else [own.num_steps]
+    dreamt = {
+        n: job.dream(f"dreams, {n} steps", clips, clips.actions, job.world.with_num_steps(n))
+        for n in counts
+    }
     main = dreamt[own.num_steps]
-    with _stage("shuffled actions", len(clips), clock) as advance:
-        cut = clips.upto(min(plan.action_steps, plan.horizon))
-        false = horizon.dream(world, cut, horizon.shuffled(cut), rows, advance)
-    parts = [(clips, main)]
-    if found.endings is not None:
-        with _stage("before ends", len(found.endings), clock) as advance:
-            end = found.endings
-            parts.append((end, horizon.dream(world, end, end.actions, rows, advance)))
-    floor = _floor(found)
+    errors = {n: d.mse for n, d in dreamt.items()}
     return {
+        "num_steps": str(own.num_steps),
+        "vae": reconstruction.summarise(measured.rebuilt),
         "horizon": {
             "clips": len(clips),
-            "psnr": {str(n): horizon.curve(d.mse) for n, d in dreamt.items()},
+            "psnr": {str(n): horizon.curve(mse) for n, mse in errors.items()},
             "persistence": horizon.curve(still),
-            "vae": horizon.curve(floor),
+            "vae": horizon.curve(_vae_error(measured)),
         },
         "above_persistence": {
-            str(n): horizon.above_persistence(d.mse, still, clips.episode)
-            for n, d in dreamt.items()
+            str(n): horizon.above_persistence(mse, still, clips.cluster)
+            for n, mse in errors.items()
         },
-        "safe_horizon": trusted.safe_horizon(main.mse, still, clips.episode),
-        "trust": _trust(world, clips, main, plan, clock),
-        "teacher": _teacher(teacher, clips, {n: d.mse for n, d in dreamt.items()}, plan, clock),
-        "actions": horizon.action_following(main.mse, false.mse, clips.episode),
-        "reward": horizon.reward_figures(clips, main),
-        "ends": horizon.end_figures(parts),
+        "safe_horizon": trust.safe_horizon(main.mse, still, clips.cluster),
+        "trust": _trust(job, clips, main),
+        "teacher": _teacher(job, teacher, clips, errors),
+        "actions": _actions(job, clips, main),
+        "reward": _reward(job, clips, main),
+        "ends": _ends(job, measured, main),
+        "long": _long(job, measured, offtrack_reference),
     }
 
 
-def _trust(
-    world: DiffusionWorld, clips: Clips, dreamt: horizon.Dreamt, plan: Plan,
-    clock: dict[str, float],
-) -> dict[str, Any] | None:  # fmt: skip
-    """Whether what was said of trust came true, also from harmed starts; None if uncalibrated."""
-    if world.trust is None or not world.calibrated:
-        return None
-    every, bound = plan.harmed_every, float(world.trust.bound)
-    parts = {"recorded": (clips, dreamt)}
-    for name, some in harmed(clips, every, every, seed=1).items():
-        if name not in parts:
-            with _stage(f"trust, {name}", len(some), clock) as advance:
-                told = horizon.dream(world, some, some.actions, plan.rows, advance)
-                parts[name] = (some, told)
-    steps = [h for h in trusted.STEPS if h <= dreamt.mse.shape[1]]
-    along = trusted.by_step(dreamt.trust, dreamt.mse <= bound, steps)
-    return trusted.summarise(parts, bound) | {"along": along}
-
-
-def _floor(found: Measured) -> Tensor:
+def _vae_error(measured: Measured) -> Tensor:
     """What the VAE alone loses on the clips' own frames: (N, T)."""
-    clips, steps = found.clips, torch.arange(found.clips.frames.shape[1])
+    clips, steps = measured.clips, torch.arange(measured.clips.frames.shape[1])
     pairs = zip(clips.episode.tolist(), clips.start, strict=True)
-    return torch.stack([found.rebuilt[e].mse[first + steps] for e, first in pairs])
+    return torch.stack([measured.rebuilt[e].mse[first + steps] for e, first in pairs])
+
+
+def _trust(job: Evaluation, clips: Clips, dreamt: horizon.Dreamt) -> dict[str, Any] | None:
+    """Whether trust came true, also from perturbed starts; None if the world is uncalibrated."""
+    world, every = job.world, job.plan.perturbed_every
+    if world.trust is None or not world.calibrated:
+        job.not_measured["trust"] = "unknown: the world is not calibrated as it is sampled"
+        return None
+    job.not_measured.pop("trust", None)
+    bound, parts = float(world.trust.bound), {"recorded": (clips, dreamt)}
+    kinds = CalibrationPlan(recoloured=every, frozen=every, turned=every)
+    for name, some in perturbed(clips, kinds, seed=1).items():
+        if name not in parts:
+            parts[name] = (some, job.dream(f"trust, {name}", some, some.actions))
+    steps = [h for h in trust.STEPS if h <= dreamt.mse.shape[1]]
+    along = trust.by_step(dreamt.trust, dreamt.mse <= bound, steps)
+    return trust.summarise(parts, bound) | {"along": along}
 
 
 def _teacher(
-    teacher: DiffusionWorld | None, clips: Clips, students: dict[int, Tensor], plan: Plan,
-    clock: dict[str, float],
+    job: Evaluation, source: DiffusionWorld | Path | str | None, clips: Clips,
+    errors: dict[int, Tensor],
 ) -> dict[str, Any] | None:  # fmt: skip
-    """Gaps between teacher and students on the same clips; None without a teacher."""
-    if teacher is None:
+    """Gaps between teacher and students on the same clips."""
+    if source is None:
+        job.not_measured["teacher"] = "no teacher was named"
         return None
-    order = torch.arange(len(clips))
-    first = torch.stack([(clips.episode[:i] == clips.episode[i]).sum() for i in order])
-    # another one in every episode, so that early and late clips are among them
-    mine = (first - clips.episode) % plan.starts < plan.teacher_starts
-    some = clips[mine].upto(min(plan.teacher_horizon, plan.horizon))
-    with _stage(f"teacher, {plan.teacher_steps} steps", len(some), clock) as advance:
-        told = horizon.dream(teacher, some, some.actions, plan.rows, advance)
-    return {
-        "clips": len(some),
-        "steps": plan.teacher_steps,
-        "psnr": horizon.curve(told.mse),
-        "gaps": {
-            str(n): horizon.teacher_gaps(mse[mine][:, : told.mse.shape[1]], told.mse, some.episode)
-            for n, mse in students.items()
-        },
-    }
+    teacher, plan = teacher_of(job.world, source, job.plan.teacher_steps), job.plan
+    with job.stage("teacher", int(taught(clips, plan).sum())) as advance:
+        return behind_teacher(teacher, clips, errors, plan, advance)
+
+
+def _actions(job: Evaluation, clips: Clips, dreamt: horizon.Dreamt) -> dict[str, Any] | None:
+    """Error under another clip's actions against error under the true ones."""
+    cut = clips.upto(min(job.plan.action_steps, job.plan.horizon))
+    if job.world.spec.action.kind == "none" or not cut.valid.any():
+        job.not_measured["actions"] = "the data have no actions"
+        return None
+    false = horizon.shuffled(cut)
+    if false is None:
+        job.not_measured["actions"] = "all clips have the same actions"
+        return None
+    error = job.dream("shuffled actions", cut, false).mse
+    return horizon.action_following(dreamt.mse, error, clips.cluster)
+
+
+def _reward(job: Evaluation, clips: Clips, dreamt: horizon.Dreamt) -> dict[str, Any] | None:
+    figures = horizon.reward_figures(clips, dreamt)
+    if figures is None:
+        job.not_measured["reward"] = "the data have no rewards"
+    elif figures["pearson"] is None:
+        job.not_measured["reward, Pearson"] = f"no clip has {figures['steps']} rewarded steps"
+    return figures
+
+
+def _ends(job: Evaluation, measured: Measured, dreamt: horizon.Dreamt) -> dict[str, Any]:
+    parts = [(measured.clips, dreamt)]
+    if (late := measured.endings) is not None:
+        parts.append((late, job.dream("before ends", late, late.actions)))
+    else:
+        job.not_measured["end: F1"] = "no test episode terminates"
+    return horizon.end_figures(parts)
+
+
+def _long(
+    job: Evaluation, measured: Measured, offtrack_reference: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    """Whether long dreams stay finite and still look like the world."""
+    plan, reason = job.plan, ""
+    if not plan.dreams:
+        reason = "there was no time for them, or episodes are shorter than a window"
+    elif len(measured.looks.windows) < 2:
+        reason = f"the data have fewer than two windows of {plan.window} chunks"
+    if reason:
+        job.not_measured["long dreams"] = reason
+        return None
+    actions = measured.actions or [torch.zeros(1, *job.world.spec.action.shape, dtype=torch.int64)]
+    with job.stage("long dreams", plan.dream_steps) as advance:
+        given = long_rollouts.recorded_actions(actions, plan.dreams, plan.dream_steps)
+        dreams = long_rollouts.dream_long(job.world, given, advance, job.landmarks)
+    size = plan.window // long_rollouts.LOOK_EVERY
+    return long_rollouts.summarise(dreams, measured.looks, offtrack_reference, size)
 
 
 def _parameters(world: DiffusionWorld) -> dict[str, int]:

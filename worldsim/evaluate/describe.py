@@ -13,8 +13,17 @@ HORIZONS = (1, 2, 4, 8, 16, 32, 60)
 def describe(card: dict[str, Any]) -> str:
     """Everything a card says, as plain text; cards of earlier versions leave out what they lack."""
     figures = card.get("figures", {})
-    parts = [table(card["lines"]), *_horizons(figures), *_confusion(figures), *_trust(figures)]
+    parts = [table(card["lines"]), *_missing(card), *_horizons(figures), *_confusion(figures),
+             *_trust(figures)]  # fmt: skip
     return "\n\n".join([*parts, "\n".join(_origin(card))])
+
+
+def _missing(card: dict[str, Any]) -> Iterator[str]:
+    named = {"not measured": "not_measured", "less than asked": "adapted"}
+    rows = [f"{title}: {name}: {reason}" for title, key in named.items()
+            for name, reason in card.get(key, {}).items()]  # fmt: skip
+    if rows:
+        yield "\n".join(rows)
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
@@ -31,7 +40,7 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
 def curves(figures: dict[str, Any]) -> dict[str, list[float]]:
     """PSNR by horizon of everything that was compared with what really followed."""
     found = figures["horizon"]
-    named = {f"dream, {n} passes": curve for n, curve in found["psnr"].items()}
+    named = {f"dream, {n} denoising steps": curve for n, curve in found["psnr"].items()}
     others = {
         "last frame, copied": "persistence",
         "VAE alone": "vae",
@@ -52,20 +61,19 @@ def _horizons(figures: dict[str, Any]) -> Iterator[str]:
 
 
 def _confusion(figures: dict[str, Any]) -> Iterator[str]:
-    if "reward" not in figures or "ends" not in figures:
-        return
     kinds = ("hits", "false", "missed", "quiet")
-    rows = [["steps", "said, true", "said, false", "missed", "rightly not said"]]
-    for name in ("reward", "ends"):
+    rows = [["steps", "predicted, true", "predicted, false", "missed", "rightly not predicted"]]
+    for name in (name for name in ("reward", "ends") if figures.get(name)):
         rows.append([name, *(f"{figures[name]['counts'][kind]:,}" for kind in kinds)])
-    yield columns(rows)
+    if len(rows) > 1:
+        yield columns(rows)
 
 
 def _trust(figures: dict[str, Any]) -> Iterator[str]:
     found = figures.get("trust")
     if not found:
         return
-    rows = [["trust: of steps that said", *(f"{i / 10:.1f}-" for i in range(10))]]
+    rows = [["trust: of steps at probability", *(f"{i / 10:.1f}-" for i in range(10))]]
     for name, kind in found["kinds"].items():
         bins = kind["reliability"]
         cells = zip(bins["true"], bins["count"], strict=True)

@@ -14,16 +14,18 @@ from worldsim.metrics import bootstrap, pearson, psnr, weighted_mean
 from worldsim.world.diffusion import DiffusionWorld
 from worldsim.world.rollout import replay
 
-from .test_clips import Clips
+from .clips import Clips
 
 GAP_HORIZONS = (1, 8, 32)
 ACTION_HORIZONS = (1, 4, 8, 16)
 REWARD_STEPS = 16
+LATER = 8
+"""Steps after which a dream is compared with persistence, besides the next chunk."""
 
 
 @dataclass(frozen=True)
 class Dreamt:
-    """What T steps of N dreams said: squared error, reward, continue_prob, trust, each (N, T)."""
+    """What T steps of N dreams gave: squared error, reward, continue_prob, trust, each (N, T)."""
 
     mse: Tensor
     reward: Tensor
@@ -43,12 +45,12 @@ def dream(
     for a in range(0, len(clips), rows):
         some = clips[a : a + rows]
         key = torch.stack([some.episode, some.start], 1)
-        state = world.encode(some.context, some.context_actions, key)
-        told = replay(world, state, actions[a : a + rows].to(world.device), decode_every=1)
-        assert told.frames is not None
+        state = world.encode(some.context, some.context_actions, key, known=some.context_known)
+        rollout = replay(world, state, actions[a : a + rows].to(world.device), decode_every=1)
+        assert rollout.frames is not None
         real = some.frames[:, : actions.shape[1]]
-        error = metrics.squared_error(told.frames.reshape(real.shape), real)
-        heads = (x.cpu() for x in (told.rewards, told.continue_prob, told.trust))
+        error = metrics.squared_error(rollout.frames.reshape(real.shape), real)
+        heads = (x.cpu() for x in (rollout.rewards, rollout.continue_prob, rollout.trust))
         parts.append((error.mean((-3, -2, -1)), *heads))
         advance(len(some))
     return Dreamt(*(torch.cat(x) for x in zip(*parts, strict=True)))
@@ -78,11 +80,17 @@ def gap(worse: Tensor, better: Tensor, episode: Tensor) -> dict[str, float]:
 
 
 def above_persistence(dreamt: Tensor, still: Tensor, episode: Tensor) -> dict[str, Any]:
-    """How far dreams (N, T) are above persistence at the next chunk and at every horizon, dB."""
+    """How far dreams (N, T) are above persistence, dB, with intervals over episodes.
+
+    next: at the next chunk. later: after `later_horizon` steps, 8 where there are as many. worst:
+    at the horizon where they are least above it.
+    """
     gaps = psnr(dreamt.double().mean(0)) - psnr(still.double().mean(0))
-    worst = int(gaps.argmin())
+    worst, later = int(gaps.argmin()), min(LATER, dreamt.shape[1]) - 1
     return {
         "next": gap(still[:, 0], dreamt[:, 0], episode),
+        "later": gap(still[:, later], dreamt[:, later], episode),
+        "later_horizon": later + 1,
         "worst": gap(still[:, worst], dreamt[:, worst], episode),
         "worst_horizon": worst + 1,
         "by_horizon": gaps.tolist(),
@@ -95,43 +103,54 @@ def teacher_gaps(student: Tensor, teacher: Tensor, episode: Tensor) -> dict[str,
     return {str(h): gap(student[:, h - 1], teacher[:, h - 1], episode) for h in horizons}
 
 
-def shuffled(clips: Clips) -> Tensor:
-    """Every clip's actions given to a clip of another episode: (N, T, *action).
+def shuffled(clips: Clips) -> Tensor | None:
+    """Every clip's actions given to another clip: (N, T, *action); None where all act alike.
 
-    Clips lie episode by episode, so a shift by half of them leaves no clip in its episode.
+    Clips lie episode by episode, so a shift by half of them leaves no clip in its episode where
+    there are two or more.
     """
-    return clips.actions.roll(len(clips) // 2, 0)
+    other = clips.actions.roll(len(clips) // 2, 0)
+    return None if torch.equal(other, clips.actions) else other
 
 
 def action_following(true: Tensor, false: Tensor, episode: Tensor) -> dict[str, dict[str, float]]:
     """Error under shuffled actions over error under the true ones, by horizon: both (N, T)."""
-    found = {}
+    ratios = {}
     for h in (h for h in ACTION_HORIZONS if h <= false.shape[1]):
         both = torch.stack([false[:, h - 1], true[:, h - 1]], 1)
-        ratio = bootstrap(lambda w, x=both: weighted_mean(x, w)[:, 0] / weighted_mean(x, w)[:, 1],
-                          episode)  # fmt: skip
-        found[str(h)] = ratio._asdict()
-    return found
+
+        def figure(weights: Tensor, both: Tensor = both) -> Tensor:
+            means = weighted_mean(both, weights)
+            return means[:, 0] / means[:, 1]
+
+        ratios[str(h)] = bootstrap(figure, episode)._asdict()
+    return ratios
 
 
-def reward_figures(clips: Clips, dreamt: Dreamt) -> dict[str, Any]:
-    """What the reward head is worth along open-loop dreams.
+def reward_figures(clips: Clips, dreamt: Dreamt) -> dict[str, Any] | None:
+    """What the reward head is worth along open-loop dreams; None where the data have no rewards.
 
     pearson: of predicted and real reward summed over the first 16 steps of each dream. f1: of "this
     chunk is rewarded", where a prediction says so above `threshold`, half-way between the mean of
     the positive real rewards and the mean of the others; f1_at_zero: the same with threshold 0.
     """
+    counted = clips.valid & clips.rewards.isfinite()
+    if not counted.any():
+        return None
     steps = min(REWARD_STEPS, dreamt.reward.shape[1])
-    whole = clips.valid[:, :steps].all(1)
+    whole = counted[:, :steps].all(1)
     sums = dreamt.reward[whole, :steps].sum(1), clips.rewards[whole, :steps].sum(1)
-    real, counted = clips.rewards > 0, clips.valid
+    real = clips.rewards > 0
     threshold = 0.0
     if real[counted].any() and not real[counted].all():
         means = (clips.rewards[counted & x].mean().item() for x in (real, ~real))
         threshold = sum(means) / 2
     at = {t: metrics.confusion(dreamt.reward > t, real, counted) for t in (threshold, 0.0)}
+    correlation = None
+    if whole.any():
+        correlation = bootstrap(lambda w: pearson(*sums, w), clips.cluster[whole])._asdict()
     return {
-        "pearson": bootstrap(lambda w: pearson(*sums, w), clips.episode[whole])._asdict(),
+        "pearson": correlation,
         "steps": steps,
         "sums": int(whole.sum()),
         "threshold": threshold,
@@ -142,18 +161,18 @@ def reward_figures(clips: Clips, dreamt: Dreamt) -> dict[str, Any]:
 
 
 def end_figures(parts: Sequence[tuple[Clips, Dreamt]]) -> dict[str, Any]:
-    """What the continuation head is worth: an end is said where continue_prob < 0.5.
+    """What the continuation head is worth: an end is predicted where continue_prob < 0.5.
 
     parts: ordinary dreams, and those from clips shortly before an end. false_rate: share of steps
-    at which the real episode went on and an end was said. f1 and counts: over all steps of both
-    kinds up to the real end. count: real ends among them.
+    at which the real episode went on and an end was predicted. f1 and counts: over all steps of
+    both kinds up to the real end. count: real ends among them.
     """
-    said = torch.cat([d.continue_prob.flatten() < 0.5 for _, d in parts])
+    predicted = torch.cat([d.continue_prob.flatten() < 0.5 for _, d in parts])
     real = torch.cat([c.ends.flatten() for c, _ in parts])
-    found = metrics.confusion(said, real, torch.cat([c.valid.flatten() for c, _ in parts]))
+    counts = metrics.confusion(predicted, real, torch.cat([c.valid.flatten() for c, _ in parts]))
     return {
-        "false_rate": found.false_rate,
-        "f1": found.f1,
+        "false_rate": counts.false_rate,
+        "f1": counts.f1,
         "count": int(real.sum()),
-        "counts": vars(found),
+        "counts": vars(counts),
     }

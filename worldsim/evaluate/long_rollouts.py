@@ -11,15 +11,16 @@ from einops import rearrange
 from torch import Tensor
 
 from worldsim.core import WorldState, row_keys
-from worldsim.data.dataset import Episode
-from worldsim.recipes.car_racing import landmarks as car_racing
+from worldsim.recipes.landmarks import Landmarks
 from worldsim.world.diffusion import DiffusionWorld
+
+from .clips import Recorded
 
 LOOK_EVERY = 4  # steps between those that are looked at
 WINDOW = 100  # steps over which the look of frames is averaged
 SIGMAS = 3.0
 LOOKS = ("mean", "contrast", "red", "green", "blue", "motion")
-JUDGED = LOOKS[:5]  # motion is told beside them: a picture that stands still would pass the others
+COUNTED = LOOKS[:5]  # motion is shown beside them: a still picture would pass the others
 FIRST_SEED = 10_000  # of the dreams' keys
 
 
@@ -37,44 +38,34 @@ def look(frames: Tensor) -> Tensor:
     return torch.stack([colour.mean(-1), contrast, *colour.unbind(-1), motion], -1)
 
 
-def windows(looks: Tensor) -> Tensor:
-    """Means over whole windows of 100 steps: (..., t, 6) -> (..., t // 25, 6); all of fewer."""
-    size = min(WINDOW // LOOK_EVERY, looks.shape[-2])
+def windows(looks: Tensor, size: int = WINDOW // LOOK_EVERY) -> Tensor:
+    """Means over whole windows of `size` looks: (..., t, 6) -> (..., t // size, 6)."""
     whole = looks[..., : looks.shape[-2] // size * size, :]
     return rearrange(whole, "... (n s) k -> ... n s k", s=size).mean(-2)
 
 
 @dataclass(frozen=True)
 class RealLooks:
-    """Windows of real frames, (n, 6), and the shares of frames with road and with the car."""
+    """Windows of real frames, (n, 6), and in which frames, (m,), each landmark was in sight."""
 
     windows: Tensor
-    road: Tensor
-    car: Tensor
+    visible: dict[str, Tensor]
 
     @staticmethod
     def cat(parts: Sequence[RealLooks]) -> RealLooks:
         """All episodes' windows and frames."""
-        rows = zip(*((p.windows, p.road, p.car) for p in parts), strict=True)
-        return RealLooks(*(torch.cat(x) for x in rows))
+        names = parts[0].visible
+        visible = {name: torch.cat([p.visible[name] for p in parts]) for name in names}
+        return RealLooks(torch.cat([p.windows for p in parts]), visible)
 
 
-def real_looks(episode: Episode, recognised: bool, window_looks: int) -> RealLooks:
+def real_looks(episode: Recorded, landmarks: Landmarks | None, window_looks: int) -> RealLooks:
     """The look of every 4th chunk of an episode, in windows as long as the dreams'."""
-    count = len(episode)
-    chunks = rearrange(torch.from_numpy(episode.frames[:]), "(n c) ... -> n c ...", n=count)
-    seen = chunks[LOOK_EVERY - 1 :: LOOK_EVERY]
+    seen = episode.frames[LOOK_EVERY - 1 :: LOOK_EVERY]
     looks = look(seen)
-    found = windows(looks) if len(looks) >= window_looks else looks[:0]
-    road, car = _landmarks(seen[:, -1], recognised)
-    return RealLooks(found, road, car)
-
-
-def _landmarks(frames: Tensor, recognised: bool) -> tuple[Tensor, Tensor]:
-    if not recognised:
-        none = torch.zeros(frames.shape[:-3], dtype=torch.bool)
-        return none, none
-    return car_racing.has_road(frames), car_racing.has_car(frames)
+    return RealLooks(
+        windows(looks, window_looks), landmarks.visible(seen[:, -1]) if landmarks else {}
+    )
 
 
 @dataclass(frozen=True)
@@ -83,14 +74,13 @@ class LongDreams:
 
     Attributes:
         finite: (N,) bool, whether every latent, reward and continue_prob of all T steps was finite.
-        looks: (N, T // 4, 6). road, car: (N, T // 4) bool.
-        by_sight: (N,) bool, dreams that the driver by sight drove; the others had recorded actions.
+        looks: (N, T // 4, 6). visible: (N, T // 4) bool by landmark.
+        by_sight: (N,) bool, dreams in which landmarks decided; the others had recorded actions.
     """
 
     finite: Tensor
     looks: Tensor
-    road: Tensor
-    car: Tensor
+    visible: dict[str, Tensor]
     by_sight: Tensor
 
 
@@ -105,41 +95,47 @@ def recorded_actions(episodes: Sequence[Tensor], count: int, steps: int, seed: i
     return torch.stack(rows)
 
 
-def dream_long(world: DiffusionWorld, actions: Tensor, advance: Callable[[int], Any]) -> LongDreams:
+@torch.no_grad()
+def dream_long(
+    world: DiffusionWorld, actions: Tensor, advance: Callable[[int], Any],
+    landmarks: Landmarks | None = None,
+) -> LongDreams:  # fmt: skip
     """Dream from the world's start clips under `actions` (N, T, *action).
 
-    In a world that looks like CarRacing every other dream is driven by sight instead: recorded
-    actions fit another track, so under them the car leaves the road, in dreams as in reality.
+    Where there are landmarks every other dream is acted in by sight instead: recorded actions fit
+    another track, so under them a car leaves the road, in dreams as in reality.
     """
     count, steps = actions.shape[:2]
     state = world.reset(row_keys(range(FIRST_SEED, FIRST_SEED + count)))
-    recognised = car_racing.recognised(world.spec)
-    by_sight = (torch.arange(count) % 2 == 0) & recognised
+    by_sight = (torch.arange(count) % 2 == 0) & (landmarks is not None)
     finite = torch.ones(count, dtype=torch.bool)
-    seen: list[tuple[Tensor, ...]] = []
+    looks: list[Tensor] = []
+    visible: list[dict[str, Tensor]] = []
     action = actions[:, 0]
     for t in range(steps):
-        action = _drive(world, state, by_sight, actions[:, t], action)
-        state, told = world.step(state, action.to(world.device))
-        finite &= _finite(state, told.reward, told.continue_prob)
+        action = _act(world, state, by_sight, actions[:, t], action, landmarks)
+        state, prediction = world.step(state, action.to(world.device))
+        finite &= _finite(state, prediction.reward, prediction.continue_prob)
         if (t + 1) % LOOK_EVERY == 0:
             frames = world.decode(state).cpu()
-            seen.append((look(frames), *_landmarks(frames[:, -1], recognised)))
+            looks.append(look(frames))
+            visible.append(landmarks.visible(frames[:, -1]) if landmarks else {})
         advance(1)
-    looks, road, car = (torch.stack(x, 1) for x in zip(*seen, strict=True))
-    return LongDreams(finite, looks, road, car, by_sight)
+    seen = {name: torch.stack([v[name] for v in visible], 1) for name in visible[0]}
+    return LongDreams(finite, torch.stack(looks, 1), seen, by_sight)
 
 
-def _drive(
-    world: DiffusionWorld, state: WorldState, by_sight: Tensor, given: Tensor, last: Tensor
-) -> Tensor:
-    """The given actions (N, *action), and in dreams driven by sight what the driver decides now."""
+def _act(
+    world: DiffusionWorld, state: WorldState, by_sight: Tensor, given: Tensor, last: Tensor,
+    landmarks: Landmarks | None,
+) -> Tensor:  # fmt: skip
+    """The given actions (N, *action), and in dreams acted in by sight what landmarks decide."""
     rows = by_sight.nonzero()[:, 0]
-    if not len(rows):
+    if landmarks is None or not len(rows):
         return given
     frames = world.decode(state[rows.to(world.device)])[:, -1].cpu()
     action = given.clone()
-    action[rows] = car_racing.steer_by_sight(frames, last[rows, 0])
+    action[rows] = landmarks.act(frames, last[rows])
     return action
 
 
@@ -166,9 +162,10 @@ class Reference:
 
 
 def summarise(
-    dreams: LongDreams, real: RealLooks, offtrack_reference: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """Dreams against real frames, in windows of 100 steps (4 s of CarRacing).
+    dreams: LongDreams, real: RealLooks, offtrack_reference: dict[str, Any] | None = None,
+    window_looks: int = WINDOW // LOOK_EVERY,
+) -> dict[str, Any]:  # fmt: skip
+    """Dreams against real frames, in windows of 100 steps (4 s of CarRacing), or of fewer.
 
     offtrack_reference: what `python -m benchmarks.offtrack_reference` wrote, reality under the
     recorded actions; dreams under them are compared with it, where given, else with driven
@@ -178,10 +175,10 @@ def summarise(
     that figure over all real windows, z the distance from the real mean in sigmas.
     z_of_mean: of the mean over dreams, the largest over windows in time and kinds of driving.
     share_within: share of single (dream, window) pairs with z <= 3, beside the same share of the
-    real windows. road, car: shares of frames; road under the driver by sight, under recorded
-    actions, and real.
+    real windows. landmarks: shares of frames in which each is in sight: acting by sight, under
+    recorded actions, and real.
     """
-    reference, seen = Reference.of(real.windows), windows(dreams.looks)
+    reference, seen = Reference.of(real.windows), windows(dreams.looks, window_looks)
     kinds = [(torch.ones_like(dreams.by_sight), reference)]
     if offtrack_reference is not None:
         other = Reference.of(torch.tensor(offtrack_reference["windows"]))
@@ -203,17 +200,19 @@ def summarise(
         for i, name in enumerate(LOOKS)
     }
     other_shares = offtrack_reference or {}
-    judged = [LOOKS.index(name) for name in JUDGED]
+    counted = [LOOKS.index(name) for name in COUNTED]
     return {
         "dreams": len(dreams.finite),
         "finite": int(dreams.finite.sum()),
         "real_windows": len(real.windows),
         "looks": table,
-        "z_of_mean": z_mean[judged].max().item(),
-        "share_within": _all_within(single[..., judged]),
-        "real_share_within": _all_within(real_z[:, judged]),
-        "road": _shares(dreams.road, dreams.by_sight, real.road, other_shares.get("road")),
-        "car": _shares(dreams.car, dreams.by_sight, real.car, other_shares.get("car")),
+        "z_of_mean": z_mean[counted].max().item(),
+        "share_within": _all_within(single[..., counted]),
+        "real_share_within": _all_within(real_z[:, counted]),
+        "landmarks": {
+            name: _shares(seen, dreams.by_sight, real.visible[name], other_shares.get(name))
+            for name, seen in dreams.visible.items()
+        },
     }
 
 
@@ -226,13 +225,11 @@ def _within(z: Tensor) -> Tensor:
 
 
 def _shares(
-    seen: Tensor, by_sight: Tensor, real: Tensor, offtrack: float | None
-) -> dict[str, float | None] | None:
-    """Shares of frames in which a landmark is in sight; None in a world without landmarks."""
-    if not by_sight.any():
-        return None
-    kinds = {"by_sight": seen[by_sight], "recorded": seen[~by_sight], "real": real}
-    kinds |= {"by_sight_last": windows_last(seen[by_sight])}
+    visible: Tensor, by_sight: Tensor, real: Tensor, offtrack: float | None
+) -> dict[str, float | None]:
+    """Shares of frames in which a landmark is in sight."""
+    kinds = {"by_sight": visible[by_sight], "recorded": visible[~by_sight], "real": real}
+    kinds |= {"by_sight_last": windows_last(visible[by_sight])}
     shares = {k: v.float().mean().item() if v.numel() else None for k, v in kinds.items()}
     return shares | {"recorded_real": offtrack}
 

@@ -21,7 +21,7 @@ from worldsim.collect.policies import Behaviour, Policy
 from worldsim.collect.recorder import record
 from worldsim.core import row_keys
 from worldsim.envs.core import CONT_THRESHOLD
-from worldsim.evaluate.test_clips import Clips, cut_clips
+from worldsim.evaluate.clips import Clips, Recorded, cut_clips
 from worldsim.recipes.car_racing.drivers import Action
 from worldsim.recipes.car_racing.settings import car_racing
 from worldsim.world.rollout import replay
@@ -65,7 +65,7 @@ def scenes(episodes: int, ahead: int = AHEAD) -> Clips:
         begin = 6 + (0 if not len(paid) else 1 + int(paid[-1]))
         last = len(episode.actions) - ahead
         starts = np.linspace(begin, last, CONTEXTS).astype(int) if begin <= last else []
-        clips = cut_clips(episode, i, [int(s) for s in starts], 6, ahead, ACTION)
+        clips = cut_clips(Recorded.of(episode, ACTION), i, [int(s) for s in starts], 6, ahead)
         if clips is not None and not episode.terminated:
             found.append(clips)
     return Clips.cat(found)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from worldsim.core import WorldSpec
-from worldsim.metrics import Crossings, crossings
+from worldsim.metrics import Crossings, crossings, match_crossings
 
 FRAMES = ((56, 64, 3), (64, 64, 3))
 FIELD = slice(0, 56)  # rows above the panel
@@ -30,6 +30,32 @@ EDGE_REACH = 4.0  # pixels within which an edge counts as found
 def recognised(spec: WorldSpec) -> bool:
     """Whether a world looks like the CarRacing that these eyes know."""
     return spec.frame_shape in FRAMES and spec.action.low == (-1.0, 0.0, 0.0)
+
+
+class CarRacingLandmarks:
+    """Road and car, see `worldsim.recipes.landmarks.Landmarks`."""
+
+    names = ("road", "car")
+
+    @staticmethod
+    def fits(frame_shape: tuple[int, ...]) -> bool:
+        """Whether these eyes know frames of this shape."""
+        return frame_shape in FRAMES
+
+    def visible(self, frames: Tensor) -> dict[str, Tensor]:
+        """Whether road and car are in sight."""
+        return {"road": has_road(frames), "car": has_car(frames)}
+
+    def displacements(self, real: Tensor, rebuilt: Tensor) -> dict[str, Tensor]:
+        """How far edges of the road and the car are from their places, pixels."""
+        edges = match_crossings(road_edges(real), road_edges(rebuilt), reach=EDGE_REACH)
+        distance = (car_place(rebuilt) - car_place(real)).norm(dim=-1)
+        car = torch.where(has_car(rebuilt), distance, torch.inf)[has_car(real)]
+        return {"edge": edges, "car": car}
+
+    def act(self, frames: Tensor, actions: Tensor) -> Tensor:
+        """Drive by sight."""
+        return steer_by_sight(frames, actions[:, 0])
 
 
 def greenness(frames: Tensor) -> Tensor:

@@ -1,0 +1,81 @@
+"""Clips hold what led into each chunk, of any dataset, and know where real episodes end."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.measured_data import SPEC, stripes
+from worldsim.core import ActionSpec, WorldError
+from worldsim.data import Episode
+from worldsim.evaluate.clips import (
+    Clips,
+    Recorded,
+    cut_clips,
+    ending_starts,
+    even_starts,
+    horizon_for,
+)
+
+ACTION = SPEC.action
+
+
+def recorded(seed: int, chunks: int, terminated: bool = False, most: int = 1000) -> Recorded:
+    return Recorded.of(stripes(seed, chunks, terminated), ACTION, most)
+
+
+def test_starts_are_the_middles_of_equal_parts():
+    assert even_starts(22, 3, 8, 4) == [3, 7, 10, 14]
+    assert even_starts(11, 3, 8, 4) == [3] and even_starts(10, 3, 8, 4) == []
+
+
+def test_a_clip_holds_what_led_into_each_chunk():
+    clip = cut_clips(recorded(5000, 20), 7, [5], 3, 4)
+    assert clip is not None
+    frames = torch.from_numpy(np.asarray(stripes(5000, 20).frames))
+    assert torch.equal(clip.context[0], frames[4:10])
+    assert torch.equal(clip.frames[0].flatten(0, 1), frames[10:18])
+    assert clip.context_actions[0, :, 0].tolist() == pytest.approx([0.02, 0.03, 0.04])
+    assert clip.actions[0, :, 0].tolist() == pytest.approx([0.05, 0.06, 0.07, 0.08])
+    assert clip.rewards[0].tolist() == pytest.approx([3, -0.2, -0.2, -0.2])
+    assert bool(clip.valid.all()) and not clip.ends.any() and clip.episode.tolist() == [7]
+
+
+def test_a_clip_knows_where_its_episode_ended():
+    episode = recorded(5001, 20, terminated=True)
+    starts = ending_starts(episode, 3, (1, 4))
+    assert starts == [19, 16] and ending_starts(recorded(5001, 20), 3, (1, 4)) == []
+    clip = cut_clips(episode, 0, starts, 3, 6)
+    assert clip is not None
+    assert clip.ends.int().tolist() == [[1, 0, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0]]
+    assert clip.valid.sum(1).tolist() == [1, 4]
+    assert not recorded(5001, 20, terminated=True, most=12).terminated
+
+
+def test_what_an_episode_lacks_is_not_invented():
+    film = Episode(name="film", frames=stripes(0, 9).frames, chunk=2, fps=12.5)
+    none = Recorded.of(film, ActionSpec(kind="none"))
+    assert none.rewards.isnan().all() and not none.known.any() and none.actions.shape == (9,)
+    clip = cut_clips(none, 0, [3], 3, 4)
+    assert clip is not None and clip.valid.all()  # there are no actions that could be unknown
+    known = np.ones(20, bool)
+    known[6] = False
+    half = cut_clips(Recorded.of(replace(stripes(0, 20), known=known), ACTION), 0, [4], 3, 5)
+    assert half is not None and half.valid.tolist() == [[True, True, False, False, False]]
+
+
+def test_intervals_are_over_episodes_unless_there_are_hardly_any():
+    def clips(places: list[int]) -> Clips:
+        parts = [cut_clips(recorded(i, 20), i, [3, 9], 3, 4) for i in places]
+        return Clips.cat([c for c in parts if c is not None])
+
+    assert clips([0, 1, 2]).cluster.tolist() == [0, 0, 1, 1, 2, 2]
+    assert clips([0, 1]).cluster.tolist() == [0, 1, 2, 3]
+
+
+def test_a_horizon_fits_half_of_the_episodes():
+    assert horizon_for([20, 30, 100], 4, 60) == 26
+    assert horizon_for([100, 100, 5], 4, 60) == 60 and horizon_for([9], 4, 60) == 5
+    with pytest.raises(WorldError, match=r"episodes of 5 chunks or more .* got \[4, 4\]"):
+        horizon_for([4, 4], 4, 60)

@@ -1,0 +1,166 @@
+"""Which real clips a world is measured on: starts spread evenly over every test episode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from math import ceil
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from worldsim.core import ActionSpec, Rows, WorldError, WorldSpec
+from worldsim.data import Dataset, Episode
+from worldsim.data.columns import check_kind, columns_of
+
+PREFERRED = {"test": ("test", "val", "train"), "val": ("val", "train"), "train": ("train", "val")}
+"""Which split serves where one is missing, best first."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """An episode in memory, cut after so many chunks that it fits there: n chunks.
+
+    Attributes:
+        frames: (n, c, H, W, 3) uint8.
+        actions: (n, *action); `known` (n,) bool, which of them are.
+        rewards: (n,), NaN where the data have none.
+        terminated: whether the last chunk ended it.
+        acts: whether there are any actions to know.
+    """
+
+    frames: Tensor
+    actions: Tensor
+    known: Tensor
+    rewards: Tensor
+    terminated: bool
+    acts: bool
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @staticmethod
+    def of(episode: Episode, action: ActionSpec, most: int = 10**6) -> Recorded:
+        """The first `most` chunks of an episode."""
+        count, columns = min(len(episode), most), columns_of(episode, action)
+        frames = torch.from_numpy(np.asarray(episode.frames[0 : count * episode.chunk]))
+        return Recorded(
+            frames=rearrange(frames, "(n c) ... -> n c ...", c=episode.chunk),
+            actions=columns.actions[:count],
+            known=columns.known[:count],
+            rewards=columns.rewards.where(columns.rewards_known, torch.nan)[:count],
+            terminated=episode.terminated and count == len(episode),
+            acts=action.kind != "none",
+        )
+
+
+@dataclass(frozen=True)
+class Clips(Rows):
+    """N clips of episodes: a context and what really followed, T steps.
+
+    Attributes:
+        episode: (N,) int64, the place of the clip's episode in its split.
+        context: (N, K * c, H, W, 3) uint8 and context_actions: (N, K, *action).
+        context_known: (N, K) bool, which of these actions are known.
+        frames: (N, T, c, H, W, 3) uint8; after the episode's end its last chunk is repeated.
+        actions: (N, T, *action). rewards: (N, T), NaN where the data have none.
+        ends: (N, T) bool, the step with which the episode terminated.
+        valid: (N, T) bool, False after the episode's end and after an action that is not known.
+        start: (N,) int64, chunk of the episode that step 1 should bring.
+    """
+
+    episode: Tensor
+    context: Tensor
+    context_actions: Tensor
+    context_known: Tensor
+    frames: Tensor
+    actions: Tensor
+    rewards: Tensor
+    ends: Tensor
+    valid: Tensor
+    start: Tensor
+
+    def upto(self, steps: int) -> Clips:
+        """The same clips, cut after `steps` steps."""
+        cut = ("frames", "actions", "rewards", "ends", "valid")
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Clips(**values | {name: values[name][:, :steps] for name in cut})
+
+    @property
+    def cluster(self) -> Tensor:
+        """(N,) int64, what intervals resample: episodes; of one or two episodes their clips."""
+        few = len(self.episode.unique()) < 3
+        return torch.arange(len(self)) if few else self.episode
+
+
+def even_starts(length: int, context: int, horizon: int, count: int) -> list[int]:
+    """`count` first steps, evenly from the earliest to the latest that leaves `horizon` steps."""
+    last = length - horizon
+    if last < context:
+        return []
+    return sorted({int(x) for x in torch.linspace(context, last, count).round().tolist()})
+
+
+def ending_starts(episode: Recorded, context: int, steps: Sequence[int]) -> list[int]:
+    """First steps from which a terminated episode ends with the given steps."""
+    length = len(episode)
+    return [length - s for s in steps if episode.terminated and length - s >= context]
+
+
+def cut_clips(
+    episode: Recorded, place: int, starts: Sequence[int], context: int, horizon: int
+) -> Clips | None:
+    """Clips of one episode, None if there are no starts."""
+    if not starts:
+        return None
+    count, first = len(episode), torch.tensor(starts)[:, None]
+    before, after = first + torch.arange(-context, 0), first + torch.arange(horizon)
+    valid, after = after < count, after.clamp(max=count - 1)
+    if episode.acts:
+        valid = (valid & episode.known[after]).cumprod(1).bool()
+    return Clips(
+        episode=torch.full((len(starts),), place),
+        context=episode.frames[before].flatten(1, 2),
+        context_actions=episode.actions[before],
+        context_known=episode.known[before],
+        frames=episode.frames[after],
+        actions=episode.actions[after],
+        rewards=episode.rewards[after],
+        ends=valid & (after == count - 1) & episode.terminated,
+        valid=valid,
+        start=first[:, 0],
+    )
+
+
+def split_for(data: Dataset, spec: WorldSpec, wanted: str) -> tuple[str, Dataset]:
+    """The split to use where `wanted` is asked for, and its episodes.
+
+    The nearest split there is stands in for one that is missing. Raises WorldError for a dataset of
+    another kind than the world's.
+    """
+    check_kind(data.spec, spec)
+    if tuple(data.splits) and (
+        name := next((s for s in PREFERRED[wanted] if s in data.splits), "")
+    ):
+        return name, data.split(name)
+    raise WorldError(
+        f"data: expected {wanted} episodes in {data.spec.name}, got splits {list(data.splits)}; "
+        "record some"
+    )
+
+
+def horizon_for(lengths: Sequence[int], context: int, asked: int) -> int:
+    """The longest horizon up to `asked` for which half of the episodes, and two, leave a clip.
+
+    lengths: chunks of each episode. Raises WorldError where none leaves a single step.
+    """
+    enough = min(len(lengths), max(2, ceil(len(lengths) / 2)))
+    leaves = sorted((length - context for length in lengths), reverse=True)[enough - 1]
+    if leaves < 1:
+        raise WorldError(
+            f"data: expected episodes of {context + 1} chunks or more (a context of {context} and "
+            f"a step), got {sorted(lengths)[:20]}; record longer ones"
+        )
+    return min(asked, leaves)
