@@ -1,7 +1,11 @@
 """Files and folders are written all or nothing, whoever writes beside."""
 
 import os
+import shutil
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,6 +59,47 @@ def test_a_folder_takes_its_name_whole_or_not_at_all(tmp_path: Path) -> None:
     assert (place / "file").read_text() == "new" and os.listdir(place.parent) == ["w"]
     place.rename(place.with_name(".w.old"))  # killed between the two renames
     assert (current_folder(place) / "file").read_text() == "new"
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["once", "for-good"])
+def test_a_disk_that_fails_anywhere_leaves_the_old_folder_or_the_new(
+    tmp_path: Path, dies: bool
+) -> None:
+    """Every sync, rename, creation and removal fails in turn, once or from then on."""
+    seen = []
+    for good in count():
+        place, failed = tmp_path / str(good) / "w", 0
+        with atomic_folder(place) as part:
+            (part / "file").write_text("old")
+        with pytest.MonkeyPatch.context() as patch:
+            left = good
+
+            def counted(real: Callable[..., Any]) -> Callable[..., Any]:
+                def call(*args: Any, **kwargs: Any) -> Any:
+                    nonlocal left, failed
+                    left -= 1
+                    if left < 0 if dies else left == -1:
+                        failed += 1
+                        if not kwargs.get("ignore_errors"):
+                            raise OSError(28, "no space left")
+                        return None
+                    return real(*args, **kwargs)
+
+                return call
+
+            for where, name in ((os, "fsync"), (os, "rename"), (os, "mkdir"), (shutil, "rmtree")):
+                patch.setattr(where, name, counted(getattr(where, name)))
+            try:
+                with atomic_folder(place, overwrite=True) as part:
+                    (part / "file").write_text("new")
+                raised = False
+            except OSError:
+                raised = True
+        if not failed:
+            break
+        seen.append((current_folder(place) / "file").read_text())
+        assert raised or seen[-1] == "new"  # what was acknowledged is there
+    assert set(seen) == {"old", "new"} and seen[-1] == "new" and len(seen) >= 8
 
 
 def test_a_file_is_read_up_to_its_bound(tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from tests.reliability.exact import batches, isolation, mistakes, programs, restore
 from tests.reliability.exact.streams import FACES, digests
 
+TINY = pytest.param("tiny", marks=pytest.mark.nightly)  # a network: seconds
 
-@pytest.mark.parametrize("name", ["point", "tiny"])
+
+@pytest.mark.parametrize("name", ["point", TINY])
 def test_the_same_seed_is_the_same_life_through_every_face(name: str) -> None:
     """And another seed is another one, under the same actions."""
     lives = [
@@ -24,6 +26,7 @@ def test_the_same_seed_is_the_same_life_through_every_face(name: str) -> None:
     assert len(set(lives[0])) == 3
 
 
+@pytest.mark.nightly
 def test_and_in_a_process_of_its_own(root: Path) -> None:
     code = (
         "import json, torch; torch.set_num_threads(1); "
@@ -36,23 +39,28 @@ def test_and_in_a_process_of_its_own(root: Path) -> None:
     assert json.loads(done.stdout) == here
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["point", "tiny"])
 def test_saved_at_any_moment_the_future_repeats(name: str, tmp_path: Path) -> None:
     wrong = [differ for differ in restore.run(12, name, tmp_path, 12) if differ]
     assert not wrong
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.integers(0, 10**6))
 def test_a_row_does_not_know_its_neighbours(case: int) -> None:
     assert isolation.differ("point", case) == []
 
 
+@pytest.mark.nightly
 def test_nor_where_a_network_computes() -> None:
     assert [isolation.differ("tiny", case) for case in range(12)] == [[]] * 12
 
 
-@pytest.mark.parametrize(("name", "rows"), [("tiny", 8), ("tiny", 3), ("point", 8)])
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [pytest.param("tiny", 8, marks=pytest.mark.nightly), ("tiny", 3), ("point", 8)],
+)
 def test_micro_batches_do_not_know_the_batch(name: str, rows: int) -> None:
     assert batches.differing_bits(name, rows, 2, 16) == 0
 
@@ -67,9 +75,11 @@ def test_batches_as_they_come_are_close() -> None:
     assert batches.drift("tiny", 4, 16)["latent_one_step"] <= 1e-5
 
 
-@pytest.mark.parametrize("share", range(4))
+@pytest.mark.parametrize(
+    "share", [0, *(pytest.param(n, marks=pytest.mark.nightly) for n in range(1, 8))]
+)
 def test_programs_against_plain_python(share: int) -> None:
-    for seed in range(share * 60, (share + 1) * 60):
+    for seed in range(share * 30, (share + 1) * 30):
         programs.run(seed)
 
 

@@ -1,4 +1,4 @@
-"""Every row of the reliability table holds at the counts of CI; `make nightly` tries more."""
+"""How rows of the reliability table are tried and kept; and, at night, each at its short count."""
 
 import json
 from pathlib import Path
@@ -11,6 +11,7 @@ from tests.reliability.nightly.rows import Outcome, Row, main, measure
 ROWS = [(m, row) for m, rows in nightly.modules().items() for row in rows if row.ci]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("row", [r for _, r in ROWS], ids=[f"{m}-{r.name}" for m, r in ROWS])
 def test_the_promise_holds(row: Row) -> None:
     line = measure(row, row.ci)

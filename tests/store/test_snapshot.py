@@ -4,8 +4,12 @@ import json
 import os
 import pickle
 import re
+import resource
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +24,11 @@ from tests.worlds import tiny_world, with_doubts
 from worldsim import SnapshotError, SnapshotWarning, load_state, save_state
 from worldsim.core import WorldError, WorldModel, WorldState, row_keys
 from worldsim.envs import EnvState, VectorEnvState, WorldSimEnv, WorldSimVectorEnv
+from worldsim.nn.tables import Tables
+from worldsim.store import snapshot
 from worldsim.store.snapshot import dump, parse, world_hash
+from worldsim.world.compiled import compiled
+from worldsim.world.diffusion import DiffusionWorld
 from worldsim.world.fixed_batch import FixedBatch
 from worldsim.world.point import PointWorld
 
@@ -166,12 +174,14 @@ def test_a_state_that_is_none_of_the_worlds_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "field", ["worldsim", "torch", "device", "dtype", "threads", "micro_batch"]
+    "field",
+    ["worldsim", "torch", "device", "dtype", "compiled", "numerics", "threads", "micro_batch"],
 )
 def test_what_costs_the_last_bits_is_warned_of(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import worldsim.store.snapshot as snapshot
-
-    made, value = snapshot._header, 99 if field in ("threads", "micro_batch") else "elsewhere"
+    made, value = (
+        snapshot._header,
+        {"threads": 99, "micro_batch": 99, "compiled": True}.get(field, "x"),
+    )
     monkeypatch.setattr(snapshot, "_header", lambda *a: replace(made(*a), **{field: value}))
     data = dump(some_state(), WORLD)
     monkeypatch.undo()
@@ -179,6 +189,72 @@ def test_what_costs_the_last_bits_is_warned_of(field: str, monkeypatch: pytest.M
         assert_same(parse(data, WorldState, WORLD), some_state())
     with pytest.raises(SnapshotError, match=f"{field}: expected .* strict=False"):
         parse(data, WorldState, WORLD, strict=True)
+
+
+def test_settings_of_the_process_are_compared() -> None:
+    """Each of them changes how sums are rounded, so a strict restore refuses another."""
+    data = dump(some_state(), WORLD)
+    fast = compiled(tiny_world(), dtype="bfloat16")
+    assert world_hash(fast) == world_hash(WORLD)
+    with pytest.raises(SnapshotError, match="dtype, compiled: expected .*bfloat16"):
+        parse(data, WorldState, fast, strict=True)
+    for change, words in (
+        (lambda: torch.autocast("cpu", torch.bfloat16), "autocast bfloat16"),
+        (lambda: torch.backends.mkldnn.flags(enabled=False), "mkldnn False"),
+        (default_float64, "default dtype float64"),
+    ):
+        with change(), pytest.raises(SnapshotError, match=f"numerics: expected .*{words}"):
+            parse(data, WorldState, WORLD, strict=True)
+
+
+@contextmanager
+def default_float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_a_default_dtype_in_force_at_first_use_leaves_no_trace() -> None:
+    with default_float64():
+        world = DiffusionWorld(*(getattr(WORLD, n) for n in ("config", "vae", "dynamics")),
+                               WORLD.starts)  # fmt: skip
+        world = deepcopy(world)
+        for module in world.dynamics.modules():
+            if isinstance(module, Tables):
+                module._names.clear()  # as if nobody had used it yet
+        state = some_state(world)
+    assert_same(state, some_state())
+    assert_same(some_state(world), some_state())
+
+
+def test_weights_are_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, fed = tiny_world(), []
+    feed = snapshot._feed
+    monkeypatch.setattr(snapshot, "_feed", lambda s, t: (fed.append(len(t)), feed(s, t)))
+    first = world_hash(world)
+    count = len(fed)
+    assert count > 10 and world_hash(world) == first and len(fed) == count
+    with torch.no_grad():
+        world.dynamics.heads.reward.bias += 1
+    assert world_hash(world) != first and len(fed) == count + 1
+
+
+def test_a_path_that_is_no_snapshot_is_refused_unread(tmp_path: Path) -> None:
+    sparse, pipe = tmp_path / "sparse", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for content in (b"", dump(some_state(), WORLD)):
+        with sparse.open("wb") as file:
+            file.write(content)
+            file.truncate(3 * 2**30)
+        for path in (sparse, pipe, Path("/dev/zero"), tmp_path):
+            start, memory = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            with pytest.raises(SnapshotError):
+                load_state(path, WorldState, WORLD)
+            assert time.process_time() - start < 2
+            grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory
+            assert grown < 256 * 1024  # KiB
 
 
 def test_at_home_nothing_is_warned_of() -> None:

@@ -7,6 +7,7 @@ that is read is verified.
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import zipfile
@@ -67,15 +68,31 @@ def open_archive(path: Path, stamp: Stamp | None = None) -> Iterator[Archive]:
 
     stamp: of the file that was checked before; another file there by now is refused.
     """
+    with _named(path), open_plain(path) as file:
+        status = os.fstat(file.fileno())
+        found = Stamp(status.st_ino, status.st_size, status.st_mtime_ns)
+        if stamp not in (None, found):
+            raise unfit(path, "file", "the file that was opened", "another one by now")
+        _check_end(path, file, status.st_size)
+        with zipfile.ZipFile(file) as archive:
+            yield Archive(path, archive, found)
+
+
+@contextmanager
+def archive_of(path: Path, data: bytes) -> Iterator[Archive]:
+    """The archive in `data`, which was read from `path` and checked; see `open_archive`."""
+    file = io.BytesIO(data)
+    with _named(path):
+        _check_end(path, file, len(data))
+        with zipfile.ZipFile(file) as archive:
+            yield Archive(path, archive, Stamp(0, len(data), 0))
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Whatever a library raises on damaged bytes becomes a `DatasetError` that names the file."""
     try:
-        with open_plain(path) as file:
-            status = os.fstat(file.fileno())
-            found = Stamp(status.st_ino, status.st_size, status.st_mtime_ns)
-            if stamp not in (None, found):
-                raise unfit(path, "file", "the file that was opened", "another one by now")
-            _check_end(path, file, status.st_size)
-            with zipfile.ZipFile(file) as archive:
-                yield Archive(path, archive, found)
+        yield
     except UNREADABLE as error:
         if type(error).__module__.startswith("worldsim"):
             raise

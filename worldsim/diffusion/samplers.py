@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from .schedule import corrupt
@@ -59,4 +58,4 @@ def consistency(
 
 
 def _rows(x: Tensor, level: float) -> Tensor:
-    return torch.full((len(x),), level, device=x.device)
+    return x.new_full((len(x),), level)

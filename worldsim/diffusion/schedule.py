@@ -8,10 +8,10 @@ from torch import Tensor
 
 def draw_levels(shape: tuple[int, ...], g: torch.Generator) -> Tensor:
     """Noise levels: logit-normal of spread 1.2, a fifth uniform, a twentieth exactly 1."""
-    level = torch.sigmoid(1.2 * torch.randn(shape, generator=g))
-    kind, flat = torch.rand(shape, generator=g), torch.rand(shape, generator=g)
+    level = torch.sigmoid(1.2 * torch.randn(shape, generator=g, dtype=torch.float32))
+    kind, flat = (torch.rand(shape, generator=g, dtype=torch.float32) for _ in range(2))
     level = torch.where(kind < 0.2, flat, level)
-    return torch.where(kind > 0.95, torch.ones(()), level).clamp(min=1e-3)
+    return torch.where(kind > 0.95, torch.ones((), dtype=torch.float32), level).clamp(min=1e-3)
 
 
 def corrupt(clean: Tensor, noise: Tensor, level: Tensor) -> Tensor:

@@ -41,3 +41,21 @@ def default_float32() -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+def numerics(device: torch.device) -> str:
+    """Settings of this process that decide how sums are rounded, as a line to compare."""
+    kind = device.type
+    autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else "off"
+    parts = {
+        "default dtype": torch.get_default_dtype(),
+        "autocast": autocast,
+        "matmul precision": torch.get_float32_matmul_precision(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "mkldnn": torch.backends.mkldnn.enabled,  # type: ignore[attr-defined]
+    }
+    if kind == "cuda":
+        cudnn = torch.backends.cudnn
+        parts |= {"cudnn": cudnn.enabled, "cudnn deterministic": cudnn.deterministic,
+                  "cudnn benchmark": cudnn.benchmark, "cudnn tf32": cudnn.allow_tf32}  # fmt: skip
+    return ", ".join(f"{name} {value}" for name, value in parts.items()).replace("torch.", "")

@@ -12,15 +12,17 @@ from .tables import Tables
 
 def fourier(x: Tensor, count: int, highest: float) -> Tensor:
     """Sines and cosines of x (...) at `count` octave-spaced frequencies, (..., 2 count)."""
-    waves = torch.logspace(0, math.log2(highest), count, base=2.0, device=x.device) * math.pi
+    span = 0, math.log2(highest), count
+    waves = torch.logspace(*span, base=2.0, dtype=torch.float32, device=x.device) * math.pi
     angle = x[..., None].float() * waves
     return torch.cat([angle.sin(), angle.cos()], -1)
 
 
 def grid_waves(height: int, width: int, device: torch.device) -> Tensor:
     """`fourier` of y and x, each from -1 to 1 over the frame, (height * width, 16)."""
-    y = fourier((torch.arange(height, device=device) * 2 + 1) / height - 1, 4, 4.0)
-    x = fourier((torch.arange(width, device=device) * 2 + 1) / width - 1, 4, 4.0)
+    y, x = (torch.arange(n, dtype=torch.float32, device=device) for n in (height, width))
+    y = fourier((y * 2 + 1) / height - 1, 4, 4.0)
+    x = fourier((x * 2 + 1) / width - 1, 4, 4.0)
     y = y[:, None].expand(height, width, -1)
     return torch.cat([y, x[None].expand(height, width, -1)], -1).flatten(0, 1)
 

@@ -11,7 +11,8 @@ def rotary(position: Tensor, dim: int, base: float = 100.0) -> Tensor:
 
     Worlds are small (tens of patches and chunks), so the slowest wave is `base`, not 10,000.
     """
-    frequency = base ** -(torch.arange(0, dim, 2, device=position.device) / dim)
+    steps = torch.arange(0, dim, 2, dtype=torch.float32, device=position.device)
+    frequency = base ** -(steps / dim)
     return position[..., None].float() * frequency
 
 

@@ -21,11 +21,8 @@ import io
 import json
 import re
 import warnings
-import zipfile
-import zlib
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +32,8 @@ from numpy.typing import NDArray
 
 from worldsim import worlds
 from worldsim.config import ConfigError, from_json, parse_json, short, to_json
+from worldsim.data.archive import Archive, archive_of
+from worldsim.data.dataset import DatasetError
 from worldsim.files import atomic_folder, current_folder
 from worldsim.world.diffusion import DiffusionWorld, Starts, WorldConfig
 from worldsim.world.uncertainty import BANK, Trust
@@ -264,50 +263,34 @@ def _read_card(folder: Path, entry: FileEntry) -> dict[str, Any]:
 def _read_starts(folder: Path, entry: FileEntry, config: WorldConfig) -> Starts:
     """The start clips; pickles are never opened and sizes are checked before unpacking."""
     path, spec = folder / STARTS, config.spec
-    action = np.dtype("int64" if spec.action.is_discrete else "float32")
+    action = "i8" if spec.action.is_discrete else "f4"
     wanted = {
-        "frames.npy": (np.dtype("uint8"), (spec.context * spec.chunk, *spec.frame_shape)),
-        "actions.npy": (action, (spec.context, *spec.action.shape)),
-        "known.npy": (np.dtype("bool"), (spec.context,)),
+        "frames": ("u1", (spec.context * spec.chunk, *spec.frame_shape)),
+        "actions": (action, (spec.context, *spec.action.shape)),
+        "known": ("?", (spec.context,)),
     }
     try:
-        with zipfile.ZipFile(io.BytesIO(read_contents(folder, entry))) as archive:
-            names = sorted(archive.namelist())
-            if names != sorted(wanted):
-                raise WorldFolderError(path, "arrays", f"{sorted(wanted)}", short(names))
-            total = sum(info.file_size for info in archive.infolist())
-            if total > MAX_STARTS:
-                expected = f"at most {MAX_STARTS} bytes unpacked"
-                raise WorldFolderError(path, "size", expected, f"{total} bytes")
-            arrays = [torch.from_numpy(_array(path, archive, n, *wanted[n])) for n in wanted]
-    except (EOFError, NotImplementedError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error,
-            SyntaxError) as error:  # fmt: skip
-        raise WorldFolderError(path, "contents", "a .npz file", str(error)) from error
-    starts = Starts(*arrays)
+        with archive_of(path, read_contents(folder, entry)) as archive:
+            if sorted(archive.members) != sorted(wanted):
+                names = short(sorted(archive.members))
+                raise WorldFolderError(path, "arrays", f"{sorted(wanted)}", names)
+            found = [_array(archive, path, name, *wanted[name]) for name in wanted]
+    except DatasetError as error:
+        raise WorldFolderError(path, "contents", "a .npz file", str(error)[:300]) from error
+    starts = Starts(*map(torch.from_numpy, found))
     _check_starts(path, starts, config)
     return starts
 
 
 def _array(
-    path: Path, archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], row: tuple[int, ...]
+    archive: Archive, path: Path, name: str, dtype: str, row: tuple[int, ...]
 ) -> NDArray[Any]:
-    """An array `(N, *row)` whose header declares just the bytes that the archive declares."""
-    with archive.open(name) as file:
-        try:
-            if np.lib.format.read_magic(file) != (1, 0):
-                raise ValueError("not version 1.0")
-            shape, fortran, found = np.lib.format.read_array_header_1_0(file)
-        except ValueError as error:
-            raise WorldFolderError(path, name, "a .npy array", str(error)) from error
-        size = prod(shape) * found.itemsize
-        fits = found == dtype and shape[1:] == row and not fortran
-        if not fits or size != archive.getinfo(name).file_size - file.tell():
-            expected = f"{dtype} (N, {', '.join(map(str, row))})"
-            raise WorldFolderError(path, name, expected, f"{found} {shape}, fortran={fortran}")
-        data = bytearray(file.read(size))  # checks the checksum too
-    if len(data) != size:
-        raise WorldFolderError(path, name, f"{size} bytes", f"{len(data)} bytes")
-    return np.frombuffer(data, dtype).reshape(shape)
+    """An array `(N, *row)` of just this type."""
+    array = archive.read(name, np.dtype(dtype).kind, len(row) + 1, MAX_STARTS)
+    if array.dtype != np.dtype(dtype) or array.shape[1:] != row:
+        expected = f"{np.dtype(dtype)} (N, {', '.join(map(str, row))})"
+        raise WorldFolderError(path, name, expected, f"{array.dtype} {array.shape}")
+    return array
 
 
 def _check_starts(path: Path, starts: Starts, config: WorldConfig) -> None:

@@ -26,10 +26,13 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from worldsim.config import ConfigError, from_json, parse_json, short, to_json, value_from_json
 from worldsim.core import WorldError, WorldModel, WorldState
 from worldsim.files import open_plain, read_bytes, write_bytes
+from worldsim.nn.dtype import numerics
+from worldsim.world.compiled import CompiledWorld
 from worldsim.world.diffusion import DiffusionWorld
 from worldsim.world.fixed_batch import FixedBatch
 
@@ -37,9 +40,9 @@ from .manifest import GIB
 from .tensors import entry_bytes, read_header
 
 T = TypeVar("T")
-FORMAT, SCHEMA = "worldsim-snapshot", 3
+FORMAT, SCHEMA = "worldsim-snapshot", 4
 MAX_FILE = 16 * GIB
-EXACT = ("worldsim", "torch", "device", "dtype", "threads", "micro_batch")
+EXACT = ("worldsim", "torch", "device", "dtype", "compiled", "numerics", "threads", "micro_batch")
 """Header fields that must agree for a future to repeat bit for bit."""
 
 
@@ -72,7 +75,9 @@ class Header:
         world_hash: SHA-256 of its settings, weights and start clips.
         worldsim, torch: versions.
         device: kind and model.
-        dtype: of the latents.
+        dtype: that its networks multiply in.
+        compiled: whether programs ran in place of the networks.
+        numerics: settings of the process that decide how sums are rounded (`nn.dtype.numerics`).
         threads: of the CPU.
         micro_batch: rows that are computed together, None where the batch is taken as it comes.
         sha256: over this header with an empty `sha256`, all plain values and all tensors.
@@ -87,6 +92,8 @@ class Header:
     torch: str
     device: str
     dtype: str
+    compiled: bool
+    numerics: str
     threads: int
     micro_batch: int | None
     sha256: str = ""
@@ -180,23 +187,42 @@ def check_fits(state: WorldState, world: WorldModel, like: WorldState | None = N
 
 
 def world_hash(world: WorldModel) -> str:
-    """SHA-256 of what a world is: its settings and, where it has them, weights and start clips."""
-    if isinstance(world, FixedBatch):
-        return world_hash(world.world)
-    seal, tensors = sha256(), {}
+    """SHA-256 of what a world is: its settings and, where it has them, weights and start clips.
+
+    A tensor is hashed once and its hash kept for as long as it lives and is not written to, so that
+    saving a state costs no pass over the weights.
+    """
+    world, seal = _inner(world), sha256()
     if isinstance(world, DiffusionWorld):
         seal.update(json.dumps(to_json(world.config)).encode())
         tensors = dict(vars(world.starts))
         parts = (world.vae, world.dynamics, world.trust)
         for part in filter(None, parts):
-            tensors |= {f"{type(part).__name__}.{k}": v for k, v in part.state_dict().items()}
+            state = part.state_dict(keep_vars=True)
+            tensors |= {f"{type(part).__name__}.{k}": v for k, v in state.items()}
+        for name in sorted(tensors):
+            seal.update(f"{name} {_tensor_hash(tensors[name])}\n".encode())
     else:  # a world in closed form says all in its settings; where it runs is no part of it
         seal.update(repr(world.spec).encode())
         if is_dataclass(world):
             names = sorted(f.name for f in fields(world) if f.name != "device")
             seal.update(repr([(name, getattr(world, name)) for name in names]).encode())
-    _feed(seal, tensors)
     return seal.hexdigest()
+
+
+_HASHES = WeakTensorKeyDictionary()
+"""Tensor -> (its version when hashed, its SHA-256)."""
+
+
+def _tensor_hash(x: Tensor) -> str:
+    version = None if x.is_inference() else (x._version, x.data_ptr())
+    known, digest = _HASHES[x] if x in _HASHES else (None, "")
+    if version is None or known != version:
+        whole = sha256()
+        _feed(whole, {"": x})
+        digest = whole.hexdigest()
+        _HASHES[x] = version, digest
+    return digest
 
 
 # --- Headers --------------------------------------------------------------------------------------
@@ -205,7 +231,7 @@ _AGAIN = "the file is damaged or no snapshot: save the state again"
 
 
 def _header(kind: str, world: WorldModel) -> Header:
-    device = world.device
+    device, inner = world.device, _inner(world)
     model = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     if device.type != "cpu":
         model = torch.get_device_module(device).get_device_name(device)
@@ -216,17 +242,26 @@ def _header(kind: str, world: WorldModel) -> Header:
         worldsim=_version(),
         torch=str(torch.__version__),
         device=f"{device.type} {model}",
-        dtype=str(_dtype(world)).removeprefix("torch."),
+        dtype=_dtype(world),
+        compiled=isinstance(inner, CompiledWorld),
+        numerics=numerics(device),
         threads=torch.get_num_threads(),
         micro_batch=world.rows if isinstance(world, FixedBatch) else None,
     )
 
 
-def _dtype(world: WorldModel) -> torch.dtype:
-    world = world.world if isinstance(world, FixedBatch) else world
+def _inner(world: WorldModel) -> WorldModel:
+    return world.world if isinstance(world, FixedBatch) else world
+
+
+def _dtype(world: WorldModel) -> str:
+    world = _inner(world)
+    if isinstance(world, CompiledWorld):
+        return world.dtype
+    dtype = torch.float32
     if isinstance(world, DiffusionWorld):
-        return next(world.dynamics.parameters()).dtype
-    return torch.float32
+        dtype = next(world.dynamics.parameters()).dtype
+    return str(dtype).removeprefix("torch.")
 
 
 def _version() -> str:

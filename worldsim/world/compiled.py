@@ -8,7 +8,8 @@ asks for it waits. On an accelerator it is torch.compile's, replayed as one CUDA
 from __future__ import annotations
 
 import os
-import secrets
+import subprocess
+import tempfile
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,7 +26,8 @@ from tqdm import tqdm
 
 from worldsim.config import to_json
 from worldsim.core import Conditions, Prediction, WorldError, WorldState
-from worldsim.nn.dtype import Narrow, fast_dtype
+from worldsim.files import atomic_path, open_plain, read_bytes, write_text
+from worldsim.nn.dtype import Narrow, fast_dtype, numerics
 from worldsim.nn.tables import Tables
 
 from .diffusion import DiffusionWorld, Sampling
@@ -54,7 +56,8 @@ def compiled(
         dreams do; what that costs in fidelity is measured in docs/explanation/speed.md.
 
     Compiling takes a minute or two for each size, once: programs are kept in `cache_folder()`.
-    Where nothing can be compiled (no C++ compiler) it warns and runs as `world` does.
+    Where nothing can be compiled (no C++ compiler) it warns and runs as `world` does; an error in
+    what is to be compiled is raised.
     """
     if dtype is not None and dtype not in DTYPES:
         raise WorldError(f"dtype: expected one of {list(DTYPES)} or None, got {dtype!r}")
@@ -154,14 +157,15 @@ class CompiledWorld(DiffusionWorld):
         task = _Task(partial(fn, self._narrow), network)
         try:
             if self.device.type != "cpu":
-                return _replayed(task)
+                return _replayed(task, given)
             file = cache_folder() / f"{self._name(shapes, network)}.pt2"
             return _ahead_of_time(task, given, file, f"{shapes[0]}, {len(given[0])} rows")
-        except Exception as error:  # whatever a tool chain may raise
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        except ToolchainError as error:
+            reason = str(error.__cause__).strip().partition("\n")[0] or repr(error.__cause__)
             warnings.warn(
                 f"{shapes[0]}: not compiled, so it runs uncompiled, in float32: {reason}. "
-                "A compiled world needs a C++ compiler on a CPU (g++) and Triton on a GPU",
+                "A compiled world needs a C++ compiler on a CPU (g++), Triton on a GPU, and a "
+                "folder for its programs that can be written ($WORLDSIM_CACHE)",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -174,14 +178,15 @@ class CompiledWorld(DiffusionWorld):
 
     def _name(self, shapes: tuple[Any, ...], network: nn.Module) -> str:
         """A hash of all that a program depends on: what runs, on which weights, sizes, machine."""
-        told = (RECIPE, shapes, self.dtype, to_json(self.config), torch.__version__)
+        settings = (RECIPE, shapes, self.dtype, to_json(self.config), torch.__version__)
         machine = (torch.get_num_threads(), sorted(torch.cpu.get_capabilities().items()))
-        digest = sha256(repr((told, machine)).encode())
+        digest = sha256(repr((settings, machine, numerics(self.device))).encode())
         home = Path(__file__).parents[1]
         for package in ("nn", "models", "diffusion", "world"):
             for file in sorted((home / package).rglob("*.py")):
                 digest.update(file.read_bytes())
-        digest.update((home / "core.py").read_bytes())
+        for name in ("core.py", "actions.py"):
+            digest.update((home / name).read_bytes())
         for tensor in network.state_dict().values():
             digest.update(tensor.float().cpu().numpy().tobytes())
         return f"{shapes[0]}-{digest.hexdigest()[:32]}"
@@ -207,28 +212,65 @@ def _narrowed(world: DiffusionWorld, dtype: torch.dtype) -> DiffusionWorld:
     return DiffusionWorld(world.config, vae, dynamics, world.starts, world.card, world.trust)
 
 
+class ToolchainError(Exception):
+    """Compilers, their files or their libraries failed: its cause says how."""
+
+
+TOOLCHAIN = (RuntimeError, OSError, ImportError, subprocess.SubprocessError)
+"""What compiling and loading raise where a tool or the disk fails; tracing is outside of it."""
+
+
 def _ahead_of_time(task: _Task, given: tuple[Tensor, ...], file: Path, title: str) -> Program:
-    """The program in `file`; made, with a line of progress, where there is none that loads."""
-    if file.exists():
-        with suppress(Exception):  # of another build, or cut short
+    """The program in `file`; made, with a line of progress, where there is no whole one."""
+    if _whole(file):
+        with suppress(RuntimeError, OSError):  # of another build
             return torch._inductor.aoti_load_package(str(file))
+    with tqdm(total=2, desc=f"compiling {title} (once)", unit="part") as line:
+        graph = torch.export.export(task, given, strict=False)
+        line.update()
+        try:
+            _package(graph, file)
+            line.update()
+            return torch._inductor.aoti_load_package(str(file))
+        except TOOLCHAIN as error:
+            raise ToolchainError from error
+
+
+def _package(graph: Any, file: Path) -> None:
+    """Compile into `file` with its SHA-256 beside it, each all or nothing."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{secrets.token_hex(4)}.pt2")
+    with tempfile.TemporaryDirectory(prefix=".making-", dir=file.parent) as folder:
+        made = Path(folder) / "program.pt2"
+        torch._inductor.aoti_compile_and_package(
+            graph, package_path=str(made), inductor_configs={"freezing": True}
+        )
+        digest = _digest(made)
+        with atomic_path(file) as part:
+            os.replace(made, part)
+    write_text(_seal(file), digest)
+
+
+def _whole(file: Path) -> bool:
+    """Whether the program is the one that was made; a damaged one may compute something else."""
     try:
-        with tqdm(total=2, desc=f"compiling {title} (once)", unit="part") as line:
-            graph = torch.export.export(task, given, strict=False)
-            line.update()
-            torch._inductor.aoti_compile_and_package(
-                graph, package_path=str(temporary), inductor_configs={"freezing": True}
-            )
-            line.update()
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return torch._inductor.aoti_load_package(str(file))
+        return read_bytes(_seal(file), 64).decode() == _digest(file)
+    except (OSError, ValueError):
+        return False
 
 
-def _replayed(task: _Task) -> Program:
+def _seal(file: Path) -> Path:
+    return file.with_suffix(".sha256")
+
+
+def _digest(file: Path) -> str:
+    digest = sha256()
+    with open_plain(file) as opened:
+        while piece := opened.read(2**20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _replayed(task: _Task, given: tuple[Tensor, ...]) -> Program:
     """Captured as a CUDA graph when first called; a replay writes where the last one wrote."""
     options: dict[str, Any] = {"triton.cudagraphs": True, "freezing": True}
     run = torch.compile(task, dynamic=False, options=options)
@@ -238,6 +280,10 @@ def _replayed(task: _Task) -> Program:
         out = run(*given)
         return out.clone() if isinstance(out, Tensor) else tuple(x.clone() for x in out)
 
+    try:
+        program(*given)  # compiles; `given` went through the networks already
+    except TOOLCHAIN as error:
+        raise ToolchainError from error
     return program
 
 

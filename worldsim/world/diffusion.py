@@ -166,10 +166,12 @@ class DiffusionWorld:
         parts: dict[str, Tensor] = {}
         if config.latent_action:
             shape = (rows, self.spec.context)
-            parts["latent_actions"] = new(*shape, config.latent_action)
+            width = config.latent_action
+            parts["latent_actions"] = new(*shape, width, dtype=torch.float32)
             parts["latent_known"] = new(shape, dtype=torch.bool)
         if config.text:
-            parts |= {"text": new(rows, config.text), "text_known": new(rows, 1, dtype=torch.bool)}
+            parts["text"] = new(rows, config.text, dtype=torch.float32)
+            parts["text_known"] = new(rows, 1, dtype=torch.bool)
         if config.worlds:
             index = torch.zeros(rows) if world is None else world
             parts["world"] = index.to(self.device, torch.int64)[:, None]

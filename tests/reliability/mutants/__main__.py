@@ -85,7 +85,7 @@ def _tested(folder: Path, tests: list[str]) -> int:
 
         if not Path(worldsim.__file__).resolve().is_relative_to(folder.resolve()):
             return 99  # it would be the unharmed source that passes
-        options = ["-x", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder)]
+        options = ["-x", "-q", "-m", "", "-p", "no:cacheprovider", "--rootdir", str(folder)]
         return int(pytest.main([*options, "-c", str(folder / "pyproject.toml"), *tests]))
 
 

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from tests.reliability.nightly.audit import Audit
 from tests.reliability.nightly.rows import Outcome, Row, main
-from tests.store.test_tensors import hostile_weights
+from tests.store.test_networks import hostile_weights
 from tests.world_folders import Payload, forge, forge_manifest, forge_weights, fresh
 from worldsim.store.folder import load
 from worldsim.store.manifest import CARD, CONFIG, MANIFEST, STARTS, WEIGHTS, WorldFolderError
