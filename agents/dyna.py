@@ -9,19 +9,19 @@ as SimPLe, 1903.00374).
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from worldsim.collect.policies import Behaviour, Policy
-from worldsim.collect.recorder import SPLITS, as_recorded, episode_name
-from worldsim.collect.workers import collect
+from worldsim.collect.api import collect
+from worldsim.collect.environment import RecordedEnv
+from worldsim.collect.policies import CollectPolicy, Policy
 from worldsim.core import WorldError
 from worldsim.data.columns import check_kind, columns_of
 from worldsim.data.dataset import Dataset
@@ -45,7 +45,6 @@ class DynaConfig:
         episodes: real ones that the agent plays.
         noise: standard deviation of noise on its actions, of their range: what it never tries
             the world never learns.
-        max_frames: an episode is cut here, at the latest.
         world: how the world is trained on.
         agent: how the agent is; its `begin` is not looked at.
         passes: of the denoiser in the agent's dreams.
@@ -53,7 +52,6 @@ class DynaConfig:
 
     episodes: int = 10
     noise: float = 0.1
-    max_frames: int = 1000
     world: DistillationConfig = DistillationConfig(
         fit=FitConfig(steps=600, batch=16, lr=1e-4, ema=0.98, warmup=50)
     )
@@ -92,11 +90,14 @@ def improve(world: Path | str, agent: Path, folder: Path, run: Path, how: DynaCo
     """
     known, old = NativeDataset(folder), load(world)
     check_kind(known.spec, old.spec)
-    first = _first_seed(known, run, how.episodes)
-    band = (first, first + how.episodes)
+    if known.spec.environment is None:
+        raise WorldError(f"data: expected episodes of an environment, got video in {folder}")
+    name = _round_name(known, run)
     make = partial(make_agent, str(world), str(agent), how.noise)
-    behaviour = Behaviour(name=f"agent-{first}", make=make, seeds=band, sees="chunk")
-    data = collect(as_recorded(known, folder, band, how.max_frames), (behaviour,))
+    data = collect(
+        known.spec.environment, out=folder, policy=CollectPolicy(name=name, make=make),
+        episodes=how.episodes, val=0, test=0, prefix=name,
+    )  # fmt: skip
     better = train_on(old, data, how.world, run)
     save(better, run / "world", overwrite=True)
     recipe = replace(how.agent, best=1.0)
@@ -104,36 +105,35 @@ def improve(world: Path | str, agent: Path, folder: Path, run: Path, how: DynaCo
     stuff = material(data, dreamt, recipe.agent.sees, run / "latents-train.safetensors")
     dream(dreamt, load_agent(agent, old.spec).train(), stuff, recipe, run / "agent")
     train = data.split("train")
-    played = [train.episode(train.names.index(episode_name(seed))) for seed in range(*band)]
+    played = [train.episode(i) for i, x in enumerate(train.names) if x.startswith(f"{name}-")]
     returns = tuple(float(columns_of(e, old.spec.action).rewards.sum()) for e in played)
     return DynaResult(better, returns, len(stuff.recorded.actions))
 
 
-def _first_seed(data: Dataset, run: Path, episodes: int) -> int:
-    """The first seed of this turn: behind all recorded ones, or where this run began before."""
-    mark = run / "first-seed"
+def _round_name(data: Dataset, run: Path) -> str:
+    """What this turn's episodes are called: "agent-3" in the third one that a dataset sees."""
+    mark = run / "episodes"
     if mark.exists():
-        return int(mark.read_text())
-    train = data.split("train")
-    seeds = [train.episode(i).seed or 0 for i in range(len(train))]
-    first = max(seeds, default=-1) + 1
-    if first + episodes > SPLITS["train"][1]:
-        most = SPLITS["train"][1]
-        raise WorldError(f"episodes: expected training seeds below {most}, got {first}+{episodes}")
+        return mark.read_text()
+    pattern = re.compile(r"agent-\d+(?=-)")
+    rounds = {found[0] for name in data.names if (found := pattern.match(name))}
+    name = f"agent-{len(rounds) + 1}"
     run.mkdir(parents=True, exist_ok=True)
     with atomic_path(mark) as part:
-        part.write_text(str(first))
-    return first
+        part.write_text(name)
+    return name
 
 
-def make_agent(world: str, agent: str, noise: float, env: Any, rng: np.random.Generator) -> Policy:
-    """A saved agent as a behaviour that sees chunks; choices are random for a share `noise`."""
-    driver, space = agent_driver(Path(agent), load(world)), env.action_space
+def make_agent(
+    world: str, agent: str, noise: float, env: RecordedEnv, rng: np.random.Generator
+) -> Policy:
+    """A saved agent, which sees chunks; choices are random for a share `noise`."""
+    driver, space = agent_driver(Path(agent), load(world)), cast(Any, env.action_space)
 
-    def policy(chunk: NDArray[np.uint8]) -> Any:
-        action = driver(chunk)
+    def policy(obs: Any) -> Any:
+        action = driver(env.frames)
         if isinstance(space, gymnasium.spaces.Discrete):
-            return int(rng.integers(space.n)) if rng.random() < noise else int(action)
+            return int(space.start + rng.integers(space.n)) if rng.random() < noise else int(action)
         wander = noise * (space.high - space.low) / 2 * rng.standard_normal(space.shape)
         return (action + wander).astype(np.float32)
 

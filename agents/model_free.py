@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from worldsim.collect.recorder import SPLITS, Camera, CollectConfig, describe
-from worldsim.core import WorldError
+from worldsim.collect.recorder import describe
+from worldsim.collect.source import named_source
+from worldsim.core import EnvironmentSpec, WorldError
 from worldsim.data.columns import check_kind
 from worldsim.models.vae import to_float
 from worldsim.nn.dtype import narrow
@@ -45,31 +47,33 @@ def sight(world: DiffusionWorld, agent: ActorCritic) -> Callable[[Tensor], Tenso
 
 def practise(
     world: DiffusionWorld,
-    config: CollectConfig,
+    environment: EnvironmentSpec,
     recipe: AgentTrainingConfig,
     run: Path,
     *,
     steps: int,
+    seeds: range = range(1000),
 ) -> ActorCritic:
     """An agent from nothing but real practice, saved at RUN/real/agent. Does not resume.
 
-    world: whose encoder it sees through. config: how the environment was recorded. recipe: as of an
-    agent that dreams; `imagination.rows` environments play `imagination.horizon` steps a batch,
-    from training seeds. steps: real env steps (chunks) to spend, in whole batches.
-    Raises WorldError where `steps` do not make one batch, or `config` records another world.
+    world: whose encoder it sees through. environment: as it was recorded. recipe: as of an
+    agent that dreams; `imagination.rows` environments play `imagination.horizon` steps a batch.
+    steps: real env steps (chunks) to spend, in whole batches. seeds: of the episodes.
+    Raises WorldError where `steps` do not make one batch, or the environment is another world's.
     """
-    check_kind(describe(config), world.spec)
+    source = named_source(environment)
+    check_kind(describe(source, environment.id), world.spec)
     how = recipe.imagination
     batch = how.rows * how.horizon
     if steps < batch:
         raise WorldError(f"steps: expected at least {batch} (one batch of episodes), got {steps}")
     torch.manual_seed(recipe.seed)
     agent = ActorCritic(world.spec, recipe.agent)
-    first, stop = SPLITS["train"]
-    cameras = [Camera(config, range(first + row, stop, how.rows)) for row in range(how.rows)]
+    rows = range(how.rows)
+    envs, turns = [source.open() for _ in rows], [cycle(seeds[row :: how.rows]) for row in rows]
     rate = FitConfig(steps=steps // batch, lr=recipe.lr, warmup=5)
     adam = torch.optim.AdamW(agent.parameters(), lr=rate.lr, betas=(0.9, 0.999), weight_decay=0.0)
-    env = RealEnv(world.spec, agent, how, cameras, sight(world, agent))
+    env = RealEnv(world.spec, agent, how, envs, turns, sight(world, agent))
     learner = Learner(env, agent, how, adam)
     begun = time.perf_counter()
     for step in (bar := tqdm(range(rate.steps), desc="real")):
@@ -78,8 +82,8 @@ def practise(
         figures = learner.learn(step_generator(recipe.seed, step))
         bar.set_postfix({"real return": f"{figures['return']:.1f}"}, refresh=False)
     learner.close()
-    for camera in cameras:
-        camera.close()
+    for real in envs:
+        real.close()
     spent = {"real_steps": rate.steps * batch, "seconds": time.perf_counter() - begun}
     save_agent(agent, run / "real" / "agent", **spent)
     return agent

@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 import tyro
 
-from worldsim.collect.workers import collect
 from worldsim.evaluate import evaluate
 from worldsim.evaluate.report import table, write_card
 from worldsim.flags import refuse_repeated
-from worldsim.recipes.car_racing.drivers import car_racing_mix
 from worldsim.recipes.car_racing.settings import car_racing
 
 from . import RESULTS
@@ -76,7 +73,8 @@ def main(
 def record_tests(world: str, data: Path) -> None:
     """Record the test tracks of the bundled `car-racing` if there is no data: two minutes."""
     if world == "car-racing" and not data.exists():
-        collect(replace(car_racing(data), train=(0, 0), val=(1000, 1000)), car_racing_mix())
+        recipe = car_racing()
+        recipe.collect(data, jobs=[job for job in recipe.jobs() if job.split == "test"])
 
 
 if __name__ == "__main__":

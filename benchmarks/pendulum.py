@@ -25,8 +25,8 @@ from tqdm import tqdm
 from worldsim.agents.actor_critic import DreamPolicy
 from worldsim.agents.planners import CEM, PlanningPolicy
 from worldsim.agents.training import load_agent, read_spent
-from worldsim.collect.recorder import Camera, CollectConfig, as_recorded
-from worldsim.core import WorldModel, WorldState
+from worldsim.collect.environment import RecordedEnv, make_environment
+from worldsim.core import EnvironmentSpec, WorldError, WorldModel, WorldState
 from worldsim.data import Dataset, NativeDataset
 from worldsim.evaluate.report import write_card
 from worldsim.flags import refuse_repeated
@@ -59,17 +59,18 @@ class Crowd:
         into each, the first unknown. context: chunks kept.
     """
 
-    cameras: list[Camera]
+    cameras: list[RecordedEnv]
     context: int
     frames: list[NDArray[np.uint8]] = field(default_factory=list)
     actions: list[Tensor] = field(default_factory=list)
     known: list[bool] = field(default_factory=list)
 
     @staticmethod
-    def begin(seeds: Sequence[int], config: CollectConfig, context: int) -> Crowd:
+    def begin(seeds: Sequence[int], spec: EnvironmentSpec, context: int) -> Crowd:
         """One pendulum a seed, standing still for the first chunk that is seen."""
-        crowd = Crowd([Camera(config, [seed]) for seed in seeds], context)
-        crowd.frames.append(np.stack([camera.reset() for camera in crowd.cameras]))
+        cameras = [make_environment(spec, observation="chunk", actions="native") for _ in seeds]
+        pairs = zip(cameras, seeds, strict=True)
+        crowd = Crowd(cameras, context, [np.stack([c.reset(seed=s)[0] for c, s in pairs])])
         crowd.actions.append(torch.zeros(len(seeds), 1))
         crowd.known.append(False)
         return crowd
@@ -90,10 +91,10 @@ class Crowd:
         return world.encode(clip, torch.stack(self.actions, 1), known=known)
 
 
-def play(act: Act, config: CollectConfig, context: int, *, name: str) -> dict[str, Any]:
+def play(act: Act, spec: EnvironmentSpec, context: int, *, name: str) -> dict[str, Any]:
     """Returns of 50 episodes of 200 frames, their mean and interval, and seconds a decision."""
-    crowd, total, thinking = Crowd.begin(SEEDS, config, context), np.zeros(len(SEEDS)), 0.0
-    steps = 200 // config.chunk
+    crowd, total, thinking = Crowd.begin(SEEDS, spec, context), np.zeros(len(SEEDS)), 0.0
+    steps = 200 // spec.chunk
     for _ in tqdm(range(steps), desc=name):
         begun = time.perf_counter()
         torques = act(crowd)
@@ -199,10 +200,12 @@ def main(
         compile: plan in compiled steps; making them takes a minute, once.
     """
     loaded, recorded = load(world), NativeDataset(data)
+    if (environment := recorded.spec.environment) is None:
+        raise WorldError(f"data: expected episodes of an environment, got video in {data}")
     dream = FixedBatch(compiled(loaded) if compile else loaded, GROUP)
     found: dict[str, Any] = {}
     for row in rows(loaded, agents, steps_of(recorded), search, dream):
-        played = play(row.act, as_recorded(recorded, data), loaded.spec.context, name=row.name)
+        played = play(row.act, environment, loaded.spec.context, name=row.name)
         found[row.name] = played | {
             "steps": row.steps, "dreamt": row.dreamt, "seconds": row.seconds,
         }  # fmt: skip

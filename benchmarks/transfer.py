@@ -26,11 +26,11 @@ import tyro
 from tqdm import tqdm
 
 from worldsim.agents.training import read_spent
-from worldsim.collect.recorder import episode_name
 from worldsim.core import WorldError, WorldState, row_keys
 from worldsim.data import DatasetSpec, NativeDataset
 from worldsim.data.columns import check_kind, columns_of
 from worldsim.metrics import Interval, bootstrap, pearson, weighted_mean
+from worldsim.recipes.recipe import episode_name
 from worldsim.store.folder import load
 from worldsim.store.provenance import provenance
 from worldsim.world.compiled import compiled

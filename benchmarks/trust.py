@@ -25,8 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import worldsim
-from worldsim.collect.policies import Behaviour, Policy
-from worldsim.collect.recorder import CollectConfig, record
+from worldsim.collect.policies import CollectPolicy, Policy
 from worldsim.core import WorldError, row_keys
 from worldsim.data import Dataset, NativeDataset
 from worldsim.evaluate import horizon
@@ -36,7 +35,7 @@ from worldsim.evaluate.clips import Clips, Recorded, cut_clips, split_for
 from worldsim.evaluate.report import finite, write_card
 from worldsim.flags import refuse_repeated
 from worldsim.metrics import auroc, psnr
-from worldsim.recipes.car_racing.drivers import Action, car_racing_mix
+from worldsim.recipes.car_racing.drivers import Action
 from worldsim.recipes.car_racing.settings import car_racing
 from worldsim.store.provenance import provenance
 from worldsim.world.diffusion import DiffusionWorld
@@ -69,15 +68,14 @@ def off_road(env: Any, rng: np.random.Generator) -> Policy:
 
 def unlike_recorded(kind: str, episodes: int, context: int) -> Clips:
     """Clips of the real simulator that are unlike everything recorded."""
-    config: CollectConfig = replace(car_racing(Path(".")), max_frames=320)
-    behaviours, starts = car_racing_mix(), (8, 45)
+    recipe, policy, starts = car_racing().seen(max_frames=320), None, (8, 45)
     if kind == "repainted":
-        config = replace(config, env_kwargs={**config.env_kwargs, "domain_randomize": True})
+        recipe = recipe.seen(kwargs={"domain_randomize": True})
     else:
-        behaviours, starts = (Behaviour(name=kind, make=off_road),), (60, 95)
+        policy, starts = CollectPolicy(name=kind, make=off_road), (60, 95)
     found = []
     for i in tqdm(range(episodes), desc=kind, leave=False):
-        episode = record(config, behaviours, SEEDS[kind] + i)
+        episode = recipe.record(SEEDS[kind] + i, policy)
         firsts = [s for s in starts if s + HORIZON <= len(episode)]
         found.append(cut_clips(Recorded.of(episode, ACTION), i, firsts, context, HORIZON))
     return Clips.cat([clips for clips in found if clips is not None])

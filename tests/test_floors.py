@@ -12,7 +12,19 @@ from typing import NamedTuple
 import pytest
 
 FLOORS = (
-    ("core", "rows", "errors", "actions", "config", "files", "flags", "metrics", "nn", "diffusion"),
+    (
+        "core",
+        "rows",
+        "errors",
+        "actions",
+        "config",
+        "files",
+        "flags",
+        "verbs",
+        "metrics",
+        "nn",
+        "diffusion",
+    ),
     ("models",),
     ("world", "presets"),
     ("worlds", "store", "data"),
@@ -27,6 +39,7 @@ STRANGERS = {frozenset({"envs", "agents"}): "what they share is the protocols in
 TOP_FOLDERS = ("worldsim", "envs", "agents", "benchmarks")
 MAPPED = ("envs", "agents", "benchmarks")  # served as worldsim.NAME through links
 TORCHRL = {"torchrl", "tensordict"}
+TORCHRL_HOMES = ("envs/torchrl_env.py", "worldsim/collect/adapters.py")
 
 
 class Import(NamedTuple):
@@ -100,8 +113,8 @@ def fault(found: Import) -> str | None:
     """Why this import may not stand, or None."""
     here, there = found.room, room_of(found.target)
     top = found.target.split(".")[0]
-    if top in TORCHRL and found.file != "envs/torchrl_env.py" and here != "agents":
-        return "torchrl stays in envs/torchrl_env.py and agents/"
+    if top in TORCHRL and found.file not in TORCHRL_HOMES and here != "agents":
+        return f"torchrl stays in {', '.join(TORCHRL_HOMES)} and agents/"
     if top in MAPPED:
         return f"import it as worldsim.{top}: users have folders of that name"
     if there is None:

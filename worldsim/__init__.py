@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 
 if TYPE_CHECKING:
+    from worldsim.collect.api import collect
     from worldsim.core import ActionSpec, Prediction, WorldError, WorldModel, WorldSpec, WorldState
     from worldsim.store.folder import load, save
     from worldsim.store.snapshot import SnapshotError, SnapshotWarning, load_state, save_state
@@ -44,7 +45,7 @@ _HOME = {
     "load_state": "store.snapshot",
     "save_state": "store.snapshot",
 }
-_ROOMS = ("agents", "envs")
+_ROOMS = ("agents", "collect", "envs")
 
 __all__ = [
     "ActionSpec",
@@ -58,6 +59,7 @@ __all__ = [
     "WorldModel",
     "WorldSpec",
     "WorldState",
+    "collect",
     "compiled",
     "imagine",
     "load",

@@ -152,6 +152,9 @@ class EnvironmentSpec:
         for name, bound in least.items():
             if type(value := getattr(self, name)) is not int or value < bound:
                 raise WorldError(f"{name}: expected a whole number from {bound} up, got {value!r}")
+        if self.max_frames < self.chunk:
+            got = f"{self.max_frames} for chunks of {self.chunk}"
+            raise WorldError(f"max_frames: expected at least one chunk, got {got}")
         if len(self.size) != 2 or min(self.size) < 1:
             raise WorldError(f"size: expected (height, width) of at least 1, got {self.size}")
 

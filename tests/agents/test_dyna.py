@@ -14,12 +14,10 @@ from worldsim.agents.actor_critic import ActorCritic, AgentConfig
 from worldsim.agents.dyna import DynaConfig, improve
 from worldsim.agents.settings import ImaginationConfig
 from worldsim.agents.training import AgentTrainingConfig, load_agent, save_agent
-from worldsim.collect.policies import Behaviour
-from worldsim.collect.recorder import record
-from worldsim.collect.workers import collect
+from worldsim.collect.policies import CollectPolicy
 from worldsim.core import ActionSpec, WorldError
 from worldsim.data import NativeDataset
-from worldsim.recipes.pendulum import pendulum, pendulum_mix
+from worldsim.recipes.pendulum import pendulum
 from worldsim.store.folder import load, save
 from worldsim.train.distill import DistillationConfig
 from worldsim.train.loop import FitConfig
@@ -27,7 +25,6 @@ from worldsim.train.loop import FitConfig
 TORQUE = ActionSpec(kind="continuous", low=(-2.0,), high=(2.0,))
 HOW = DynaConfig(
     episodes=2,
-    max_frames=30,
     world=DistillationConfig(fit=FitConfig(steps=2, batch=2, warmup=1), targets=3, compile=False),
     agent=AgentTrainingConfig(
         iterations=1, imagination=ImaginationConfig(rows=4, horizon=2, epochs=1, minibatch=4)
@@ -38,11 +35,8 @@ HOW = DynaConfig(
 @pytest.fixture
 def played(tmp_path: Path) -> tuple[Path, Path, Path]:
     """A world's folder, an agent, a dataset of two short episodes."""
-    config = replace(
-        pendulum(tmp_path / "data"), train=(0, 2), val=(1000, 1000), test=(5000, 5000),
-        max_frames=30, workers=1,
-    )  # fmt: skip
-    collect(config, pendulum_mix())
+    recipe = replace(pendulum(), seeds={"train": range(2)}).seen(max_frames=30)
+    recipe.collect(tmp_path / "data", workers=1)
     world = tiny_world(TORQUE, size=(32, 32))
     save(world, tmp_path / "world")
     torch.manual_seed(0)
@@ -56,9 +50,10 @@ def test_a_turn_of_the_loop(played: tuple[Path, Path, Path], tmp_path: Path):
     done = improve(world, agent, data, tmp_path / "turn", HOW)
     train = NativeDataset(data).split("train")
     episodes = [train.episode(i) for i in range(len(train))]
-    assert [e.seed for e in episodes] == [0, 1, 2, 3]
-    assert [e.policy for e in episodes[2:]] == ["agent-2"] * 2
-    assert done.returns == pytest.approx([e.rewards.sum() for e in episodes[2:]])
+    played = [e for e in episodes if e.name.startswith("agent-1-train-")]
+    assert len(played) == 2 and [e.policy for e in played] == ["agent-1"] * 2
+    assert len({e.seed for e in episodes}) == len(episodes) == 4
+    assert done.returns == pytest.approx([e.rewards.sum() for e in played])
     assert done.real_steps == sum(len(e) for e in episodes) == 60
     old, new = load(world), load(tmp_path / "turn" / "world")
     kept = zip(old.vae.parameters(), new.vae.parameters(), strict=True)
@@ -82,13 +77,14 @@ def test_a_turn_that_cannot_be_is_refused(tmp_path: Path):
         DynaConfig(noise=1.5)
 
 
-def test_a_behaviour_may_see_the_chunks_that_are_recorded(tmp_path: Path):
-    config, seen = replace(pendulum(tmp_path), max_frames=12), []
+def test_a_policy_may_see_the_chunks_that_are_recorded():
+    seen = []
 
     def watch(env, rng):
-        return lambda chunk: seen.append(chunk) or rng.uniform(-2, 2, 1)
+        return lambda obs: seen.append(env.frames) or rng.uniform(-2, 2, 1)
 
-    episode = record(config, [Behaviour(name="watch", make=watch, sees="chunk")], seed=3)
+    recipe = pendulum().seen(max_frames=12)
+    episode = recipe.record(3, CollectPolicy(name="watch", make=watch))
     chunks = episode.frames.reshape(-1, 2, 32, 32, 3)
     assert len(seen) == 6 and np.array_equal(seen[0][0], seen[0][1])
     assert all(np.array_equal(a, b) for a, b in zip(seen[1:], chunks[:-1], strict=True))

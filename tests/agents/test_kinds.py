@@ -15,7 +15,7 @@ from worldsim.agents.deploy import load_policy
 from worldsim.agents.dyna import DynaConfig, improve
 from worldsim.agents.model_free import practise
 from worldsim.agents.training import AgentTrainingConfig, save_agent, train_agent
-from worldsim.collect.recorder import as_recorded, describe
+from worldsim.collect.recorder import describe
 from worldsim.core import ActionSpec, WorldError
 from worldsim.data import NativeDataset, NativeWriter
 from worldsim.evaluate.calibrate import calibrate
@@ -29,9 +29,7 @@ TORQUE = ActionSpec(kind="continuous", low=(-2.0,), high=(2.0,))
 STRONGER = ActionSpec(kind="continuous", low=(-2.0,), high=(3.0,))
 CHANGES = {"frame_shape": (24, 32, 3), "chunk": 4, "action": STRONGER}
 TRAINING = DistillationConfig(fit=FitConfig(steps=1, batch=2, warmup=1), targets=3, compile=False)
-SHORT = DynaConfig(
-    episodes=1, max_frames=30, world=TRAINING, agent=AgentTrainingConfig(iterations=1)
-)
+SHORT = DynaConfig(episodes=1, world=TRAINING, agent=AgentTrainingConfig(iterations=1))
 Entrance = Callable[[DiffusionWorld, Path], object]
 
 ENTRANCES: dict[str, Entrance] = {
@@ -40,7 +38,7 @@ ENTRANCES: dict[str, Entrance] = {
     ),
     "practise": lambda world, at: practise(
         world,
-        as_recorded(NativeDataset(at / "data"), at / "data"),
+        NativeDataset(at / "data").spec.environment,  # type: ignore[arg-type]
         AgentTrainingConfig(),
         at / "new",
         steps=9999,
@@ -61,7 +59,7 @@ def test_another_worlds_episodes_are_refused(entrance: str, field: str, tmp_path
     world = tiny_world(TORQUE, size=(32, 32))
     save(world, tmp_path / "world")
     save_agent(ActorCritic(world.spec, AgentConfig(width=8, hidden=8)), tmp_path / "agent")
-    spec = describe(pendulum(tmp_path))
+    spec = describe(pendulum().source, "pendulum")
     assert spec.environment is not None
     change = {field: CHANGES[field]}
     seen = {"frame_shape": {"size": (24, 32)}, "chunk": {"chunk": 4}}.get(field, {})

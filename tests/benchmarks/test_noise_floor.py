@@ -1,7 +1,6 @@
 """Twins: the real environment on a road of its own beyond what was in sight."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,17 +22,15 @@ from benchmarks.noise_floor import (
     play,
     twins_of,
 )
-from worldsim.collect.recorder import record
-from worldsim.recipes.car_racing.drivers import car_racing_mix
 from worldsim.recipes.car_racing.settings import car_racing
 
 HORIZON = 36  # instead of the card's 60 steps
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
-    config = replace(car_racing(tmp_path_factory.mktemp("data")), max_frames=132)
-    episode = record(config, car_racing_mix(), 5001)
+def job() -> Job:
+    recipe = car_racing().seen(max_frames=132)
+    episode, config = recipe.record(5001), recipe.environment
     assert config.crop is not None
     return Job(episode, [30], donor_tracks(range(1100, 1102)), 1, config.warmup, config.crop)
 

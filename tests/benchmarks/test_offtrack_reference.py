@@ -9,21 +9,16 @@ import pytest
 pytest.importorskip("Box2D")
 
 from benchmarks.offtrack_reference import Drive, drive, drives, summarise
-from worldsim.collect.workers import collect
 from worldsim.data import Dataset
 from worldsim.evaluate.plan import EvaluationPlan
-from worldsim.recipes.car_racing.drivers import car_racing_mix
 from worldsim.recipes.car_racing.settings import car_racing
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     folder: Path = tmp_path_factory.mktemp("data")
-    config = replace(
-        car_racing(folder), max_frames=120, train=(0, 0), val=(1000, 1000), test=(5000, 5002),
-        workers=1,
-    )  # fmt: skip
-    return collect(config, car_racing_mix())
+    recipe = replace(car_racing(), seeds={"test": range(5000, 5002)}).seen(max_frames=120)
+    return recipe.collect(folder, workers=1)
 
 
 def test_what_is_seen_is_what_was_recorded_there(data: Dataset):

@@ -15,17 +15,15 @@ from tests.worlds import tiny_world
 from worldsim.agents.actor_critic import ActorCritic, AgentConfig
 from worldsim.agents.planners import CEM
 from worldsim.agents.training import save_agent
-from worldsim.collect.recorder import record
-from worldsim.collect.workers import collect
 from worldsim.core import ActionSpec
-from worldsim.recipes.pendulum import pendulum, pendulum_mix
+from worldsim.recipes.pendulum import pendulum
 from worldsim.store.folder import save
 
 
-def test_a_crowd_sees_and_earns_what_was_recorded(tmp_path: Path):
-    config = replace(pendulum(tmp_path), max_frames=12)
-    episodes = [record(config, pendulum_mix()[:1], seed) for seed in (5000, 5001)]
-    crowd = Crowd.begin([5000, 5001], config, context=4)
+def test_a_crowd_sees_and_earns_what_was_recorded():
+    recipe = pendulum().seen(max_frames=12)
+    episodes = [recipe.record(seed, recipe.policies[0]) for seed in (5000, 5001)]
+    crowd = Crowd.begin([5000, 5001], recipe.environment, context=4)
     for t in range(6):
         rewards = crowd.step(np.stack([e.actions[t] for e in episodes]))
         for n, episode in enumerate(episodes):
@@ -41,8 +39,8 @@ def test_the_command_scores_script_chance_agents_and_planner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(benchmark, "SEEDS", range(5000, 5002))
-    none = {"val": (1000, 1000), "test": (5000, 5000), "workers": 1, "max_frames": 20}
-    collect(replace(pendulum(tmp_path / "data"), train=(0, 2), **none), pendulum_mix())
+    recipe = replace(pendulum(), seeds={"train": range(2)}).seen(max_frames=20)
+    recipe.collect(tmp_path / "data", workers=1)
     torque = ActionSpec(kind="continuous", low=(-2.0,), high=(2.0,))
     world = tiny_world(size=(32, 32), action=torque)
     save(world, tmp_path / "world")
@@ -63,8 +61,8 @@ def test_the_command_scores_script_chance_agents_and_planner(
     assert text.count("\n| ") == 5 and text.startswith("above") and text.endswith("below")
 
 
-def test_chance_earns_little_and_the_table_says_so(tmp_path: Path):
-    found = play(blind(), pendulum(tmp_path), 4, name="random")
+def test_chance_earns_little_and_the_table_says_so():
+    found = play(blind(), pendulum().environment, 4, name="random")
     assert len(found["returns"]) == len(SEEDS) and -1700 < found["value"] < -900
     row = found | {"steps": 0, "dreamt": 0, "seconds": 0}
     assert f"| random | {found['value']:.0f} [" in table({"random": row})

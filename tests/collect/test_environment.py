@@ -133,7 +133,7 @@ def test_code_that_is_trusted_is_imported() -> None:
     ("id", "message"),
     [
         ("Nowhere-v0", "install its package"),
-        ("ALE/Pong-v5", "pip install ale-py"),
+        ("MiniWorld-OneRoom-v0", "pip install miniworld"),
         ("no_such_module:Nowhere-v0", "no_such_module"),
         ("math:nothing", "importable 'module:function'"),
     ],
@@ -141,3 +141,9 @@ def test_code_that_is_trusted_is_imported() -> None:
 def test_what_is_missing_is_named(id: str, message: str) -> None:
     with pytest.raises(CollectError, match=message):
         make_environment(replace(SPEC, id=id), trust_code=True)
+
+
+def test_ids_of_well_known_families_need_no_module() -> None:
+    pytest.importorskip("minigrid")
+    env = make_environment(replace(SPEC, id="MiniGrid-Empty-5x5-v0", source="render"))
+    assert env.reset(seed=0)[0].shape == (8, 8, 3)

@@ -32,7 +32,7 @@ def test_a_world_without_a_real_environment_dreams_alone(
 ):
     out = run_demo(tiny_world(), tmp_path / "demo.mp4", seconds=2)
     said = capsys.readouterr()
-    assert "knows the real environment of CarRacing only, not of tiny0" in said.err
+    assert "no recipe of ours records what tiny0" in said.err
     assert f"wrote {out}" in said.out
     film = np.stack(imageio.mimread(out))
     assert len(film) == 12 and film.shape[2] == 24 * 6

@@ -1,88 +1,58 @@
-from collections import Counter
+"""The drivers of CarRacing, and what their recordings show."""
 
-import gymnasium
+from collections import Counter
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from worldsim.collect.policies import Behaviour, choose, from_path, uniform
-from worldsim.recipes.car_racing import drivers as behaviours
-from worldsim.recipes.car_racing.drivers import car_racing_mix
+from worldsim.collect.recorder import record
+from worldsim.data.dataset import Episode
+from worldsim.recipes.car_racing import drivers
+from worldsim.recipes.car_racing.settings import car_racing, car_racing_panel
+from worldsim.recipes.recipe import Recipe
 
 
-@pytest.mark.parametrize("first", [0, 80, 1000, 5000])
-@pytest.mark.parametrize("count", [20, 50, 100])
-def test_any_run_of_seeds_holds_the_shares(first: int, count: int):
-    mix = car_racing_mix()
-    counts = Counter(choose(mix, seed).name for seed in range(first, first + count))
-    for behaviour in (b for b in mix if b.seeds is None):
-        assert abs(counts[behaviour.name] - behaviour.share * count) <= 2
+def test_the_recipe_keeps_its_seeds_and_shares():
+    recipe = car_racing()
+    jobs = recipe.jobs()
+    counts = Counter(job.policy for job in jobs if job.split == "train")
+    assert Counter(job.split for job in jobs) == {"train": 300, "val": 50, "test": 50}
+    assert counts["smooth-throttle"] == 100 and abs(counts["weave"] - 60) <= 2
+    assert [recipe.policy(seed).name for seed in (299, 300, 359, 360, 479)] == [
+        "smooth-throttle", "unskilled", "unskilled", "distracted", "distracted"
+    ]  # fmt: skip
+    assert (jobs[7].name, jobs[7].seed) == ("episode_000007", 7)
+    assert len(recipe.jobs(episodes=480)) == 580
 
 
-def test_uniform_actions_lie_in_the_space_and_cover_it():
-    rng = np.random.default_rng(0)
-    for env in (gymnasium.make("CartPole-v1"), gymnasium.make("Pendulum-v1")):
-        policy = uniform(env, rng)
-        actions = np.array([policy(None) for _ in range(50)])
-        assert all(env.action_space.contains(policy(None)) for _ in range(50))
-        assert actions.std() > 0.4
-
-
-def test_a_dotted_path_names_a_policy():
-    assert (
-        from_path("math:sqrt").make(gymnasium.make("CartPole-v1"), np.random.default_rng())(4) == 2
-    )
-
-
-@pytest.mark.parametrize("path", ["math", "math:nothing", "no_such_module:f", "math:pi", ""])
-def test_a_path_to_nothing_is_refused(path: str):
-    with pytest.raises(ValueError, match="policy: expected"):
-        from_path(path)
-
-
-def test_shares_must_be_positive():
-    with pytest.raises(ValueError, match="share: expected"):
-        Behaviour(name="never", make=uniform, share=0.0)
-    with pytest.raises(ValueError, match="at least one"):
-        choose((), 0)
-
-
-def test_a_band_of_seeds_belongs_to_one_behaviour_and_leaves_the_others_alone():
-    shared = (Behaviour(name="a", make=uniform), Behaviour(name="b", make=uniform, share=2.0))
-    banded = (Behaviour(name="c", make=uniform, seeds=(7, 12)), *shared)
-    for seed in range(30):
-        expected = "c" if 7 <= seed < 12 else choose(shared, seed).name
-        assert choose(banded, seed).name == expected
-    with pytest.raises(ValueError, match="at least one for seed 12"):
-        choose(banded[:1], 12)
-
-
-def test_the_clumsy_are_each_wrong_in_their_own_way(monkeypatch: pytest.MonkeyPatch):
+def test_the_unskilled_are_each_wrong_in_their_own_way(monkeypatch: pytest.MonkeyPatch):
     looks, asked = [], []
     monkeypatch.setattr(
-        behaviours, "pursue", lambda env: looks.append(1) or np.array([0.5, 0.5, 0.2], np.float32)
+        drivers, "pursue", lambda env: looks.append(1) or np.array([0.5, 0.5, 0.2], np.float32)
     )
     drives = []
     for seed in range(60):
         looks.clear()
-        policy = behaviours.clumsy(None, np.random.default_rng(seed))  # type: ignore[arg-type]
+        policy = drivers.unskilled(None, np.random.default_rng(seed))  # type: ignore[arg-type]
         drives.append(np.stack([policy(None) for _ in range(600)]))
         asked.append(len(looks) / 600)
     calm = np.array([len(np.unique(drive, axis=0)) < 100 for drive in drives])
     assert 0.2 < calm.mean() < 0.6  # four of ten have no noise
-    assert min(asked) < 0.6 and max(asked) > 0.95  # some are blind half of the time
+    assert min(asked) < 0.6 and max(asked) > 0.95  # some are open-loop half of the time
     wheel, gas = (np.array([drive[:, i].mean() for drive in drives]) for i in (0, 1))
     assert wheel.min() < 0.1 and wheel.max() > 0.7 and gas.min() < 0.15 and gas.max() > 0.5
 
 
-def test_a_stray_sees_the_road_now_and_then_only(monkeypatch: pytest.MonkeyPatch):
+def test_the_distracted_see_the_road_now_and_then_only(monkeypatch: pytest.MonkeyPatch):
     road = iter(range(10**6))  # what the road asks for: another wheel each time it is looked at
     monkeypatch.setattr(
-        behaviours, "pursue", lambda env: np.array([next(road) * 1e-5, 0.5, 0.0], np.float32)
+        drivers, "pursue", lambda env: np.array([next(road) * 1e-5, 0.5, 0.0], np.float32)
     )
     drives, looks = [], []
     for seed in range(40):
         first = next(road)
-        policy = behaviours.stray(None, np.random.default_rng(seed))  # type: ignore[arg-type]
+        policy = drivers.distracted(None, np.random.default_rng(seed))  # type: ignore[arg-type]
         drives.append(np.stack([policy(None) for _ in range(475)]))
         looks.append((next(road) - first) / 475)
     assert 0.2 < np.mean(looks) < 0.6 and max(looks) < 0.8
@@ -100,9 +70,9 @@ def test_a_stray_sees_the_road_now_and_then_only(monkeypatch: pytest.MonkeyPatch
     assert any((np.diff(wheel) > 0).all() for wheel in turned)  # or turned as it was before
 
 
-def test_a_steady_foot_is_held_and_light(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(behaviours, "pursue", lambda env: np.array([0.3, 1.0, 1.0], np.float32))
-    policy = behaviours.steady(None, np.random.default_rng(0))  # type: ignore[arg-type]
+def test_a_smooth_throttle_is_held_and_light(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(drivers, "pursue", lambda env: np.array([0.3, 1.0, 1.0], np.float32))
+    policy = drivers.smooth_throttle(None, np.random.default_rng(0))  # type: ignore[arg-type]
     actions = np.stack([policy(None) for _ in range(3000)])
     assert (actions[:, 0] == np.float32(0.3)).all()  # the wheel is the expert's, the foot is not
     held = np.diff(np.flatnonzero((actions[1:, 1:] != actions[:-1, 1:]).any(1)))
@@ -111,3 +81,45 @@ def test_a_steady_foot_is_held_and_light(monkeypatch: pytest.MonkeyPatch):
     assert gas.max() <= 0.4 and ((gas > 0) & (gas < 0.15)).mean() > 0.3
     for kind in (gas == 0, (gas > 0) & (brake == 0), (gas > 0) & (brake > 0), brake > 0.2):
         assert kind.mean() > 0.02
+
+
+def driven(recipe: Recipe, seed: int, frames: int = 1000) -> Episode:
+    """The expert's episode."""
+    cut = replace(recipe, environment=replace(recipe.environment, max_frames=frames))
+    return record(cut.source, recipe.policies[0], seed=seed)
+
+
+def test_car_racing_is_recorded_as_described():
+    pytest.importorskip("Box2D")
+    episode, again = driven(car_racing(), 3, 40), driven(car_racing(), 3, 40)
+    frames = np.asarray(episode.frames)
+    assert frames.shape == (40, 56, 64, 3) and episode.rewards is not None
+    np.testing.assert_array_equal(frames, again.frames)
+    np.testing.assert_array_equal(episode.actions, again.actions)
+    assert episode.rewards.sum() > 10  # the expert drives: each new tile of the road pays about 3
+    assert frames[:, -3:].mean() > 60  # the black bar with the score is gone
+    car = frames[:, 44:52, 29:35].astype(int)
+    assert (car[..., 0] - car[..., 1]).max() > 80  # red, at the bottom centre
+
+
+def test_the_panel_tells_the_speed():
+    """Same picture above, and a white bar that grows: a car that stands has none."""
+    pytest.importorskip("Box2D")
+    whole, field = (
+        np.asarray(driven(recipe(), 3, 120).frames) for recipe in (car_racing_panel, car_racing)
+    )
+    assert whole.shape == (120, 64, 64, 3)
+    np.testing.assert_array_equal(whole[:, :56], field)
+    bar = whole[:, 56:, 8:10].astype(int).sum((1, 2, 3))
+    assert bar[-1] > 2 * bar[30] > 2 * bar[0]
+
+
+def test_the_expert_finishes_a_track_with_hairpins(monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("Box2D")
+    from gymnasium.envs.box2d.car_racing import CarRacing
+
+    # drawing is most of the cost, and this driver does not look
+    monkeypatch.setattr(CarRacing, "_render", lambda *args: np.zeros((96, 96, 3), np.uint8))
+    episode = driven(car_racing(), 6)
+    assert episode.terminated and episode.rewards is not None
+    assert episode.rewards.sum() > 880

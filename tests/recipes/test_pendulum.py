@@ -2,14 +2,12 @@
 
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import gymnasium
 import numpy as np
 
-from worldsim.collect.policies import choose
 from worldsim.collect.recorder import record
-from worldsim.recipes.pendulum import pendulum, pendulum_mix, swing_up, wander
+from worldsim.recipes.pendulum import pendulum, swing_up, wander
 
 
 def played(act, seed: int) -> float:
@@ -31,16 +29,17 @@ def test_the_script_swings_up_and_chance_does_not():
 
 
 def test_the_mix_has_skill_and_none():
-    mix = pendulum_mix()
-    counts = Counter(choose(mix, seed).name for seed in range(160))
+    counts = Counter(job.policy for job in pendulum().jobs() if job.split == "train")
     assert abs(counts["wander"] - 56) <= 2 and len(counts) == 4
 
 
-def test_frames_show_the_whole_swing(tmp_path: Path):
-    config = replace(pendulum(tmp_path), max_frames=60)
-    episode = record(config, pendulum_mix()[:1], seed=4)
-    assert episode.frames.shape == (60, 32, 32, 3) and episode.actions.shape == (30, 1)
-    dark = episode.frames.min(-1) < 160  # the rod is red on white
+def test_frames_show_the_whole_swing():
+    recipe = pendulum()
+    recipe = replace(recipe, environment=replace(recipe.environment, max_frames=60))
+    episode = record(recipe.source, recipe.policies[0], seed=4)
+    frames = np.asarray(episode.frames)
+    assert frames.shape == (60, 32, 32, 3) and np.shape(episode.actions) == (30, 1)
+    dark = frames.min(-1) < 160  # the rod is red on white
     assert dark.any((1, 2)).all()
     assert not dark[:, [0, -1]].any() and not dark[:, :, [0, -1]].any()  # and nothing is cut off
-    assert (episode.frames[1:] != episode.frames[:-1]).any((1, 2, 3)).mean() > 0.9
+    assert (frames[1:] != frames[:-1]).any((1, 2, 3)).mean() > 0.9

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from worldsim.collect.recorder import RESERVED_SEED
 from worldsim.play.demo import run_demo
+from worldsim.recipes.recipe import RESERVED_SEED
 
 
 def demo(

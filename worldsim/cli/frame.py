@@ -33,15 +33,22 @@ class Verb:
         home: "module.function" inside this package.
         help: one line.
         group: heading in the list of verbs.
+        several: flags that may be given more than once.
     """
 
     home: str
     help: str
     group: str
+    several: tuple[str, ...] = ()
 
 
 VERBS = {
-    "collect": Verb("collect.collect", "record episodes of a Gymnasium environment", "Data"),
+    "collect": Verb(
+        "collect.collect",
+        "record episodes of a Gymnasium environment",
+        "Data",
+        ("--env-kwarg", "--wrapper"),
+    ),
     "train": Verb("train.train", "train a world's networks", "Worlds"),
     "distill": Verb("distill.distill", "turn the teacher into a few-step student", "Worlds"),
     "calibrate": Verb("calibrate.calibrate", "fit how far to trust a world's dreams", "Worlds"),
@@ -109,7 +116,9 @@ def _run(given: list[str]) -> int:
     import tyro
 
     try:
-        tyro.cli(function_of(VERBS[name]), args=refuse_repeated(rest), prog=f"worldsim {name}")
+        verb = VERBS[name]
+        given = refuse_repeated(rest, several=verb.several)
+        tyro.cli(function_of(verb), args=given, prog=f"worldsim {name}")
     except SystemExit as stop:  # --help, or flags that do not fit, which tyro has explained
         return stop.code if isinstance(stop.code, int) else EXIT_ERROR
     return 0

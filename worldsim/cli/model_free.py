@@ -7,7 +7,7 @@ from pathlib import Path
 from worldsim.agents.model_free import practise
 from worldsim.agents.settings import ImaginationConfig
 from worldsim.agents.training import AgentTrainingConfig
-from worldsim.collect.recorder import as_recorded
+from worldsim.core import WorldError
 from worldsim.data.native import NativeDataset
 from worldsim.store.folder import load
 
@@ -40,5 +40,7 @@ def model_free(
     use_threads(threads)
     recorded = NativeDataset(data)
     spent = steps or sum(recorded.split("train").lengths)
-    practise(load(world), as_recorded(recorded, data), recipe, run, steps=spent)
+    if (environment := recorded.spec.environment) is None:
+        raise WorldError(f"data: expected episodes of an environment, got video in {data}")
+    practise(load(world), environment, recipe, run, steps=spent)
     print(f"saved {run}/real/agent")

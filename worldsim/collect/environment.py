@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any, Literal
 
 import gymnasium
@@ -20,12 +21,13 @@ from .observation import state_names, state_vector, text_of, to_picture
 
 Env = gymnasium.Env[Any, Any]
 IMPORTS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]")  # "module:name", which would be imported
-PACKAGES = {  # of environments that are not Gymnasium's own: what to install
-    "ALE": 'pip install ale-py, and name it "ale_py:ALE/..."',
-    "MiniGrid": "pip install minigrid",
-    "BabyAI": "pip install minigrid",
-    "MiniWorld": 'pip install miniworld, and name it "miniworld:MiniWorld-..."',
-    "Vizdoom": 'pip install vizdoom, and name it "vizdoom.gymnasium_wrapper:Vizdoom..."',
+FAMILIES = {  # of ids that Gymnasium does not have itself: distribution, module that registers them
+    "ALE": ("ale-py", "ale_py"),
+    "BabyAI": ("minigrid", "minigrid"),
+    "MiniGrid": ("minigrid", "minigrid"),
+    "MiniWorld": ("miniworld", "miniworld"),
+    "Vizdoom": ("vizdoom", "vizdoom.gymnasium_wrapper"),
+    "gym_pusht": ("gym-pusht", "gym_pusht"),
 }
 
 
@@ -89,13 +91,13 @@ def make_named(id: str, keywords: dict[str, Any]) -> Env:
     """An environment by its Gymnasium id or "module:function", imported if it names a module."""
     if ":" in id and not re.search(r"-v\d+$", id):
         return make_by(named(id, "env"), keywords, id)
+    _register_family(id)
     try:
         return gymnasium.make(id, **keywords)
     except (gymnasium.error.UnregisteredEnv, ModuleNotFoundError) as error:
-        family = re.split(r"[/-]", id.partition(":")[2] or id)[0]
-        remedy = PACKAGES.get(family, "install its package, or name it 'module:Name-v0'")
         raise CollectError(
-            f"env: expected an environment that is registered here, got {id!r} ({error}); {remedy}"
+            f"env: expected an environment that is registered here, got {id!r} ({error}); "
+            "install its package, or name the module that registers it: 'module:Name-v0'"
         ) from error
     except gymnasium.error.DependencyNotInstalled as error:
         raise CollectError(
@@ -104,6 +106,21 @@ def make_named(id: str, keywords: dict[str, Any]) -> Env:
     except (gymnasium.error.Error, ImportError, TypeError, ValueError, AttributeError) as error:
         raise CollectError(
             f"env: {id!r} cannot be made with {keywords}: {error}; look at its keywords"
+        ) from error
+
+
+def _register_family(id: str) -> None:
+    """Import the installed package that registers ids of a well-known family."""
+    family = FAMILIES.get(re.split(r"[/-]", id)[0])
+    if family is None or id in gymnasium.registry:
+        return
+    package, module = family
+    try:
+        distribution(package)
+        import_module(module)
+    except (PackageNotFoundError, ImportError) as error:
+        raise CollectError(
+            f"env: {id!r} comes with a package that is not installed here: pip install {package}"
         ) from error
 
 
@@ -202,7 +219,7 @@ class RecordedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.observed, info = self.env.reset(seed=seed, options=options)
         self._warm_up()
         self.played = 0
-        self.frames = self._resized([self._picture()] * self.recording.chunk)
+        self.frames = self._resized([self.picture()] * self.recording.chunk)
         return self._seen(), self._told(info)
 
     def _warm_up(self) -> None:
@@ -224,7 +241,7 @@ class RecordedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         terminated = truncated = False
         while len(pictures) < self.recording.chunk and not (terminated or truncated):
             self.observed, reward, terminated, truncated, info = self.env.step(own)
-            pictures.append(self._picture())
+            pictures.append(self.picture())
             total += float(reward)
         pictures += pictures[-1:] * (self.recording.chunk - len(pictures))
         self.frames = self._resized(pictures)
@@ -272,7 +289,7 @@ class RecordedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             return np.clip(values.astype(space.dtype), space.low, space.high)
         return values.astype(space.dtype)
 
-    def _picture(self) -> NDArray[np.uint8]:
+    def picture(self) -> NDArray[np.uint8]:
         """The newest picture, cropped; a copy, as the environment may reuse its buffer."""
         source, key = self.recording.source, self.recording.image
         if source == "render":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from worldsim.collect.policies import Behaviour
-from worldsim.collect.recorder import RESERVED_SEED, CollectError, record
+from worldsim.collect.errors import CollectError
 from worldsim.core import ActionSpec, WorldError, WorldSpec, row_keys
 from worldsim.data.columns import columns_of
 from worldsim.data.dataset import Episode
-from worldsim.recipes.car_racing.drivers import brownian, expert
+from worldsim.recipes.car_racing.drivers import brownian
 from worldsim.recipes.car_racing.landmarks import recognised
-from worldsim.recipes.car_racing.settings import car_racing, car_racing_panel
+from worldsim.recipes.recipe import RESERVED_SEED
+from worldsim.recipes.registry import recipe_of
 from worldsim.store.folder import load
 from worldsim.world.diffusion import DiffusionWorld
 
@@ -63,8 +63,8 @@ def run_demo(
     """Write a film of the real environment beside the dream, and say where it lies.
 
     world: a world, its folder or name. seconds: length of the film, more than 1. seed: of the real
-    track and of the dream, 10,000 or more. Without Box2D, or for a world that is no CarRacing, the
-    film shows a dream alone, and a message says so.
+    track and of the dream, 10,000 or more. Without the real environment, or for a world that no
+    recipe of ours records, the film shows a dream alone, and a message says so.
     """
     if not seconds > 1:
         raise WorldError(f"seconds: expected more than 1, got {seconds}")
@@ -90,15 +90,12 @@ def run_demo(
 
 
 def real_drive(spec: WorldSpec, steps: int, seed: int) -> Episode:
-    """The scripted driver on the real track of `seed`; CollectError where that cannot be had."""
-    if not recognised(spec):
-        raise CollectError(
-            f"world: the demo knows the real environment of CarRacing only, not of {spec.name}"
-        )
-    recipes = {recipe.size: recipe for recipe in (car_racing(), car_racing_panel())}
+    """A recipe's skilled policy in its real environment; CollectError where that cannot be had."""
+    recipe = recipe_of(spec)
+    if recipe is None:
+        raise CollectError(f"world: no recipe of ours records what {spec.name} shows")
     frames = (steps + spec.context) * spec.chunk
-    config = replace(recipes[spec.frame_shape[:2]], chunk=spec.chunk, max_frames=frames)
-    return record(config, [Behaviour(name="expert", make=expert)], seed)
+    return recipe.seen(max_frames=frames).record(seed, recipe.policies[0])
 
 
 def against_reality(world: DiffusionWorld, episode: Episode, steps: int) -> Iterator[Moment]:
@@ -132,7 +129,7 @@ def dream_alone(world: DiffusionWorld, steps: int, seed: int) -> Iterator[Moment
 
 
 def wander(spec: WorldSpec, seed: int) -> Callable[[], Tensor]:
-    """A blind driver: actions (1, *action) that change slowly, or each held for some steps."""
+    """Open loop: actions (1, *action) that change slowly, or each held for some steps."""
     rng = np.random.default_rng(seed)
     if recognised(spec):
         policy: Callable[[Any], Any] = brownian(None, rng)  # type: ignore[arg-type]

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from worldsim.collect.policies import Behaviour, Policy
-from worldsim.collect.recorder import CollectConfig
+from worldsim.collect.environment import RecordedEnv
+from worldsim.collect.policies import CollectPolicy, Policy
+from worldsim.core import EnvironmentSpec
+
+from .recipe import Recipe
 
 TORQUE = 2.0  # the most that the motor gives
 UPRIGHT = 5.0  # energy of standing upright, where swinging counts speed**2 / 6 + 5 cos(angle)
-
-
-def pendulum(folder: Path = Path("data/pendulum")) -> CollectConfig:
-    """Pendulum-v1 as it renders itself: the middle half of the picture, 32x32, 15 actions/s."""
-    return CollectConfig(
-        env_id="Pendulum-v1",
-        folder=folder,
-        source="render",
-        crop=(114, 386, 114, 386),
-        size=(32, 32),
-        chunk=2,
-        train=(0, 160),
-        val=(1000, 1016),
-        test=(5000, 5020),
-    )
 
 
 def swing_up(env: Any) -> NDArray[np.float32]:
@@ -43,7 +29,7 @@ def swing_up(env: Any) -> NDArray[np.float32]:
     return np.array([np.clip(torque, -TORQUE, TORQUE)], np.float32)
 
 
-def swing(env: gymnasium.Env[Any, Any], rng: np.random.Generator, sigma: float) -> Policy:
+def swing(env: RecordedEnv, rng: np.random.Generator, sigma: float) -> Policy:
     """The skilled one, under Ornstein-Uhlenbeck noise of volatility `sigma`."""
     noise = 0.0
 
@@ -55,8 +41,8 @@ def swing(env: gymnasium.Env[Any, Any], rng: np.random.Generator, sigma: float) 
     return policy
 
 
-def wander(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Policy:
-    """A blind one: the torque wanders at random."""
+def wander(env: RecordedEnv, rng: np.random.Generator) -> Policy:
+    """Open loop: the torque wanders at random."""
     torque = 0.0
 
     def policy(obs: Any) -> NDArray[np.float32]:
@@ -67,11 +53,19 @@ def wander(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Policy:
     return policy
 
 
-def pendulum_mix() -> tuple[Behaviour, ...]:
-    """The mix recorded for Pendulum: skill, skill under noise, and blindness."""
-    return (
-        Behaviour(name="swing", make=partial(swing, sigma=0.0), share=0.15),
-        Behaviour(name="swing-ou-0.5", make=partial(swing, sigma=0.5), share=0.25),
-        Behaviour(name="swing-ou-1.2", make=partial(swing, sigma=1.2), share=0.25),
-        Behaviour(name="wander", make=wander, share=0.35),
+SWINGERS = (
+    CollectPolicy(name="swing", make=partial(swing, sigma=0.0), share=0.15),
+    CollectPolicy(name="swing-ou-0.5", make=partial(swing, sigma=0.5), share=0.25),
+    CollectPolicy(name="swing-ou-1.2", make=partial(swing, sigma=1.2), share=0.25),
+    CollectPolicy(name="wander", make=wander, share=0.35),
+)
+"""The mix recorded for Pendulum: skill, skill under noise, and open loop."""
+
+
+def pendulum() -> Recipe:
+    """Pendulum-v1 as it renders itself: the middle half of the picture, 32x32, 15 actions/s."""
+    environment = EnvironmentSpec(
+        id="Pendulum-v1", source="render", crop=(114, 386, 114, 386), size=(32, 32), chunk=2
     )
+    seeds = {"train": range(160), "val": range(1000, 1016), "test": range(5000, 5020)}
+    return Recipe(environment=environment, seeds=seeds, policies=SWINGERS)

@@ -1,31 +1,35 @@
-"""The measured recordings by name, and who acts in an environment while it is recorded."""
+"""The measured recordings by name, and who acts in an environment that has no recipe."""
 
-from worldsim.collect.policies import Behaviour, from_path, uniform
-from worldsim.collect.recorder import CollectConfig
-from worldsim.collect.workers import collect
-from worldsim.data.dataset import Dataset
-from worldsim.recipes.car_racing.drivers import car_racing_mix
-from worldsim.recipes.pendulum import pendulum, pendulum_mix
+from collections.abc import Callable
+
+from worldsim.core import WorldSpec
 
 from .car_racing.settings import car_racing, car_racing_panel
+from .pendulum import pendulum
+from .recipe import Recipe
 
-RECIPES = {
+RECIPES: dict[str, Callable[[], Recipe]] = {
     "car-racing": car_racing,
     "car-racing-panel": car_racing_panel,
     "pendulum": pendulum,
 }
-"""What is recorded for the worlds of this house, by name."""
+"""What is recorded for the bundled worlds."""
+
+POLICIES = {"LunarLander-v3": "worldsim.recipes.lunar_lander:land"}
+"""Who acts in an environment by default; random actions where it is not named here."""
 
 
-MIXES = {"CarRacing-v3": car_racing_mix, "Pendulum-v1": pendulum_mix}
-"""Who acts meanwhile, by environment."""
+def recipe_of(spec: WorldSpec) -> Recipe | None:
+    """The recipe that shows what a world shows and takes what it takes, None if none does.
 
-
-def main(config: CollectConfig, policy: str | None = None) -> Dataset:
-    """Record `config` with the policy at "module:function"; without one, with the environment's mix
-    of behaviours if there is one, else with uniformly random actions."""
-    if policy is not None:
-        return collect(config, (from_path(policy),))
-    if config.env_id in MIXES:
-        return collect(config, MIXES[config.env_id]())
-    return collect(config, (Behaviour(name="uniform", make=uniform),))
+    Raises CollectError where its environment is not installed.
+    """
+    for make in RECIPES.values():
+        recipe = make()
+        environment = recipe.environment
+        if (environment.size, environment.chunk) == (spec.frame_shape[:2], spec.chunk):
+            env = recipe.source.open()
+            env.close()
+            if env.native == spec.action:
+                return recipe
+    return None

@@ -6,8 +6,6 @@ that drives over the grass. H5 sits still for ten thousand steps.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +15,7 @@ from tqdm import tqdm
 import worldsim
 from benchmarks.noise_floor import ACTION
 from tests.reliability.nightly.rows import Outcome, Row, main
-from worldsim.collect.policies import Behaviour, Policy
-from worldsim.collect.recorder import record
+from worldsim.collect.policies import CollectPolicy, Policy
 from worldsim.core import row_keys
 from worldsim.envs.core import CONT_THRESHOLD
 from worldsim.evaluate.clips import Clips, Recorded, cut_clips
@@ -56,11 +53,11 @@ def over_grass(env: Any, rng: np.random.Generator) -> Policy:
 
 def scenes(episodes: int, ahead: int = AHEAD) -> Clips:
     """Clips of real scenes without reward and without an end."""
-    config = replace(car_racing(Path(".")), max_frames=320)
+    recipe = car_racing().seen(max_frames=320)
     found = []
     for i in tqdm(range(episodes), desc="real scenes", leave=False):
         policy = standing if i % STANDING == 0 else over_grass
-        episode = record(config, (Behaviour(name="nothing", make=policy),), SEED + i)
+        episode = recipe.record(SEED + i, CollectPolicy(name="nothing", make=policy))
         paid = np.flatnonzero(episode.rewards > 0)
         begin = 6 + (0 if not len(paid) else 1 + int(paid[-1]))
         last = len(episode.actions) - ahead

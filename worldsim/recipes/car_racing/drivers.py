@@ -1,4 +1,4 @@
-"""Scripted drivers of CarRacing, from skilled to blind, and their mix in a recording.
+"""Scripted drivers of CarRacing, from skilled to open-loop, and their mix in a recording.
 
 They read the track from the simulator, so none needs training.
 """
@@ -6,11 +6,11 @@ They read the track from the simulator, so none needs training.
 from functools import partial
 from typing import Any
 
-import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from worldsim.collect.policies import Behaviour, Policy
+from worldsim.collect.environment import RecordedEnv
+from worldsim.collect.policies import CollectPolicy, Policy
 
 Action = NDArray[np.float32]
 
@@ -41,12 +41,12 @@ def pursue(env: Any, *, top_speed: float = 88.0, gas: float = 0.5, brake: float 
     return np.array([steer, *pedals], np.float32)
 
 
-def expert(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Policy:
+def expert(env: RecordedEnv, rng: np.random.Generator) -> Policy:
     """The clean driver: stays on the road and finishes the lap."""
     return lambda obs: pursue(env)
 
 
-def noisy_expert(env: gymnasium.Env[Any, Any], rng: np.random.Generator, sigma: float) -> Policy:
+def noisy_expert(env: RecordedEnv, rng: np.random.Generator, sigma: float) -> Policy:
     """The expert disturbed by Ornstein-Uhlenbeck noise of volatility `sigma` on every control."""
     noise = np.zeros(3)
 
@@ -58,7 +58,7 @@ def noisy_expert(env: gymnasium.Env[Any, Any], rng: np.random.Generator, sigma: 
     return policy
 
 
-def weave(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Policy:
+def weave(env: RecordedEnv, rng: np.random.Generator) -> Policy:
     """Drives at a speed of its own, and now and then pulls the wheel for a moment and recovers."""
     top_speed = rng.uniform(35, 100)
     left, pull, gas, brake = 0, 0.0, 0.5, 0.2
@@ -76,8 +76,8 @@ def weave(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Policy:
     return policy
 
 
-def brownian(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Policy:
-    """A blind driver: wheel and pedal wander at random, with the foot leaning towards the gas."""
+def brownian(env: RecordedEnv, rng: np.random.Generator) -> Policy:
+    """Open loop: wheel and pedal wander at random, with the foot leaning towards the gas."""
     steer, pedal = 0.0, 0.5
 
     def policy(obs: Any) -> Action:
@@ -89,10 +89,10 @@ def brownian(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Policy:
     return policy
 
 
-def steady(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Policy:
+def smooth_throttle(env: RecordedEnv, rng: np.random.Generator) -> Policy:
     """Steers as the expert does and holds its foot for seconds: a gentle gas or none, at times the
     brake beside it, at times the brake alone. Without this a world has to guess how fast a car goes
-    that is treated so, and policies with a light foot are judged wrongly (docs/journal/log.md)."""
+    that is treated so, and policies with a light foot are scored wrongly."""
     left, pedals = 0, (0.0, 0.0)
 
     def policy(obs: Any) -> Action:
@@ -109,15 +109,15 @@ def steady(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Policy:
     return policy
 
 
-def clumsy(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Policy:
+def unskilled(env: RecordedEnv, rng: np.random.Generator) -> Policy:
     """Drives as the unpractised do: wheel and pedals too weak or too strong, off to one side, under
-    fresh noise at every action, and now and then blind for up to four seconds: nobody brings the
-    car back in time, it gets lost or stands. Without this a world keeps a bad driver on the
-    road, and a policy that is ruined in reality earns well in the dream (docs/journal/log.md)."""
+    fresh noise at every action, and now and then open-loop for up to four seconds: nobody brings
+    the car back in time, it gets lost or stands. Without this a world keeps a bad driver on the
+    road, and a policy that is ruined in reality earns well in the dream."""
     gain = rng.uniform([0.2, 0.1, 0.0], [1.5, 1.2, 1.5])
     lean = rng.normal(0, [0.15, 0.05, 0.05])
     noise = rng.uniform(0, 0.8) if rng.random() < 0.6 else 0.0
-    blind, left, held = rng.uniform(0.0, 0.03), 0, np.zeros(3)
+    open_loop, left, held = rng.uniform(0.0, 0.03), 0, np.zeros(3)
 
     def policy(obs: Any) -> Action:
         nonlocal left, held
@@ -125,7 +125,7 @@ def clumsy(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Policy:
             left -= 1
         else:
             held = pursue(env) * gain + lean
-            if rng.random() < blind:
+            if rng.random() < open_loop:
                 left = int(rng.integers(10, 101))
                 stand = np.array([held[0], 0, rng.uniform(0, 0.9)])
                 held = (held, stand, rng.uniform([-1, 0, 0], [1, 1, 0.5]))[rng.integers(3)]
@@ -134,12 +134,12 @@ def clumsy(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Policy:
     return policy
 
 
-def stray(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Policy:
+def distracted(env: RecordedEnv, rng: np.random.Generator) -> Policy:
     """Drives by the road for a while, then for a second or more as if it saw another road: it does
     again what it did some time ago, holds the wheel, or lets it wander. Both pedals may be held all
     along, and noise lies on everything at times. Good drivers' actions tell where the road is, so
     that a world trained on them alone bends the road to whoever drives (a delusion: Ortega et al.
-    2021, 2110.10819); a blind driver's tell nothing, as an agent's in a dream."""
+    2021, 2110.10819); an open-loop driver's tell nothing, as an agent's in a dream."""
     done: list[Action] = []
     sighted, left, noise = False, 0, 0.0
     pedals: Action | None = None
@@ -188,17 +188,18 @@ def _held_pedals(rng: np.random.Generator, sighted: bool) -> Action | None:
     return None if sighted else np.array([rng.uniform(0, 0.6), 0], np.float32)
 
 
-def car_racing_mix() -> tuple[Behaviour, ...]:
-    """The mix recorded for CarRacing: skill, recoveries from every kind of slip, the field; and
-    bands of tracks for light feet and for bad drivers, which came later and left the others as they
-    were."""
-    return (
-        Behaviour(name="expert", make=expert, share=0.20),
-        Behaviour(name="weave", make=weave, share=0.30),
-        Behaviour(name="expert-ou-0.15", make=partial(noisy_expert, sigma=0.15), share=0.25),
-        Behaviour(name="expert-ou-0.30", make=partial(noisy_expert, sigma=0.30), share=0.15),
-        Behaviour(name="brownian", make=brownian, share=0.10),
-        Behaviour(name="steady", make=steady, seeds=(200, 300)),
-        Behaviour(name="clumsy", make=clumsy, seeds=(300, 360)),
-        Behaviour(name="stray", make=stray, seeds=(360, 480)),
-    )
+DRIVERS = (
+    CollectPolicy(name="expert", make=expert, share=0.20),
+    CollectPolicy(name="weave", make=weave, share=0.30),
+    CollectPolicy(name="expert-ou-0.15", make=partial(noisy_expert, sigma=0.15), share=0.25),
+    CollectPolicy(name="expert-ou-0.30", make=partial(noisy_expert, sigma=0.30), share=0.15),
+    CollectPolicy(name="brownian", make=brownian, share=0.10),
+)
+"""The mix recorded for CarRacing: skill, recoveries from every kind of slip, the field."""
+
+DRIVERS_APART = (
+    (range(200, 300), CollectPolicy(name="smooth-throttle", make=smooth_throttle)),
+    (range(300, 360), CollectPolicy(name="unskilled", make=unskilled)),
+    (range(360, 480), CollectPolicy(name="distracted", make=distracted)),
+)
+"""Tracks for light feet and for bad drivers, by seed; those of the others stay as they were."""
