@@ -1,4 +1,4 @@
-# make demo | test | check | nightly | world | setup | clean
+# make demo | test | check | docs | nightly | world | setup | clean
 #
 # A bare machine needs Python 3.11+ and make; everything else goes into $(VENV).
 # Another interpreter:   make test PYTHON=python3.12
@@ -16,7 +16,7 @@ STAMP := $(VENV)/.worldsim-setup
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test check nightly format demo world collect vae dynamics student trust eval pendulum wheel clean
+.PHONY: help setup docs test check nightly format demo world collect vae dynamics student trust eval pendulum wheel clean
 
 help:
 	@echo 'make demo     set up; drive the bundled world; write demo.mp4, real beside dream'
@@ -24,6 +24,7 @@ help:
 	@echo 'make check    set up; ruff, pyright, pytest'
 	@echo 'make nightly  set up; every promise of docs/explanation/reliability.md in full: hours'
 	@echo 'make format   let ruff mend style and layout'
+	@echo 'make docs     the manual as a site in site/; no warning, no dead link'
 	@echo 'make world    the whole pipeline: collect, train, distill, calibrate, eval'
 	@echo 'make pendulum the same for the quick world (docs/reference/worlds/pendulum.md)'
 	@echo 'make wheel    build the wheel into dist/'
@@ -98,6 +99,9 @@ pendulum: setup
 	  --time-limit 100 --out worlds/pendulum --overwrite
 	$(PY) -m worldsim calibrate --data data/pendulum --world worlds/pendulum --in-place
 	$(PY) -m worldsim eval --data data/pendulum --run runs/pendulum --world worlds/pendulum --in-place
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 wheel: setup
 	$(PY) -m build --no-isolation --wheel

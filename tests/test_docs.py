@@ -1,0 +1,89 @@
+"""The manual: it builds, its code runs, its commands exist, it speaks the field's language."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import worldsim
+from worldsim.cli.frame import VERBS
+
+REPO = Path(__file__).resolve().parent.parent
+MANUAL = [REPO / "README.md", *sorted((REPO / "docs").rglob("*.md"))]
+MANUAL = [page for page in MANUAL if "journal" not in page.parts]
+RUNNING = ["README.md", "docs/tutorials/first-dream.md", "docs/tutorials/own-agent.md"]
+WORDS = 600  # of the README
+DIALECT = {  # words of ours -> the field's
+    "house": "packages", "room": "package", "rooms": "packages", "twins": "noise floor",
+    "foreign": "off-track reference", "clumsy": "unskilled", "stray": "distracted",
+    "practise": "model-free", "practised": "model-free", "improve": "dyna", "doubt": "uncertainty",
+    "judge": "calibrator", "dreamlike": "drift-augmented", "caution": "trust policy",
+    "throw-away": "belongs to the journal", "one go": "belongs to the journal",
+}  # fmt: skip
+
+
+def name(page: Path) -> str:
+    return page.relative_to(REPO).as_posix()
+
+
+def blocks(page: Path, kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    """Dead links, missing pages and names that mkdocstrings does not find are warnings."""
+    pytest.importorskip("mkdocs")
+    pytest.importorskip("mkdocstrings")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    env = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=REPO, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert not list(tmp_path.rglob("*.py"))
+
+
+def test_every_public_name_and_command_is_in_the_reference() -> None:
+    text = (REPO / "docs/reference/python.md").read_text()
+    listed = re.findall(r"^::: worldsim\.([\w.]+)$", text, re.MULTILINE)
+    assert set(worldsim.__all__) <= {path.rpartition(".")[2] for path in listed}
+    text = (REPO / "docs/reference/commands.md").read_text()
+    found = dict(re.findall(r"^## ([\w-]+)\n\n::: worldsim\.cli\.([\w.]+)$", text, re.MULTILINE))
+    assert found == {verb: entry.home for verb, entry in VERBS.items()}
+
+
+def test_the_code_on_the_pages_runs(tmp_path: Path) -> None:
+    """All Python of each page in order, in an empty folder."""
+    for page in RUNNING:
+        code = "\n".join(blocks(REPO / page, "python"))
+        (tmp_path / f"{Path(page).stem.replace('-', '_')}.py").write_text(code)
+    modules = sorted(path.stem for path in tmp_path.glob("*.py"))
+    env = {**os.environ, "PYTHONPATH": str(REPO)}
+    command = [sys.executable, "-c", f"import {', '.join(modules)}"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
+    text = (REPO / "README.md").read_text()
+    assert len(text.split()) < WORDS
+    targets = [t.partition("#")[0] for t in re.findall(r"\]\(([^)]+)\)", text)]
+    missing = [t for t in targets if not t.startswith("http") and not (REPO / t).exists()]
+    assert not missing
+
+
+def prose(page: Path) -> Iterator[str]:
+    """Lines that people wrote for people: no code, no tables, which results write."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for line in text.splitlines():
+        if not line.startswith(("|", "    ")):
+            yield re.sub(r"`[^`]*`|\]\([^)]*\)", "", line)
+
+
+@pytest.mark.parametrize("page", MANUAL, ids=name)
+def test_a_page_speaks_the_fields_language(page: Path) -> None:
+    pattern = re.compile(rf"\b({'|'.join(DIALECT)})\b", re.IGNORECASE)
+    found = [f"{m.group()} in: {line}" for line in prose(page) for m in pattern.finditer(line)]
+    assert not found, "\n".join(found)
