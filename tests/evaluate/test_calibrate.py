@@ -10,7 +10,6 @@ import torch
 from tests.evaluate.test_clips import recorded
 from tests.measured_data import stored, stripes, stripes_data
 from tests.world_folders import tiny_world
-from worldsim.collect.recorder import record
 from worldsim.data import DatasetSpec
 from worldsim.evaluate import calibrate as calibration
 from worldsim.evaluate import horizon
@@ -18,7 +17,7 @@ from worldsim.evaluate import trust as trusted
 from worldsim.evaluate.calibrate import CalibrationPlan, Watched, calibrate, clips_of
 from worldsim.evaluate.clips import cut_clips
 from worldsim.metrics import auroc, reliability
-from worldsim.recipes.pendulum import pendulum, pendulum_mix
+from worldsim.recipes.pendulum import pendulum
 from worldsim.store.folder import load, save
 from worldsim.world.uncertainty import FEATURES, Trust
 
@@ -72,8 +71,8 @@ def test_a_world_of_nan_is_not_trusted_either(data):
 
 def test_a_good_world_is_trusted_while_it_tracks_reality(tmp_path):
     """The bundled pendulum on two pendulums nobody recorded before."""
-    config = replace(pendulum(tmp_path), max_frames=80)
-    episodes = [record(config, pendulum_mix(), seed) for seed in (7001, 7002)]
+    recipe = pendulum().seen(max_frames=80)
+    episodes = [recipe.record(seed) for seed in (7001, 7002)]
     world = load("pendulum")
     spec = DatasetSpec(
         name="swung", frame_shape=(32, 32, 3), fps=world.spec.fps, chunk=2,
