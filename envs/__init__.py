@@ -26,7 +26,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import the TorchRL face when it is first used: torchrl is an extra, and slow to import."""
+    """Import the TorchRL core when it is first used: torchrl is an extra, and slow to import."""
     if name != "WorldSimTorchRL":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

@@ -1,9 +1,12 @@
-"""What every face of a world shares: where it comes from, its actions, what is seen of it."""
+"""What every core of a world shares: where it comes from, its actions, what is seen of it."""
 
 from __future__ import annotations
 
+import functools
+import threading
+from collections.abc import Callable
 from os import PathLike
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import gymnasium
 import numpy as np
@@ -13,18 +16,55 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import ResetNeeded
 from torch import Tensor
 
+from worldsim.actions import as_tensor
 from worldsim.core import WorldError, WorldModel
+from worldsim.nn.device import as_device
 
 from .rows import Clip
-from .source import SharedWorld, Source, as_source, find_world
+from .source import SharedWorld, Source, as_source, find_world, use_one_thread_if_forked
 
 OBSERVATIONS = ("frame", "chunk", "latent")
-CONT_THRESHOLD = 0.5  # an episode goes on while going on is at least as likely as not
 SEEDS = 2**63  # a row's key holds int64
+MOST_STEPS = 128  # of denoising: more changes nothing that can be seen, and takes minutes a step
 
 
 class NeedsReset(WorldError, ResetNeeded):
     """A step before the first reset or past an episode's end, in our words and in Gymnasium's."""
+
+
+P, R = ParamSpec("P"), TypeVar("R")
+
+
+class OneCaller:
+    """Refuses a second thread while a first one is inside: its steps would be lost in silence."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            raise WorldError(
+                "env: expected one call at a time, got one while another thread is inside; make an "
+                "environment for each thread, or use make_vec"
+            )
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def __reduce__(self) -> Any:
+        return OneCaller, ()  # locks are neither copied nor pickled
+
+
+def one_caller(method: Callable[P, R]) -> Callable[P, R]:
+    """`method` of an object with a `core`, refused while another thread is inside it."""
+
+    @functools.wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        with args[0].core.caller:  # type: ignore[attr-defined]
+            use_one_thread_if_forked()
+            return method(*args, **kwargs)
+
+    return call
 
 
 class EnvCore:
@@ -37,6 +77,7 @@ class EnvCore:
         action: the actions an agent gives, in the range it gives them in.
         normalized: whether that range is -1 to 1.
         time_limit: steps an episode.
+        caller: lets one thread in at a time.
     """
 
     def __init__(
@@ -53,12 +94,13 @@ class EnvCore:
     ) -> None:
         check_choice("observation", observation, OBSERVATIONS)
         check_choice("actions", actions, ("normalized", "native"))
-        check_count("num_steps", num_steps)
+        check_count("num_steps", num_steps, MOST_STEPS)
         check_count("time_limit", time_limit)
         check_count("micro_batch", micro_batch)
         self.source: Source = as_source(world)
-        self._how = (str(torch.device(device)), num_steps, compile, dtype, micro_batch)
-        self.world = find_world(self.source, *self._how)
+        self._loading = (str(as_device(device)), num_steps, compile, dtype, micro_batch)
+        self.caller = OneCaller()
+        self.world = find_world(self.source, *self._loading)
         spec = self.world.spec
         self.observation = observation
         self.normalized = actions == "normalized"
@@ -70,7 +112,7 @@ class EnvCore:
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         self.__dict__.update(saved)
-        self.world = find_world(self.source, *self._how)
+        self.world = find_world(self.source, *self._loading)
 
     @property
     def pixels(self) -> bool:
@@ -99,6 +141,13 @@ class EnvCore:
         """An agent's actions `(..., *action)` in the world's own range."""
         return self.world.spec.action.from_normalized(actions) if self.normalized else actions
 
+    def from_native(self, action: Any) -> Any:
+        """One action in the world's own range as an agent gives it: an array, or a whole number."""
+        if not self.normalized:
+            return action
+        given = self.world.spec.action.to_normalized(torch.as_tensor(action))
+        return given.numpy() if given.ndim else int(given)
+
     def clip(self, options: dict[str, Any], rows: int | None = None) -> Clip | None:
         """The user's start clip in `options`, `(B, k * c, H, W, 3)` and `(B, k, *action)` if known.
 
@@ -106,14 +155,23 @@ class EnvCore:
         all of them, or one for each with a leading axis of its own.
         """
         frames, actions = options.get("frames"), options.get("actions")
+        self._check_fps(options.get("fps"))
         if frames is None and actions is None:
             return None
         if frames is None:
             raise WorldError('options["actions"]: needs the clip it led into as options["frames"]')
         try:
-            return self._check_clip(_as_frames(frames), actions, rows)
+            return self._check_clip(as_tensor(frames, "frames").clone(), actions, rows)
         except WorldError as error:
             raise WorldError(f"options: {error}") from error
+
+    def _check_fps(self, fps: Any) -> None:
+        name, wanted = self.world.spec.name, self.world.spec.fps
+        if fps is not None and not abs(float(fps) - wanted) <= 0.01 * wanted:
+            raise WorldError(
+                f'options["fps"]: expected {wanted:g}, the frames a second of {name}, got {fps}; '
+                "resample the clip"
+            )
 
     @torch.no_grad()
     def _check_clip(self, frames: Tensor, actions: Any, rows: int | None) -> Clip:
@@ -134,14 +192,14 @@ class EnvCore:
 
 
 def draw_seed(generator: np.random.Generator) -> int:
-    """What names the randomness of all episodes of a seed, the same through every face."""
+    """What names the randomness of all episodes of a seed, the same through every environment."""
     return int(generator.integers(SEEDS))
 
 
 class LightSpec:
     """An environment whose `spec` names its world instead of holding it."""
 
-    face: EnvCore
+    core: EnvCore
     _spec: EnvSpec | None = None
 
     @property
@@ -152,7 +210,7 @@ class LightSpec:
     @spec.setter
     def spec(self, spec: EnvSpec | None) -> None:
         if spec is not None and "world" in spec.kwargs:  # a network would be copied at every look
-            spec.kwargs = {**spec.kwargs, "world": self.face.source}
+            spec.kwargs = {**spec.kwargs, "world": self.core.source}
         self._spec = spec
 
 
@@ -173,16 +231,9 @@ def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
         raise WorldError(f"{name}: expected one of {choices}, got {value!r}")
 
 
-def check_count(name: str, value: Any) -> None:
-    """Raise `WorldError` for a value that is neither None nor a whole number from 1 up."""
+def check_count(name: str, value: Any, most: int | None = None) -> None:
+    """Raise `WorldError` for a value that is neither None nor a whole number from 1 to `most`."""
     whole = isinstance(value, int) and not isinstance(value, bool)
-    if value is not None and not (whole and value >= 1):
-        raise WorldError(f"{name}: expected None or a whole number from 1 up, got {value!r}")
-
-
-def _as_frames(frames: Any) -> Tensor:
-    try:
-        return frames if isinstance(frames, Tensor) else torch.tensor(np.asarray(frames))
-    except (TypeError, ValueError) as error:
-        got = type(frames).__name__
-        raise WorldError(f"frames: expected an array of numbers, got {got}") from error
+    if value is not None and not (whole and 1 <= value <= (most or value)):
+        span = "from 1 up" if most is None else f"from 1 to {most}"
+        raise WorldError(f"{name}: expected None or a whole number {span}, got {value!r}")

@@ -14,31 +14,34 @@ from numpy.typing import NDArray
 from worldsim.core import WorldError, WorldModel
 
 from .core import (
-    CONT_THRESHOLD,
     EnvCore,
     LightSpec,
     NeedsReset,
     check_choice,
     check_options,
     draw_seed,
+    one_caller,
 )
 from .keyboard import keys_to_action, neutral_action
-from .rows import NOT_FINITE, REASONS, UNTRUSTED, Clip, keep_finite
+from .rows import NOT_FINITE, REASONS, Clip, Outcome, advance
 from .source import SharedWorld
 from .state import EnvState, Episode, Rng
-from .trust import TrustPolicy, beside, told
+from .trust import TrustPolicy, step_info
 
 
 class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
     """A recorded world that runs on by itself: every step is dreamed by a video model.
 
     ## Action Space
-    A `Discrete`, or a `Box` of float32 with every entry from -1 to 1, as learners like it; the
-    world's own range is `env.unwrapped.world.spec.action`, and `actions="native"` uses it. (Of
-    car-racing's steer, gas and brake the last two are 0 to 1 there: here -1 is "no gas". A real
-    environment takes the same actions through `gymnasium.wrappers.RescaleAction(env, -1, 1)`.) An
-    action holds for one step, which spans `chunk` video frames (the action repeat). Actions of
-    another shape, not finite or out of range are refused with `WorldError`; clip them first.
+    A `Discrete`, `MultiDiscrete` or `MultiBinary` that counts from 0, or a `Box` of float32 with
+    every entry from -1 to 1, as learners like it; a world of video without actions has
+    `Discrete(1)`. The world's own range is `env.unwrapped.world.spec.action`, and
+    `actions="native"` uses it. (Of car-racing's steer, gas and brake the last two are 0 to 1
+    there: here -1 is "no gas". A real environment takes the same actions through
+    `gymnasium.wrappers.RescaleAction(env, -1, 1)`.) An action holds for one step, which spans
+    `chunk` video frames (the action repeat). Actions of another shape, not finite or out of range
+    are refused with `WorldError`; clip them first. An environment belongs to one thread at a time:
+    a call while another thread is inside is refused, too.
 
     ## Observation Space
     - `observation="frame"`: the newest frame, `Box(0, 255, (H, W, 3), uint8)`.
@@ -52,11 +55,12 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
 
     ## Starting State
     A start of the world's own, drawn by `seed`. The same seed gives the same bytes on the same
-    machine, device and versions; each further `reset()` is the next episode of that seed. Or your
-    own clip: `reset(options={"frames": frames, "actions": actions})` with `frames` `(n, H, W, 3)`
-    uint8, where n is 1 (a picture that stands still) or a multiple of `chunk` up to
-    `context * chunk`, oldest first; and, if known, `actions` `(n / chunk, *action)`, of which each
-    led into its chunk.
+    machine, device, versions and number of threads; each further `reset()` is the next episode of
+    that seed. Or your own clip: `reset(options={"frames": frames, "actions": actions})` with
+    `frames` `(n, H, W, 3)` uint8, where n is 1 (a picture that stands still) or a multiple of
+    `chunk` up to `context * chunk`, oldest first; and, if known, `actions`
+    `(n / chunk, *action)`, of which each led into its chunk. `fps`, frames a second of the clip, is
+    compared with the world's if given.
 
     ## Episode End
     Terminated when the world gives going on less than even odds; truncated after `time_limit`
@@ -85,7 +89,7 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
     - `observation`: see above.
     - `actions`: `"normalized"` or `"native"`, see above; also the range of `options["actions"]`.
     - `render_mode`: `"rgb_array"` or None.
-    - `num_steps`: denoising steps a chunk, None for the world's own.
+    - `num_steps`: denoising steps a chunk, 1 to 128, None for the world's own.
     - `time_limit`: steps an episode, None for the world's own.
     - `compile`: step by programs compiled for this machine, once (see `worldsim.compiled`).
     - `dtype`: what these compute in, None for what the device multiplies fast.
@@ -94,8 +98,8 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
       them (see `worldsim.world.fixed_batch`). None takes the batch as it comes.
     - `trust`: `"report"`, `"penalise"` or `"truncate"`, with `trust_threshold` and `trust_penalty`.
 
-    `play(env, noop=env.unwrapped.noop)` of `gymnasium.utils.play` drives it by keyboard: W A S D
-    for a box of up to three entries (steer, gas, brake), digits for discrete actions.
+    `play(env)` of `gymnasium.utils.play` drives it by keyboard (`worldsim.envs.keyboard`): A and D,
+    S and W for the axes of a box (A, D, W and S for steer, gas and brake), digits for choices.
     """
 
     metadata = {"render_modes": ["rgb_array"]}  # a copy with `render_fps` in every instance
@@ -117,14 +121,16 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
         trust_penalty: float = 1.0,
     ) -> None:
         check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
-        self.face = EnvCore(
+        self.core = EnvCore(
             world, device, observation, actions, num_steps, time_limit, compile, dtype, micro_batch
         )
-        self.caution = TrustPolicy.towards(self.face.world, trust, trust_threshold, trust_penalty)
+        self.trust_policy = TrustPolicy.towards(
+            self.core.world, trust, trust_threshold, trust_penalty
+        )
         self.render_mode = render_mode
-        self.action_space = self.face.action.space()
-        self.observation_space = self.face.space()
-        self.metadata = self.face.metadata()
+        self.action_space = self.core.action.space()
+        self.observation_space = self.core.space()
+        self.metadata = self.core.metadata()
         self._seeded: np.random.Generator | None = None  # the np_random that `seed` was drawn from
         self._episode: Episode | None = None
         self._frames: NDArray[np.uint8] | None = None  # the newest chunk, where decoded already
@@ -132,56 +138,50 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
     @property
     def world(self) -> WorldModel:
         """The world that is stepped."""
-        return self.face.world
+        return self.core.world
 
     # --- Gymnasium's methods ----------------------------------------------------------------------
 
+    @one_caller
     @torch.no_grad()
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[Any], dict[str, Any]]:
         """Begin an episode; see "Starting State". On an error everything stays as it was."""
-        clip = self.face.clip(check_options(options, ("frames", "actions")))
+        clip = self.core.clip(check_options(options, ("frames", "actions", "fps")))
         before = self._np_random, self._np_random_seed, self._seeded
         super().reset(seed=seed)
         try:
-            observation = self._enter(self._begin(clip))
+            observation = self._show(self._begin(clip))
         except BaseException:
             self._np_random, self._np_random_seed, self._seeded = before
             raise
         return observation, {"steps": 0}
 
+    @one_caller
     @torch.no_grad()
     def step(self, action: Any) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
         """Dream one step on. On an error everything stays as it was."""
-        values = self.face.native(self.face.action.check(action))
+        values = self.core.native(self.core.action.check(action))
         episode = self._running("step")
         if episode.over:
             raise NeedsReset("the episode is over: call env.reset() before the next env.step()")
-        state, said = self.world.step(episode.state, values[None].to(self.world.device))
-        state, said, broken = keep_finite(episode.state, state, said)
-        given = self.caution.reward(said)
-        heads = torch.cat([given, said.reward, said.continue_prob, said.trust, broken.to(given)])
-        reward, raw, continue_prob, trust, not_finite = heads.tolist()
-        code = NOT_FINITE if not_finite else UNTRUSTED * self.caution.distrusts(trust)
-        steps = episode.steps + 1
-        terminated = continue_prob < CONT_THRESHOLD
-        truncated = code > 0 or steps >= self.face.time_limit
-        over = terminated or truncated
+        values = values[None].to(self.world.device)
+        limit = self.core.time_limit
+        outcome = advance(self.world, self.trust_policy, episode.state, values, limit)
+        reward, *prediction, terminated, truncated, code = _on_host(outcome)
         after = Episode(
-            state=state, seed=episode.seed, number=episode.number, steps=steps, over=over
-        )
-        info: dict[str, Any] = {"steps": steps}
-        if code > 0:
-            info["reason"] = REASONS[code]
+            state=outcome.state, seed=episode.seed, number=episode.number, steps=episode.steps + 1,
+            over=bool(terminated or truncated),
+        )  # fmt: skip
+        info: dict[str, Any] = {"steps": after.steps}
+        if reason := REASONS[int(code)]:
+            info["reason"] = reason
         if code != NOT_FINITE:
-            info |= {
-                "continue_prob": continue_prob,
-                "trust": told(trust),
-                **beside(raw, self.caution),
-            }
-        return self._enter(after), reward, terminated, truncated, info
+            info |= step_info(self.trust_policy, *prediction)
+        return self._show(after), reward, bool(terminated), bool(truncated), info
 
+    @one_caller
     @torch.no_grad()
     def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
         """The newest frame, (H, W, 3) uint8, yours to keep; None without a render mode."""
@@ -194,6 +194,7 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
 
     # --- Saving and restoring ---------------------------------------------------------------------
 
+    @one_caller
     def get_state(self) -> EnvState:
         """All that the future depends on; `set_state` makes it repeat bit for bit.
 
@@ -206,6 +207,7 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
             rng=Rng.of(self.np_random, self.np_random_seed),
         )
 
+    @one_caller
     @torch.no_grad()
     def set_state(self, saved: EnvState) -> None:
         """Go on from `saved`, taken from this or another environment of the same world.
@@ -224,12 +226,13 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
 
     @property
     def noop(self) -> Any:
-        """The action of idle hands, for `gymnasium.utils.play`."""
-        return neutral_action(self.face.action)
+        """The action of idle hands."""
+        return self.core.from_native(neutral_action(self.world.spec.action))
 
     def get_keys_to_action(self) -> dict[str, Any]:
         """Keys held down together -> action, for `gymnasium.utils.play`."""
-        return keys_to_action(self.face.action)
+        keys = keys_to_action(self.world.spec.action)
+        return {held: self.core.from_native(action) for held, action in keys.items()}
 
     # --- Inside -----------------------------------------------------------------------------------
 
@@ -254,14 +257,21 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
             state = self.world.encode(frames, actions, key)
         return Episode(state=state, seed=seed, number=number, steps=0, over=False)
 
-    def _enter(self, episode: Episode) -> NDArray[Any]:
-        """Make `episode` the present, and observe it. Nothing changes if decoding fails."""
-        if not self.face.pixels:
+    def _show(self, episode: Episode) -> NDArray[Any]:
+        """Go on from `episode`, and observe it. Nothing changes if decoding fails."""
+        if not self.core.pixels:
             self._episode, self._frames = episode, None
             return episode.state.latent[0].to("cpu", torch.float32, copy=True).numpy()
         frames = self._decode(episode)
         self._episode, self._frames = episode, frames
-        return (frames if self.face.observation == "chunk" else frames[-1]).copy()
+        return (frames if self.core.observation == "chunk" else frames[-1]).copy()
 
     def _decode(self, episode: Episode) -> NDArray[np.uint8]:
         return self.world.decode(episode.state)[0].cpu().numpy()
+
+
+def _on_host(outcome: Outcome) -> list[float]:
+    """What one row comes to, its state apart, in one transfer."""
+    parts = (outcome.reward, outcome.raw_reward, outcome.continue_prob, outcome.trust,
+             outcome.terminated, outcome.truncated, outcome.reason)  # fmt: skip
+    return torch.cat([part.to(torch.float32) for part in parts]).tolist()

@@ -11,6 +11,11 @@ from torch import Tensor
 from worldsim.core import Prediction, WorldModel, WorldState
 from worldsim.world.fixed_batch import FixedBatch
 
+from .trust import TrustPolicy
+
+CONT_THRESHOLD = 0.5
+"""An episode goes on while going on is at least as likely as not."""
+
 START_ROWS = 32
 """Rows begun together on an accelerator: launches cost more there than rows do."""
 
@@ -65,23 +70,74 @@ def see(world: WorldModel, state: WorldState, pixels: bool) -> ObservedRows:
     return ObservedRows(state, world.decode(state) if pixels else None)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a step comes to, the same for every environment.
+
+    Attributes:
+        state: where the rows stand; a row that was not finite shows what it showed before.
+        reward: (B,) what the agent is given. raw_reward: (B,) what the world said.
+        continue_prob: (B,). trust: (B,) NaN where unknown.
+        terminated, truncated: (B,) bool.
+        reason: (B,) int64 codes of `REASONS`.
+    """
+
+    state: WorldState
+    reward: Tensor
+    raw_reward: Tensor
+    continue_prob: Tensor
+    trust: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    reason: Tensor
+
+    def idle(self, rows: Tensor) -> Outcome:
+        """The same, but that `rows` (B,) earn nothing and go on: their step is a reset."""
+        return replace(
+            self,
+            reward=self.reward.masked_fill(rows, 0),
+            terminated=self.terminated & ~rows,
+            truncated=self.truncated & ~rows,
+        )
+
+
+def advance(
+    world: WorldModel, policy: TrustPolicy, state: WorldState, actions: Tensor, time_limit: int
+) -> Outcome:
+    """One step of all rows under `actions` `(B, *action)` in the world's own range."""
+    after, prediction = world.step(state, actions)
+    after, prediction, broken = keep_finite(state, after, prediction)
+    distrusted = policy.stops(prediction)
+    return Outcome(
+        state=after,
+        reward=policy.reward(prediction),
+        raw_reward=prediction.reward,
+        continue_prob=prediction.continue_prob,
+        trust=prediction.trust,
+        terminated=prediction.continue_prob < CONT_THRESHOLD,
+        truncated=broken | distrusted | (after.age >= time_limit),
+        reason=NOT_FINITE * broken + UNTRUSTED * distrusted,
+    )
+
+
 def keep_finite(
-    before: WorldState, after: WorldState, said: Prediction
+    before: WorldState, after: WorldState, prediction: Prediction
 ) -> tuple[WorldState, Prediction, Tensor]:
     """A step whose rows are finite, and which of them `(B,)` were not; no wait for a device.
 
     A row with a NaN or an infinity is over: it shows what it showed before the step, earns nothing,
     foresees no end, and its trust is unknown. A sum is finite only where all its terms are.
     """
-    total = after.latent.flatten(1).sum(1, dtype=torch.float32) + said.reward + said.continue_prob
+    total = after.latent.flatten(1).sum(1, dtype=torch.float32)
+    total = total + prediction.reward + prediction.continue_prob
     if total.device.type == "cpu" and isfinite(total.sum().item()):  # looking costs nothing here
-        return after, said, torch.zeros_like(total, dtype=torch.bool)
+        return after, prediction, torch.zeros_like(total, dtype=torch.bool)
     broken = ~total.isfinite()
     mask = broken.reshape(-1, *[1] * (after.latents.ndim - 1))
     held = replace(after, latents=torch.where(mask, before.latents, after.latents))
-    told = {"reward": 0, "continue_prob": 1, "trust": nan}
-    kept = {name: getattr(said, name).masked_fill(broken, fill) for name, fill in told.items()}
-    return held, replace(said, **kept), broken
+    fills = {"reward": 0, "continue_prob": 1, "trust": nan}
+    kept = {name: getattr(prediction, name).masked_fill(broken, x) for name, x in fills.items()}
+    return held, replace(prediction, **kept), broken
 
 
 def next_keys(key: Tensor) -> Tensor:
@@ -107,8 +163,8 @@ def begin(
     groups = []
     for group in asked.split(size):
         padded = group[torch.arange(size).clamp(max=len(group) - 1)]
-        scene = see(world, _start(world, key, padded, clip), pixels)
-        groups.append(scene[: len(group)])
+        observed = see(world, _start(world, key, padded, clip), pixels)
+        groups.append(observed[: len(group)])
     place = (rows.cumsum(0) - 1).clamp(min=0)  # of each row among those asked for
     return ObservedRows.cat(groups)[place.to(world.device)]
 

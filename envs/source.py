@@ -13,13 +13,24 @@ import torch
 
 from worldsim.core import WorldError, WorldModel
 from worldsim.world.fixed_batch import FixedBatch
+from worldsim.worlds import names
 
 WORLDS_KEPT = 4  # loaded worlds that a process keeps for the next environment
 
 
-# OpenMP's threads do not survive a fork, and a child that waits for them waits for ever (tried:
-# AsyncVectorEnv's workers, forked after a step on two threads). On one thread it needs none.
-os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+_process = os.getpid()  # that was last seen here
+
+
+def use_one_thread_if_forked() -> None:
+    """In a forked child in which an environment is used: compute on one thread.
+
+    OpenMP's threads do not survive a fork, and a child that waits for them waits for ever (tried:
+    AsyncVectorEnv's workers, forked after a step on two threads). On one thread it needs none.
+    """
+    global _process
+    if os.getpid() != _process:
+        torch.set_num_threads(1)
+        _process = os.getpid()
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +47,16 @@ Source = str | SharedWorld
 
 
 def as_source(world: Any) -> Source:
-    """What an environment may keep, copy and pickle of its `world` argument."""
-    if isinstance(world, SharedWorld | str):
+    """What an environment may keep, copy and pickle of its `world` argument.
+
+    A folder becomes an absolute path, so that a copy finds it after `os.chdir`, too.
+    """
+    if isinstance(world, SharedWorld):
         return world
-    if isinstance(world, os.PathLike):
-        return os.fspath(world)
+    if isinstance(world, os.PathLike) or (isinstance(world, str) and world not in names()):
+        return os.path.abspath(world) if os.path.exists(world) else os.fspath(world)
+    if isinstance(world, str):
+        return world
     if isinstance(world, WorldModel) and not isinstance(world, type):
         return SharedWorld(world)
     raise WorldError(
@@ -58,6 +74,7 @@ def find_world(
     micro_batch: int | None = None,
 ) -> WorldModel:
     """The world itself; one read from disk or made by a function is shared within the process."""
+    use_one_thread_if_forked()
     if dtype is not None and not compile:
         raise WorldError(f"dtype: expected None, as compile is False, got {dtype!r}")
     world = _sampled(source, device, num_steps)

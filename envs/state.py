@@ -33,11 +33,11 @@ class Rng:
     @classmethod
     def of(cls, generator: np.random.Generator, seed: int) -> Self:
         """Where `generator` stands."""
-        told: dict[str, Any] = dict(generator.bit_generator.state)
-        if told["bit_generator"] != "PCG64":
-            raise WorldError(f"np_random: expected PCG64 to save, got {told['bit_generator']}")
-        words = {name: int(word) for name, word in told["state"].items()}
-        half = {name: int(told[name]) for name in ("has_uint32", "uinteger")}
+        saved: dict[str, Any] = dict(generator.bit_generator.state)
+        if saved["bit_generator"] != "PCG64":
+            raise WorldError(f"np_random: expected PCG64 to save, got {saved['bit_generator']}")
+        words = {name: int(word) for name, word in saved["state"].items()}
+        half = {name: int(saved[name]) for name in ("has_uint32", "uinteger")}
         return cls(**words, **half, seed=-1 if seed is None else int(seed))
 
     def generator(self) -> np.random.Generator:

@@ -12,13 +12,13 @@ import torch
 from gymnasium.utils.seeding import np_random
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.data import Bounded, Categorical, Composite, TensorSpec, Unbounded
+from torchrl.data import Bounded, Categorical, Composite, MultiCategorical, TensorSpec, Unbounded
 from torchrl.envs import EnvBase
 
 from worldsim.core import ActionSpec, WorldError, WorldModel, WorldState
 
-from .core import CONT_THRESHOLD, SEEDS, EnvCore, draw_seed
-from .rows import ObservedRows, begin, keep_finite, see
+from .core import SEEDS, EnvCore, draw_seed, one_caller
+from .rows import ObservedRows, advance, begin, see
 from .source import SharedWorld
 from .state import TorchRLState
 from .trust import TrustPolicy
@@ -43,8 +43,9 @@ class WorldSimTorchRL(EnvBase):
     - `"observation"` (latent, float32) or `"pixels"` (frame or chunk, uint8). `observation` is
       `"latent"` by default: planning never needs pixels.
     - `"world"`: the world's state, a nested tensordict of `worldsim.WorldState`.
-    - `"action"`: float32 from -1 to 1, or a `Categorical` of int64; `actions="native"` takes the
-      world's own range. Actions go to the world as they come: `env.action_spec.project` clips.
+    - `"action"`: float32 from -1 to 1, or a `Categorical` or `MultiCategorical` of int64, which
+      count from 0; `actions="native"` takes boxes in the world's own range. Actions go to the
+      world as they come: `env.action_spec.project` clips.
     - `"reward"`, `"terminated"` (going on has less than even odds), `"truncated"` (time limit, or
       a NaN or an infinity in the dream: the row then shows what it showed before, with reward 0).
     - `"trust"`, the probability that the dream still tracks reality, in a world that is calibrated;
@@ -92,24 +93,24 @@ class WorldSimTorchRL(EnvBase):
         trust_threshold: float = 0.5,
         trust_penalty: float = 1.0,
     ) -> None:
-        face = EnvCore(
+        core = EnvCore(
             world, device, observation, actions, num_steps, time_limit, compile, dtype, micro_batch
         )
-        self.caution = TrustPolicy.towards(face.world, trust, trust_threshold, trust_penalty)
-        super().__init__(device=face.world.device, batch_size=torch.Size(batch_size))
-        self.face, self.resets = face, resets
-        self.seen = "pixels" if face.pixels else "observation"
+        self.trust_policy = TrustPolicy.towards(core.world, trust, trust_threshold, trust_penalty)
+        super().__init__(device=core.world.device, batch_size=torch.Size(batch_size))
+        self.core, self.resets = core, resets
+        self.seen = "pixels" if core.pixels else "observation"
         shape = self.batch_size
-        model = face.world.reset(torch.zeros(1, 2, dtype=torch.int64, device=face.world.device))
+        model = core.world.reset(torch.zeros(1, 2, dtype=torch.int64, device=core.world.device))
         held = {k: _unbounded(x, shape) for k, x in self._pack(model, (1,)).items()}
-        self.judged = self._judged_specs()
+        self.trust_specs = self._trust_specs()
         seen = {self.seen: self._seen_spec(), STATE: Composite(held, shape=shape)}
-        self.observation_spec = Composite(seen | self.judged, shape=shape)
+        self.observation_spec = Composite(seen | self.trust_specs, shape=shape)
         # All that evolves is an observation too: what is in the state alone is never carried on.
         self.state_spec = Composite({STATE: Composite(held, shape=shape).clone()}, shape=shape)
-        self.action_spec = _action_spec(face.action, shape).to(self.device)
+        self.action_spec = _action_spec(core.action, shape).to(self.device)
         single = torch.Size((*shape, 1))
-        self.reward_spec = Unbounded(single)
+        self.reward_spec = Unbounded(single, dtype=torch.float32)
         flag = Categorical(2, shape=single, dtype=torch.bool)
         ends = ("done", "terminated", "truncated")
         self.done_spec = Composite({name: flag.clone() for name in ends}, shape=shape)
@@ -118,11 +119,18 @@ class WorldSimTorchRL(EnvBase):
     # --- TorchRL's methods ------------------------------------------------------------------------
 
     def _set_seed(self, seed: int | None) -> None:
-        if seed is None:
-            self._seed, self._begun = int(torch.randint(2**62, ())), 0
-        else:
-            self._seed, self._begun = draw_seed(np_random(seed % SEEDS)[0]), 0
+        drawn = None if seed is None else draw_seed(np_random(seed % SEEDS)[0])
+        self._named, self._begun = drawn, 0
 
+    @property
+    def _seed(self) -> int:
+        """What names all that is drawn. Unseeded it is drawn from the machine's entropy when it is
+        first asked for: workers that are forked before do not live one life."""
+        if self._named is None:
+            self._named = draw_seed(np_random(None)[0])
+        return self._named
+
+    @one_caller
     def _reset(
         self, tensordict: TensorDictBase | None = None, set_state: bool = False, **_: Any
     ) -> TensorDict:
@@ -133,32 +141,35 @@ class WorldSimTorchRL(EnvBase):
             rows = asked.reshape(-1).cpu()
         elif set_state and tensordict is not None:  # rows that are to begin anew have no use for it
             state = self._unpack(self._check_state(tensordict))
-            return self._told(see(self.face.world, state, self.face.pixels), batch)
+            return self._outputs(see(self.core.world, state, self.core.pixels), batch)
         number = self._begun + rows.cumsum(0) - 1
         key = torch.stack([torch.full_like(number, self._seed), number], 1)
-        scene = begin(self.face.world, key, rows, self.face.pixels)
+        observed = begin(self.core.world, key, rows, self.core.pixels)
         self._begun += int(rows.sum())
-        return self._told(scene, batch)
+        return self._outputs(observed, batch)
 
+    @one_caller
     @torch.no_grad()
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
-        batch, world = tensordict.batch_size, self.face.world
+        batch, world = tensordict.batch_size, self.core.world
         action = tensordict.get("action")
-        action = self.face.native(action.reshape(prod(batch), *action.shape[len(batch) :]))
-        before = self._unpack(tensordict.get(STATE))
-        state, said, broken = keep_finite(before, *world.step(before, action))
-        terminated = said.continue_prob < CONT_THRESHOLD
-        truncated = broken | (state.age >= self.face.time_limit)
-        if self.caution.mode == "truncate":
-            truncated = truncated | self.caution.stops(said)
-        words = {"reward": self.caution.reward(said), "terminated": terminated,
-                 "truncated": truncated, "done": terminated | truncated}  # fmt: skip
-        if "trust" in self.judged:
-            words["trust"] = said.trust.nan_to_num(0)
-        if "raw_reward" in self.judged:
-            words["raw_reward"] = said.reward
-        words = {name: x.reshape(*batch, 1) for name, x in words.items()}
-        return self._told(see(world, state, self.face.pixels), batch, words)
+        action = self._native(action.reshape(prod(batch), *action.shape[len(batch) :]))
+        state = self._unpack(tensordict.get(STATE))
+        outcome = advance(world, self.trust_policy, state, action, self.core.time_limit)
+        terminated, truncated = outcome.terminated, outcome.truncated
+        entries = {"reward": outcome.reward, "terminated": terminated, "truncated": truncated,
+                   "done": terminated | truncated}  # fmt: skip
+        if "trust" in self.trust_specs:
+            entries["trust"] = outcome.trust.nan_to_num(0)
+        if "raw_reward" in self.trust_specs:
+            entries["raw_reward"] = outcome.raw_reward
+        entries = {name: x.reshape(*batch, 1) for name, x in entries.items()}
+        return self._outputs(see(world, outcome.state, self.core.pixels), batch, entries)
+
+    def _native(self, action: Tensor) -> Tensor:
+        """Actions in the world's own range; TorchRL's choices count from 0 whatever was asked."""
+        own = self.core.world.spec.action
+        return own.from_normalized(action) if own.is_discrete else self.core.native(action)
 
     def any_done(self, tensordict: TensorDictBase) -> bool:
         """Whether a row is to begin anew; never where `resets` is False."""
@@ -169,7 +180,7 @@ class WorldSimTorchRL(EnvBase):
     def get_state(self, tensordict: TensorDictBase) -> TorchRLState:
         """All that the future of `tensordict` and of rows yet to begin depends on."""
         return TorchRLState(
-            world=self.face.world.spec.name,
+            world=self.core.world.spec.name,
             batch=tuple(tensordict.batch_size),
             state=self._unpack(self._check_state(tensordict)),
             seed=self._seed,
@@ -181,12 +192,12 @@ class WorldSimTorchRL(EnvBase):
         """The tensordict to go on from; raises `WorldError`, with everything as it was."""
         if not isinstance(saved, TorchRLState):
             raise WorldError(f"saved: expected a TorchRLState, got {type(saved).__name__}")
-        world = self.face.world
+        world = self.core.world
         saved.check(world)
         held = self._pack(saved.state.to(world.device), saved.batch)
         asked = TensorDict({STATE: held}, saved.batch, device=self.device)
         restored = self.reset(asked, set_state=True)
-        self._seed, self._begun = saved.seed, saved.begun
+        self._named, self._begun = saved.seed, saved.begun
         return restored
 
     # --- States as tensordicts --------------------------------------------------------------------
@@ -211,24 +222,25 @@ class WorldSimTorchRL(EnvBase):
             parts[field.name] = x if whole else x.reshape(rows, *tail)
         return WorldState(**parts)
 
-    def _told(
-        self, scene: ObservedRows, batch: Sequence[int], words: dict[str, Tensor] | None = None
+    def _outputs(
+        self, observed: ObservedRows, batch: Sequence[int], entries: dict[str, Tensor] | None = None
     ) -> TensorDict:
-        """What a scene shows; `words` is what a step said of it, real frames are what they are."""
-        seen = scene.observe(self.face.observation)
+        """What rows show; `entries` is what a step said of them, real frames are what they are."""
+        seen = observed.observe(self.core.observation)
         held = {
             self.seen: seen.reshape(*batch, *seen.shape[1:]),
-            STATE: self._pack(scene.state, batch),
+            STATE: self._pack(observed.state, batch),
         }
-        if words is None:
+        if entries is None:
             real = {"trust": 1.0, "raw_reward": 0.0}
-            words = {k: torch.full((*batch, 1), real[k], device=self.device) for k in self.judged}
-        return self._unchecked(held | words, batch)
+            how = {"dtype": torch.float32, "device": self.device}
+            entries = {k: torch.full((*batch, 1), real[k], **how) for k in self.trust_specs}
+        return self._unchecked(held | entries, batch)
 
     def _unchecked(self, held: dict[str, Any], batch: Sequence[int]) -> TensorDict:
         """A tensordict without the checks of its constructor, some 25 us of a step; TorchRL's own
         environments do so, too. All shapes in here are made here."""
-        device = self.face.world.device
+        device = self.core.world.device
         return TensorDict._new_unsafe(held, batch_size=torch.Size(batch), device=device)
 
     def _check_state(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -243,19 +255,19 @@ class WorldSimTorchRL(EnvBase):
         assert held is not None
         return held
 
-    def _judged_specs(self) -> dict[str, TensorSpec]:
+    def _trust_specs(self) -> dict[str, TensorSpec]:
         single = torch.Size((*self.batch_size, 1))
         specs: dict[str, TensorSpec] = {}
-        if getattr(self.face.world, "calibrated", True):
+        if self.core.world.calibrated:
             specs["trust"] = Bounded(0, 1, single, dtype=torch.float32)
-        if self.caution.mode == "penalise":
-            specs["raw_reward"] = Unbounded(single)
+        if self.trust_policy.mode == "penalise":
+            specs["raw_reward"] = Unbounded(single, dtype=torch.float32)
         return specs
 
     def _seen_spec(self) -> TensorSpec:
-        space = self.face.space()
+        space = self.core.space()
         shape = torch.Size((*self.batch_size, *space.shape))
-        if self.face.pixels:
+        if self.core.pixels:
             return Bounded(0, 255, shape, dtype=torch.uint8)
         return Unbounded(shape, dtype=torch.float32)
 
@@ -265,7 +277,11 @@ def _unbounded(x: Tensor, batch: Sequence[int]) -> TensorSpec:
 
 
 def _action_spec(action: ActionSpec, batch: Sequence[int]) -> TensorSpec:
-    if action.kind == "discrete":
-        return Categorical(action.n, shape=torch.Size(batch), dtype=torch.int64)
-    low, high = (torch.tensor(x).expand(*batch, -1) for x in (action.low, action.high))
-    return Bounded(low, high, shape=low.shape, dtype=torch.float32)
+    """An agent's actions; choices count from 0."""
+    shape = torch.Size((*batch, *action.shape))
+    if action.kind == "continuous":
+        low, high = (torch.tensor(x, dtype=torch.float32) for x in (action.low, action.high))
+        return Bounded(low.expand(shape), high.expand(shape), shape=shape, dtype=torch.float32)
+    if action.shape:
+        return MultiCategorical(action.choices, shape=shape, dtype=torch.int64)
+    return Categorical(action.choices[0], shape=shape, dtype=torch.int64)

@@ -46,38 +46,35 @@ class TrustPolicy:
     @classmethod
     def towards(cls, world: WorldModel, mode: str, threshold: float, penalty: float) -> TrustPolicy:
         """One for `world`; WorldError where acting on trust needs a calibration it lacks."""
-        caution = cls(mode=mode, threshold=threshold, penalty=penalty)
+        trust_policy = cls(mode=mode, threshold=threshold, penalty=penalty)
         if mode != "report" and not world.calibrated:
             raise WorldError(
                 f"trust: expected a calibrated world for {mode!r}, but nobody fitted the trust of "
                 f"{world.spec.name} as it is drawn from here; use trust='report', or calibrate it: "
                 "worldsim calibrate --world FOLDER --data DATA"
             )
-        return caution
+        return trust_policy
 
-    def reward(self, said: Prediction) -> Tensor:
+    def reward(self, prediction: Prediction) -> Tensor:
         """The reward (B,) that the agent is given."""
         if self.mode != "penalise":
-            return said.reward
-        lack = ((self.threshold - said.trust) / self.threshold).clamp(min=0)
-        return said.reward - self.penalty * lack.nan_to_num(0)
+            return prediction.reward
+        lack = ((self.threshold - prediction.trust) / self.threshold).clamp(min=0)
+        return prediction.reward - self.penalty * lack.nan_to_num(0)
 
-    def stops(self, said: Prediction) -> Tensor:
+    def stops(self, prediction: Prediction) -> Tensor:
         """Rows (B,) whose episode is truncated because nothing here can be trusted any more."""
         if self.mode != "truncate":
-            return torch.zeros_like(said.trust, dtype=torch.bool)
-        return said.trust < self.threshold  # NaN is not
-
-    def distrusts(self, trust: float) -> bool:
-        """The same for one row, whose trust is on the host."""
-        return self.mode == "truncate" and trust < self.threshold
+            return torch.zeros_like(prediction.trust, dtype=torch.bool)
+        return prediction.trust < self.threshold  # NaN is not
 
 
-def told(trust: float) -> float | str:
-    """Trust as `info` tells it: nobody knows is not the same as all is well."""
-    return trust if trust == trust else UNKNOWN
-
-
-def beside(raw: Any, caution: TrustPolicy) -> dict[str, Any]:
-    """What `info` holds beside a reward that was changed: the one the world said."""
-    return {"raw_reward": raw} if caution.mode == "penalise" else {}
+def step_info(
+    policy: TrustPolicy, raw_reward: float, continue_prob: float, trust: float
+) -> dict[str, Any]:
+    """What `info` tells of one row's step; trust that nobody knows is not the same as none."""
+    info: dict[str, Any] = {
+        "continue_prob": continue_prob,
+        "trust": trust if trust == trust else UNKNOWN,
+    }
+    return info | ({"raw_reward": raw_reward} if policy.mode == "penalise" else {})

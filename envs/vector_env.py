@@ -16,11 +16,10 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldsim.core import Prediction, WorldError, WorldModel, row_keys
+from worldsim.core import WorldError, WorldModel, row_keys
 
 from .checks import as_mode, check_mask, check_seeds, is_seed
 from .core import (
-    CONT_THRESHOLD,
     EnvCore,
     LightSpec,
     NeedsReset,
@@ -28,11 +27,12 @@ from .core import (
     check_count,
     check_options,
     draw_seed,
+    one_caller,
 )
-from .rows import NOT_FINITE, UNTRUSTED, Clip, ObservedRows, begin, keep_finite, next_keys, see
+from .rows import NOT_FINITE, Clip, ObservedRows, Outcome, advance, begin, next_keys, see
 from .source import SharedWorld
 from .state import Rng, VectorEnvState
-from .trust import TrustPolicy, beside
+from .trust import TrustPolicy
 
 Array = Any
 """A torch tensor on the device or a NumPy array, as `output` says."""
@@ -62,17 +62,17 @@ class Flags:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Present:
+class LiveRows:
     """Where all rows stand; a step or a reset replaces it whole or not at all.
 
     Attributes:
-        scene: the rows.
+        observed: the rows.
         due: rows that the next step must do something for: refuse (DISABLED), begin anew
             (NEXT_STEP), make another next start (SAME_STEP).
         ahead: the start of every row's next episode, where ends are acted on unread; else None.
     """
 
-    scene: ObservedRows
+    observed: ObservedRows
     due: Flags
     ahead: ObservedRows | None = None
 
@@ -82,7 +82,8 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
 
     Row i lives the life of a `WorldSimEnv` that was reset with its seed; see there for actions,
     observations, rewards, starts and arguments. Rows do not know each other: whatever the others
-    do, the bytes of a row stay the same on the same machine at the same N. At another N they stay
+    do, the bytes of a row stay the same on the same machine, at the same number of threads and the
+    same N. At another N they stay
     the same under `micro_batch=8` (any number; 1 in both, beside a sole environment) and where the
     world's arithmetic does not depend on the size of the batch; elsewhere they differ in their last
     bits (car-racing on a CPU, 4 rows: latents by 4e-5 after 30 steps, pixels by at most 1 of
@@ -90,7 +91,7 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
 
     ## Output
     `output="torch"` gives tensors on the device, `output="numpy"` arrays; both are the caller's to
-    keep and change. The default is torch on an accelerator and NumPy on the CPU.
+    keep and change. NumPy is the default, as Gymnasium's wrappers expect it.
 
     ## Seeds
     `reset(seed=5)` gives the rows the seeds 5, 6, ...; `reset(seed=[...])` has one for each row,
@@ -140,7 +141,7 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         time_limit: int | None = None,
         max_episode_steps: int | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
-        output: Literal["torch", "numpy"] | None = None,
+        output: Literal["torch", "numpy"] = "numpy",
         check_actions: bool = True,
         compile: bool = False,
         dtype: Literal["float32", "bfloat16"] | None = None,
@@ -150,28 +151,30 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         trust_penalty: float = 1.0,
     ) -> None:
         check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
-        check_choice("output", output, (None, "torch", "numpy"))
+        check_choice("output", output, ("torch", "numpy"))
         check_count("max_episode_steps", max_episode_steps)
         check_count("num_envs", num_envs)
-        self.face = EnvCore(
+        self.core = EnvCore(
             world, device, observation, actions, num_steps, time_limit, compile, dtype, micro_batch
         )
-        self.caution = TrustPolicy.towards(self.face.world, trust, trust_threshold, trust_penalty)
+        self.trust_policy = TrustPolicy.towards(
+            self.core.world, trust, trust_threshold, trust_penalty
+        )
         self.num_envs, self.render_mode, self.check_actions = num_envs, render_mode, check_actions
         self.autoreset_mode = as_mode(autoreset_mode)
-        self.metadata = {**self.face.metadata(), "autoreset_mode": self.autoreset_mode}
-        self.output = output or ("numpy" if self.device.type == "cpu" else "torch")
-        self.time_limit = min(self.face.time_limit, max_episode_steps or self.face.time_limit)
-        self.single_action_space = self.face.action.space()
-        self.single_observation_space = self.face.space()
+        self.metadata = {**self.core.metadata(), "autoreset_mode": self.autoreset_mode}
+        self.output = output
+        self.time_limit = min(self.core.time_limit, max_episode_steps or self.core.time_limit)
+        self.single_action_space = self.core.action.space()
+        self.single_observation_space = self.core.space()
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self._present: Present | None = None
+        self._live: LiveRows | None = None
 
     @property
     def world(self) -> WorldModel:
         """The world that is stepped."""
-        return self.face.world
+        return self.core.world
 
     @property
     def device(self) -> torch.device:
@@ -180,6 +183,7 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
 
     # --- Gymnasium's methods ----------------------------------------------------------------------
 
+    @one_caller
     def reset(
         self,
         *,
@@ -187,81 +191,79 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         options: dict[str, Any] | None = None,
     ) -> tuple[Array, dict[str, Any]]:
         """Begin episodes; see "Seeds" and "Starting State". On an error all stays as it was."""
-        options = check_options(options, ("reset_mask", "frames", "actions"))
-        rows = check_mask(
-            options.get("reset_mask"), self.num_envs, running=self._present is not None
-        )
-        clip = self.face.clip(options, self.num_envs)
+        options = check_options(options, ("reset_mask", "frames", "actions", "fps"))
+        rows = check_mask(options.get("reset_mask"), self.num_envs, running=self._live is not None)
+        clip = self.core.clip(options, self.num_envs)
         seeds = check_seeds(seed, self.num_envs)
         before = self._np_random, self._np_random_seed
         try:
             super().reset(seed=seeds[0] if is_seed(seed) else None)
-            self._present = self._begin(rows, seeds, clip)
+            self._live = self._begin(rows, seeds, clip)
         except BaseException:
             self._np_random, self._np_random_seed = before
             raise
-        scene = self._present.scene
-        return self._observe(scene), self._told({"steps": scene.state.age}, rows.to(self.device))
+        observed = self._live.observed
+        return self._observe(observed), self._info(
+            {"steps": observed.state.age}, rows.to(self.device)
+        )
 
+    @one_caller
     @torch.no_grad()
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Dream one step on in every row. On an error all stays as it was."""
-        given = self.face.action.check(actions, (self.num_envs,), values=self._checks(actions))
+        given = self.core.action.check(actions, (self.num_envs,), values=self._checks(actions))
         now, mode = self._running("step"), self.autoreset_mode
         if mode is AutoresetMode.DISABLED and bool(now.due.read().any()):
             over = now.due.read().nonzero()[:, 0].tolist()
             raise NeedsReset(f'rows {over} are over: reset them with options={{"reset_mask": ...}}')
-        given = self.face.native(given.to(self.device, non_blocking=True))
-        state, said = self.world.step(now.scene.state, given)
-        state, said, broken = keep_finite(now.scene.state, state, said)
-        after = see(self.world, state, self.face.pixels)
-        reward, terminated = self.caution.reward(said), said.continue_prob < CONT_THRESHOLD
-        truncated = broken | (state.age >= self.time_limit)
-        if self.caution.mode == "truncate":
-            truncated = truncated | self.caution.stops(said)
-        ended = begun = terminated | truncated
+        given = self.core.native(given.to(self.device, non_blocking=True))
+        outcome = advance(self.world, self.trust_policy, now.observed.state, given, self.time_limit)
+        after = see(self.world, outcome.state, self.core.pixels)
+        begun = outcome.terminated | outcome.truncated
         if mode is AutoresetMode.NEXT_STEP:
             begun = now.due.read().to(self.device, non_blocking=True)
-            reward = reward.masked_fill(begun, 0)
-            terminated, truncated, broken = (x & ~begun for x in (terminated, truncated, broken))
-            ended = terminated | truncated
+            outcome = outcome.idle(begun)
         elif mode is AutoresetMode.DISABLED:
-            begun = torch.zeros_like(ended)
+            begun = torch.zeros_like(begun)
+        ended = outcome.terminated | outcome.truncated
         plain = self._looks and not bool((begun | ended).any())  # as most steps are
         fresh, ahead = (None, None) if plain else self._next_starts(now, begun)
         info: dict[str, Any] = {}
         if fresh is not None and mode is AutoresetMode.SAME_STEP:
-            info = self._farewell(after, said, ended, broken)
-        scene = after if fresh is None else fresh.where(begun, after)
-        self._present = Present(scene=scene, due=Flags(ended), ahead=ahead)
-        info |= self._told({"steps": scene.state.age})
-        info |= self._told(self._words(said)) if plain else self._judged(said, broken, ~begun)
-        results = (self._out(x) for x in (reward, terminated, truncated))
-        return self._observe(scene), *results, info
+            info = self._final_info(after, outcome, ended)
+        observed = after if fresh is None else fresh.where(begun, after)
+        self._live = LiveRows(observed=observed, due=Flags(ended), ahead=ahead)
+        info |= self._info({"steps": observed.state.age})
+        info |= self._step_info(outcome, None if plain else ~begun)
+        results = (outcome.reward, outcome.terminated, outcome.truncated)
+        return self._observe(observed), *map(self._out, results), info
 
+    @one_caller
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:  # type: ignore[override]
         """Every row's newest frame, (H, W, 3) uint8, yours to keep; None without a render mode."""
         if self.render_mode is None:
             gymnasium.logger.warn('render() needs make_vec(..., render_mode="rgb_array")')
             return None
-        scene = self._running("render").scene
-        frames = self.world.decode(scene.state) if scene.frames is None else scene.frames
+        observed = self._running("render").observed
+        frames = self.world.decode(observed.state) if observed.frames is None else observed.frames
         return tuple(frames[:, -1].cpu().numpy().copy())
 
     # --- Saving and restoring ---------------------------------------------------------------------
 
+    @one_caller
     def get_state(self) -> VectorEnvState:
         """All that the future depends on, ends that wait for their reset too; see `save_state`."""
         now = self._running("get_state")
         return VectorEnvState(
             world=self.world.spec.name,
             autoreset_mode=self.autoreset_mode.name,
-            state=now.scene.state,
-            frames=now.scene.frames,
+            state=now.observed.state,
+            frames=now.observed.frames,
             due=now.due.read().clone(),
             rng=Rng.of(self.np_random, self.np_random_seed),  # type: ignore[arg-type]
         )
 
+    @one_caller
     @torch.no_grad()
     def set_state(self, saved: VectorEnvState) -> None:
         """Go on from `saved`, taken from an environment like this one: the future repeats.
@@ -272,14 +274,11 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
             raise WorldError(f"saved: expected a VectorEnvState, got {type(saved).__name__}")
         saved.check(self.world, self.autoreset_mode.name, self.num_envs)
         state, frames, rng = saved.state.to(self.device), saved.frames, saved.rng.generator()
-        if frames is None or not self.face.pixels:
-            scene = see(self.world, state, self.face.pixels)
+        if frames is None or not self.core.pixels:
+            observed = see(self.world, state, self.core.pixels)
         else:
-            scene = ObservedRows(state, frames.to(self.device))
-        due = saved.due.cpu()
-        if self.autoreset_mode is AutoresetMode.SAME_STEP:
-            due = torch.ones_like(due)  # the starts at hand are made anew
-        self._present = Present(scene=scene, due=Flags(due), ahead=None)
+            observed = ObservedRows(state, frames.to(self.device))
+        self._live = LiveRows(observed=observed, due=Flags(saved.due.cpu()), ahead=None)
         self._np_random, self._np_random_seed = rng, saved.rng.seed
 
     # --- Inside -----------------------------------------------------------------------------------
@@ -293,27 +292,26 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         on_host = not isinstance(actions, Tensor) or actions.device.type == "cpu"
         return self.check_actions or on_host
 
-    def _running(self, call: str) -> Present:
-        if self._present is None:
+    def _running(self, call: str) -> LiveRows:
+        if self._live is None:
             raise NeedsReset(f"call env.reset() before env.{call}()")
-        return self._present
+        return self._live
 
-    def _begin(self, rows: Tensor, seeds: list[int | None], clip: Clip | None) -> Present:
+    def _begin(self, rows: Tensor, seeds: list[int | None], clip: Clip | None) -> LiveRows:
         """New episodes in `rows`, the others as they are."""
-        past = self._present
-        scene = begin(self.world, self._keys(rows, seeds), rows, self.face.pixels, clip)
+        past = self._live
+        observed = begin(self.world, self._keys(rows, seeds), rows, self.core.pixels, clip)
         due, ahead = torch.zeros_like(rows), None
         if past is not None:
-            scene = scene.where(rows.to(self.device), past.scene)
+            observed = observed.where(rows.to(self.device), past.observed)
             due, ahead = past.due.read(), past.ahead
         same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
-        return Present(
-            scene=scene, due=Flags(due | rows if same_step else due & ~rows), ahead=ahead
-        )
+        due = due | rows if same_step else due & ~rows
+        return LiveRows(observed=observed, due=Flags(due), ahead=ahead)
 
     def _keys(self, rows: Tensor, seeds: list[int | None]) -> Tensor:
         """The keys `(N, 2)` of the next episodes of `rows`, as `WorldSimEnv` draws them."""
-        past = None if self._present is None else next_keys(self._present.scene.state.key.cpu())
+        past = None if self._live is None else next_keys(self._live.observed.state.key.cpu())
         keys = row_keys([0] * self.num_envs) if past is None else past
         for row in rows.nonzero()[:, 0].tolist():
             seed = seeds[row]
@@ -323,23 +321,23 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         return keys
 
     def _next_starts(
-        self, now: Present, begun: Tensor
+        self, now: LiveRows, begun: Tensor
     ) -> tuple[ObservedRows | None, ObservedRows | None]:
-        """Starts for the rows that have `begun`, None where there are none; and `Present.ahead`."""
+        """Starts for the rows that have `begun`, None if none have; and `LiveRows.ahead`."""
         if self.autoreset_mode is AutoresetMode.DISABLED:
             return None, None
-        key, unread = now.scene.state.key, not self._looks
+        key, unread = now.observed.state.key, not self._looks
         if unread and self.autoreset_mode is AutoresetMode.SAME_STEP:
-            due = now.due.read()
-            ahead = now.ahead
-            if ahead is None or bool(due.any()):
-                made = begin(self.world, next_keys(key), due, self.face.pixels)
+            ahead, due = now.ahead, now.due.read()
+            due = torch.ones_like(due) if ahead is None else due
+            if bool(due.any()):
+                made = begin(self.world, next_keys(key), due, self.core.pixels)
                 ahead = made if ahead is None else made.where(due.to(self.device), ahead)
             return ahead, ahead
         rows = now.due.read() if self.autoreset_mode is AutoresetMode.NEXT_STEP else begun.cpu()
         if not bool(rows.any()):
             return None, None
-        return begin(self.world, next_keys(key), rows, self.face.pixels), None
+        return begin(self.world, next_keys(key), rows, self.core.pixels), None
 
     # --- What is handed out -----------------------------------------------------------------------
 
@@ -347,10 +345,10 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         """As the caller wants it; never memory that is used again here."""
         return x.cpu().numpy() if self.output == "numpy" else x
 
-    def _observe(self, scene: ObservedRows) -> Array:
-        return self._out(scene.observe(self.face.observation))
+    def _observe(self, observed: ObservedRows) -> Array:
+        return self._out(observed.observe(self.core.observation))
 
-    def _told(self, what: dict[str, Tensor], mask: Tensor | None = None) -> dict[str, Array]:
+    def _info(self, what: dict[str, Tensor], mask: Tensor | None = None) -> dict[str, Array]:
         """Info on the rows of `mask`, each with its mask; zero elsewhere, as Gymnasium has it."""
         info: dict[str, Array] = {}
         hidden = None if mask is None else ~mask
@@ -360,33 +358,25 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
             info[f"_{name}"] = self._out(shown)
         return info
 
-    def _words(self, said: Prediction) -> dict[str, Tensor]:
-        """What a step says beside the reward that is given."""
-        return {
-            "continue_prob": said.continue_prob,
-            "trust": said.trust,
-            **beside(said.reward, self.caution),
-        }
-
-    def _judged(self, said: Prediction, broken: Tensor, mask: Tensor) -> dict[str, Array]:
-        """The same in the rows of `mask`, and why a row was cut."""
-        info = self._told(self._words(said), mask & ~broken)
-        if self.caution.mode != "truncate" and self._looks and not bool(broken.any()):
-            return info
-        stops = self.caution.stops(said)
-        cut = mask & (broken | stops)
+    def _step_info(self, outcome: Outcome, mask: Tensor | None) -> dict[str, Array]:
+        """What a step tells of the rows of `mask` beside their reward, and why one was cut."""
+        told = {"continue_prob": outcome.continue_prob, "trust": outcome.trust}
+        if self.trust_policy.mode == "penalise":
+            told["raw_reward"] = outcome.raw_reward
+        if mask is None:
+            return self._info(told)
+        cut = mask & (outcome.reason > 0)
+        info = self._info(told, mask & (outcome.reason != NOT_FINITE))
         if self._looks and not bool(cut.any()):
             return info
-        return info | self._told({"reason": NOT_FINITE * broken + UNTRUSTED * stops}, cut)
+        return info | self._info({"reason": outcome.reason}, cut)
 
-    def _farewell(
-        self, last: ObservedRows, said: Prediction, ended: Tensor, broken: Tensor
-    ) -> dict[str, Array]:
+    def _final_info(self, last: ObservedRows, outcome: Outcome, ended: Tensor) -> dict[str, Array]:
         """The last observation and info of rows that begin anew within the step."""
-        final = self._told({"steps": last.state.age}, ended)
+        final = self._info({"steps": last.state.age}, ended)
         return {
             "final_obs": self._observe(last),
             "_final_obs": self._out(ended.clone()),
-            "final_info": final | self._judged(said, broken, ended),
+            "final_info": final | self._step_info(outcome, ended),
             "_final_info": self._out(ended.clone()),
         }

@@ -122,12 +122,14 @@ class ActionSpec:
         return spaces.Discrete(self.choices[0], start=self.start, seed=seed)
 
     def normalized(self) -> ActionSpec:
-        """The same actions with every entry of a box from -1 to 1."""
+        """The same actions as learners like them: a box from -1 to 1, choices from 0."""
         ends = (1.0,) * len(self.low)
-        return replace(self, low=tuple(-e for e in ends), high=ends)
+        return replace(self, low=tuple(-e for e in ends), high=ends, start=0)
 
     def from_normalized(self, actions: Tensor) -> Tensor:
         """Actions of `normalized()` in this spec's own range, `(..., *shape)`."""
+        if self.is_discrete:
+            return actions + self.start if self.start else actions
         if set(self.low) <= {-1.0} and set(self.high) <= {1.0}:
             return actions
         low, high = _ends(self.low, self.high, actions.device)
@@ -136,7 +138,7 @@ class ActionSpec:
     def to_normalized(self, actions: Tensor) -> Tensor:
         """`from_normalized` backwards: every entry of a box from -1 to 1."""
         if self.is_discrete:
-            return actions
+            return actions - self.start if self.start else actions
         ends = zip(self.low, self.high, actions.unbind(-1), strict=True)  # no constants to compile
         return torch.stack([2 * (x - low) / (high - low) - 1 for low, high, x in ends], -1)
 
@@ -150,16 +152,13 @@ class ActionSpec:
         Refuses wrong shapes, kinds of number, NaN, infinities and values out of range; the last
         three not where `values` is False, as looking at a tensor waits for the device it is on.
         """
-        try:
-            given = action if isinstance(action, Tensor) else torch.as_tensor(np.asarray(action))
-        except (TypeError, ValueError) as error:
-            raise WorldError(f"action: expected numbers, got {type(action).__name__}") from error
+        given = as_tensor(action, "action")
         expected = (*batch, *self.shape)
         if tuple(given.shape) != expected:
             raise WorldError(f"action: expected shape {expected}, got {tuple(given.shape)}")
-        whole = not (given.is_floating_point() or given.is_complex())
-        if self.kind == "multi_binary" and given.dtype == torch.bool:
+        if self.kind == "multi_binary" and (given.dtype == torch.bool or _is_binary(given)):
             given = given.to(torch.int64)
+        whole = not (given.is_floating_point() or given.is_complex())
         if self.is_discrete and (given.dtype == torch.bool or not whole):
             raise WorldError(f"action: expected an integer, got {given.dtype}")
         if given.dtype == torch.bool or given.is_complex():
@@ -179,10 +178,35 @@ class ActionSpec:
             return
         low, high = _ends(self.low, self.high, given.device)
         if not torch.equal(given.clamp(low, high), given):  # NaN equals nothing
-            raise WorldError(
-                f"action: expected finite values from {self.low} to {self.high}, "
-                f"got {given.tolist()}; clip it with np.clip(action, space.low, space.high)"
-            )
+            expected = f"action: expected finite values from {self.low} to {self.high}, got"
+            if not bool(given.isfinite().all()):
+                remedy = "whoever made it has diverged: look for NaN in the policy"
+            else:
+                remedy = "clip it with np.clip(action, space.low, space.high)"
+            raise WorldError(f"{expected} {given.tolist()}; {remedy}")
+
+
+def _is_binary(x: Tensor) -> bool:
+    """Whether floats are all 0 or 1, as learners that draw from a Bernoulli give them."""
+    return x.is_floating_point() and bool(((x == 0) | (x == 1)).all())
+
+
+def as_tensor(value: Any, field: str) -> Tensor:
+    """`value` as a tensor; arrays may be reversed views and of any byte order.
+
+    A tensor comes back as it is, an array of plain layout shares its memory. Raises `WorldError`
+    naming `field` for what does not consist of numbers.
+    """
+    if isinstance(value, Tensor):
+        return value
+    try:
+        array = np.asarray(value)
+        array = np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(array.shape)
+        return torch.from_numpy(array if array.flags.writeable else array.copy())
+    except (TypeError, ValueError) as error:
+        got = type(value).__name__
+        got = f"{got} of {value.dtype}" if isinstance(value, np.ndarray) else got
+        raise WorldError(f"{field}: expected numbers, got {got}") from error
 
 
 @lru_cache(maxsize=64)
@@ -191,4 +215,5 @@ def _ends(
 ) -> tuple[Tensor, Tensor]:
     """Kept, because copying to a device once a step would wait for it once a step."""
     with torch.inference_mode(False):  # whoever comes next may want gradients
-        return torch.tensor(low, device=device), torch.tensor(high, device=device)
+        kind = {"dtype": torch.float32, "device": device}
+        return torch.tensor(low, **kind), torch.tensor(high, **kind)

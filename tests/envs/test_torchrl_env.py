@@ -63,9 +63,8 @@ def given(td: TensorDictBase) -> Tensor:
 
 @pytest.mark.parametrize("batch", [(), (1,), (3,), (2, 3)])
 @pytest.mark.parametrize("observation", ["latent", "frame", "chunk"])
-@pytest.mark.parametrize("discrete", [False, True])
-def test_specs(batch: tuple[int, ...], observation: str, discrete: bool) -> None:
-    world = PointWorld(size=16, noise=0.2, discrete=discrete, time_limit=2)
+def test_specs(batch: tuple[int, ...], observation: str) -> None:
+    world = PointWorld(size=16, noise=0.2, time_limit=2)
     env = make(world, batch, observation=observation)
     check_env_specs(env, break_when_any_done="both", seed=0)
     assert not env.batch_locked and env.batch_size == torch.Size(batch)

@@ -52,9 +52,9 @@ def same(a: Any, b: Any) -> None:
 # --- Against single environments ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("observation", ["frame", "latent"])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
-    ("kind", "mode"), [*((WorldSimVectorEnv, m) for m in MODES), *((Unread, m) for m in MODES)]
+    ("kind", "observation"), [(WorldSimVectorEnv, "frame"), (Unread, "latent")]
 )
 def test_random_programs(kind: type, mode: AutoresetMode, observation: str) -> None:
     """Steps, resets of some rows, with and without seeds, against a loop over single ones."""
@@ -64,7 +64,7 @@ def test_random_programs(kind: type, mode: AutoresetMode, observation: str) -> N
     seeds: list[int | None] = [7, 7, 8, 9, 10]
     same(env.reset(seed=seeds)[0], oracle.reset(seeds))
     ends = 0
-    for t in range(200):
+    for t in range(60):
         chosen = rng.random(ROWS) < 0.3
         if mode is AutoresetMode.DISABLED:
             chosen = (chosen & (rng.random() < 0.1)) | oracle.over
@@ -86,7 +86,7 @@ def test_random_programs(kind: type, mode: AutoresetMode, observation: str) -> N
         if final or "final_obs" in info:
             same(info["_final_obs"].nonzero()[0], sorted(final))
         ends += sum(results[2] | results[3])
-    assert ends > 50
+    assert ends > 15
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -116,7 +116,7 @@ def test_gymnasiums_own_vector_environment_says_the_same(mode: AutoresetMode) ->
 def test_one_row_of_a_network_is_a_single_environment_to_the_bit(discrete: bool) -> None:
     world = tiny_world(BUTTONS) if discrete else tiny_world()
     env, oracle = make(1, world, time_limit=4), Oracle(AutoresetMode.SAME_STEP, 1, world=world)
-    oracle.envs[0].face.time_limit = 4
+    oracle.envs[0].core.time_limit = 4
     same(env.reset(seed=5)[0], oracle.reset([5]))
     for t in range(10):
         action = moves(world, 1, t)

@@ -92,10 +92,10 @@ def test_bad_input_is_named_and_changes_nothing(name: str, mode: AutoresetMode) 
         each.reset(seed=0)
         for t in range(4):
             each.step(one(t / 4))
-    before = env._present
+    before = env._live
     with pytest.raises(WorldError, match=message):
         call(env)
-    assert before is not None and env._present is before
+    assert before is not None and env._live is before
     for t in range(9):
         a, b = env.step(one(t / 9)), twin.step(one(t / 9))
         for x, y in zip(a[:4], b[:4], strict=True):
@@ -137,11 +137,11 @@ def test_an_ended_row_is_not_stepped() -> None:
     env.step(FINE)
     env.reset(options={"reset_mask": np.array([True, False, False])})
     assert env.step(FINE)[3].tolist() == [False, True, True]
-    present = env._present
+    present = env._live
     for error in (WorldError, ResetNeeded):
         with pytest.raises(error, match=r"rows \[1, 2\] are over"):
             env.step(FINE)
-    assert env._present is present
+    assert env._live is present
     env.reset(options={"reset_mask": np.array([False, True, False])})
     with pytest.raises(NeedsReset, match=r"rows \[2\] are over"):
         env.step(FINE)
@@ -156,14 +156,14 @@ class Broken(PointWorld):
 def test_a_world_that_fails_leaves_the_environment_whole(call: Callable) -> None:
     env = make()
     env.reset(seed=0)
-    present, rng = env._present, env.np_random.bit_generator.state
+    present, rng = env._live, env.np_random.bit_generator.state
     assert present is not None
-    state = present.scene.state.map(torch.clone)
-    env.face.world = Broken(size=16, noise=0.3, time_limit=7)  # type: ignore[assignment]
+    state = present.observed.state.map(torch.clone)
+    env.core.world = Broken(size=16, noise=0.3, time_limit=7)  # type: ignore[assignment]
     with pytest.raises(MemoryError):
         call(env)
-    assert env._present is present and env.np_random.bit_generator.state == rng
-    assert_same(present.scene.state, state)
+    assert env._live is present and env.np_random.bit_generator.state == rng
+    assert_same(present.observed.state, state)
 
 
 @pytest.mark.parametrize(

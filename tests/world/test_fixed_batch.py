@@ -34,10 +34,10 @@ def test_a_whole_group_is_the_world_itself() -> None:
 def test_every_face_takes_it() -> None:
     world: Any = PointWorld()
     faces = [
-        WorldSimEnv(world, micro_batch=3).face,
-        gymnasium.make("WorldSim-v0", world=world, micro_batch=3).unwrapped.face,  # type: ignore[attr-defined]
-        gymnasium.make_vec("WorldSim-v0", 2, world=world, micro_batch=3).unwrapped.face,  # type: ignore[attr-defined]
-        WorldSimTorchRL(world, (2,), micro_batch=3).face,
+        WorldSimEnv(world, micro_batch=3).core,
+        gymnasium.make("WorldSim-v0", world=world, micro_batch=3).unwrapped.core,  # type: ignore[attr-defined]
+        gymnasium.make_vec("WorldSim-v0", 2, world=world, micro_batch=3).unwrapped.core,  # type: ignore[attr-defined]
+        WorldSimTorchRL(world, (2,), micro_batch=3).core,
     ]
     for face in faces:
         assert isinstance(face.world, FixedBatch) and face.world.rows == 3

@@ -113,6 +113,8 @@ def open_file(path: Path) -> IO[bytes]:
 def read_manifest(folder: Path) -> Manifest:
     """The folder's manifest, if it is whole and of a version that this worldsim reads."""
     path, remedy = folder / MANIFEST, "pass a folder that worldsim.save wrote"
+    if (folder / "dataset.json").exists():
+        remedy = "this is a data set: make a world of it with worldsim train"
     if not os.path.lexists(path):
         got = "a folder without one" if folder.is_dir() else "no folder"
         raise WorldFolderError(folder, "folder", f"one with a {MANIFEST}", got, remedy)

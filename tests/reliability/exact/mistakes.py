@@ -102,7 +102,7 @@ def damaged(env: Any, saved: Any) -> Iterator[tuple[str, Any]]:
         "float age": replace(state, age=state.age.float()),
         "negative age": replace(state, age=state.age - 10**6),
         "empty": replace(state, filled=state.filled * 0),
-        "overfull": replace(state, filled=state.filled + env.face.world.spec.context),
+        "overfull": replace(state, filled=state.filled + env.core.world.spec.context),
         "a key too long": replace(state, key=state.key.repeat(1, 2)),
         "more rows": state.repeat(2),
     }.items():
@@ -127,7 +127,7 @@ def cases() -> Iterator[Case]:
             env.step(env.action_space.sample() * 0)
             kind = f"{name}, {'single' if rows is None else 'vector'}"
             saved, reset = env.get_state(), env.reset
-            for what, action in bad_actions(env.face.action, rows):
+            for what, action in bad_actions(env.core.action, rows):
                 yield f"{kind}: {what}", env, lambda e=env, a=action: e.step(a), env.get_state
             for what, options in bad_clips(world.spec):
                 call = lambda r=reset, o=options: r(seed=1, options=o)  # noqa: E731

@@ -40,7 +40,7 @@ class Player:
             self.env = WorldSimVectorEnv(
                 ROWS, made, observation=observation, autoreset_mode=kind  # type: ignore[arg-type]
             )  # fmt: skip
-        self.world = self.env.face.world
+        self.world = self.env.core.world
         self.td: Any = None
         self.state: Any = None
 

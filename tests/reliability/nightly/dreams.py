@@ -17,7 +17,7 @@ from benchmarks.noise_floor import ACTION
 from tests.reliability.nightly.rows import Outcome, Row, main
 from worldsim.collect.policies import CollectPolicy, Policy
 from worldsim.core import row_keys
-from worldsim.envs.core import CONT_THRESHOLD
+from worldsim.envs.rows import CONT_THRESHOLD
 from worldsim.evaluate.clips import Clips, Recorded, cut_clips
 from worldsim.recipes.car_racing.drivers import Action
 from worldsim.recipes.car_racing.settings import car_racing
