@@ -7,21 +7,18 @@ the real environment, from the frames that a camera gives.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import log, prod
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import torch
 from einops import rearrange
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from worldsim.core import ActionSpec, WorldError, WorldModel, WorldSpec, WorldState
 
 SEEN = 2  # chunks an agent looks at
+IMPOSSIBLE = -1e4  # a logit: finite, as the distance of two actors is taken
 START_MOST = 0.9  # of -1 to 1: nearer the ends an untrained actor would hardly move
 
 
@@ -102,7 +99,8 @@ class ActorCritic(nn.Module):
     """Two networks that share nothing, as their losses pull apart on small ones.
 
     Continuous actions are Gaussian around `tanh(...)`, from -1 to 1 (`ActionSpec.normalized`), and
-    clipped where they are carried out; discrete ones have logits.
+    clipped where they are carried out; choices have logits, `IMPOSSIBLE` where an entry has fewer
+    choices than another.
     """
 
     def __init__(self, spec: WorldSpec, config: AgentConfig) -> None:
@@ -113,7 +111,8 @@ class ActorCritic(nn.Module):
                 'let the agent see "pixels"'
             )
         self.spec, self.config = spec, config
-        outputs = spec.action.n or len(spec.action.low)
+        self.choices = spec.action.choices if spec.action.is_discrete else ()
+        outputs = sum(self.choices) or len(spec.action.low)
         self.actor = nn.Sequential(torso(spec, config), nn.Linear(config.hidden, outputs))
         self.critic = nn.Sequential(torso(spec, config), nn.Linear(config.hidden, 1))
         last = self.actor[-1]
@@ -124,9 +123,14 @@ class ActorCritic(nn.Module):
         self.log_spread = nn.Parameter(torch.full((outputs,), log(config.spread)))
 
     def loc(self, seen: Tensor) -> Tensor:
-        """Mean actions from -1 to 1 (continuous) or logits, `(B, A)`."""
+        """Mean actions from -1 to 1 `(B, A)`, logits `(B, n)` of one choice, or `(B, E, n)`."""
         out = self.actor(seen)
-        return out if self.spec.action.kind == "discrete" else out.tanh()
+        if not self.choices:
+            return out.tanh()
+        if not self.spec.action.shape:
+            return out
+        entries = out.split(self.choices, -1)
+        return nn.utils.rnn.pad_sequence([e.mT for e in entries], True, IMPOSSIBLE).permute(2, 0, 1)
 
     def scale(self, loc: Tensor) -> Tensor:
         """Standard deviations `(B, A)`, from 0.02 to 0.5."""
@@ -151,20 +155,20 @@ class ActorCritic(nn.Module):
 
 def _first_bias(spec: ActionSpec, start: tuple[float, ...] | None) -> Tensor:
     """What the actor's last layer says before it has learnt anything."""
-    outputs = spec.n or len(spec.low)
     if start is None:
-        return torch.zeros(outputs)
-    if spec.kind == "discrete" or len(start) != outputs:
-        raise WorldError(f"start: expected {outputs} numbers of a continuous action, got {start}")
+        return torch.zeros(sum(spec.choices) if spec.is_discrete else len(spec.low))
+    if len(start) != len(spec.low) or spec.is_discrete:
+        got = f"{start} for {spec.kind} actions"
+        raise WorldError(
+            f"start: expected {len(spec.low)} numbers of a continuous action, got {got}"
+        )
     # tanh has to reach it, and to leave room for learning
     return spec.to_normalized(torch.tensor(start)).clamp(-START_MOST, START_MOST).atanh()
 
 
 def to_world(spec: ActionSpec, loc: Tensor) -> Tensor:
     """Actions from -1 to 1 (clipped), or logits, as the world takes them."""
-    if spec.kind == "discrete":
-        return loc.argmax(-1)
-    return spec.from_normalized(loc.clamp(-1, 1))
+    return spec.from_normalized(loc.argmax(-1) if spec.is_discrete else loc.clamp(-1, 1))
 
 
 def latents_seen(latents: Tensor) -> Tensor:
@@ -188,83 +192,3 @@ class DreamPolicy:
     def __call__(self, state: WorldState) -> Tensor:
         """The best actions."""
         return self.agent.act(self.agent.see(self.world, state))
-
-
-class RealPolicy:
-    """Any policy over states, driving the real environment: newest frames -> an action.
-
-    Encodes a rolling context of frames and taken actions; `forget()` before another episode.
-
-    Args:
-        world: whose encoder turns frames into states.
-        think: state -> actions; `PlanningPolicy`, `DreamPolicy`.
-    """
-
-    def __init__(self, world: WorldModel, think: Callable[[WorldState], Tensor]) -> None:
-        self.world, self.think = world, think
-        self.frames: deque[NDArray[np.uint8]] = deque(maxlen=world.spec.context)
-        self.actions: deque[Tensor] = deque(maxlen=world.spec.context)
-        self.known: deque[bool] = deque(maxlen=world.spec.context)
-        self.forget()
-
-    def forget(self) -> None:
-        """Begin another episode."""
-        self.frames.clear()
-        self.actions.clear()
-        self.known.clear()
-        self._say(self.world.spec.action.blank(), known=False)
-        if hasattr(self.think, "forget"):
-            self.think.forget()  # type: ignore[attr-defined]
-
-    def __call__(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
-        """frames: the newest chunk's, (c, H, W, 3) uint8 -> the action to take, `(*action,)`."""
-        self.frames.append(frames)
-        clip = torch.as_tensor(np.concatenate(list(self.frames)))[None]
-        known = torch.tensor([list(self.known)])
-        state = self.world.encode(clip, torch.stack(list(self.actions))[None], known=known)
-        action = self.think(state)[0].cpu()
-        self._say(action, known=True)
-        return action.numpy()
-
-    def _say(self, action: Tensor, *, known: bool) -> None:
-        """The action that leads into the next chunk."""
-        self.actions.append(action)
-        self.known.append(known)
-
-
-class AgentPolicy:
-    """An agent that drives the real environment by what it sees: newest frames -> an action.
-
-    Remembers one chunk and its latent; `forget()` before another episode.
-
-    Args:
-        agent: who drives.
-        encode: frames (1, k * c, H, W, 3) uint8 -> latents (1, k, h, w, C); for latents only.
-    """
-
-    def __init__(
-        self, agent: ActorCritic, encode: Callable[[Tensor], Tensor] | None = None
-    ) -> None:
-        if agent.config.sees == "latents" and encode is None:
-            raise WorldError("encode: expected the world's encoder, as the agent sees latents")
-        self.agent, self.encode = agent, encode
-        self.forget()
-
-    def forget(self) -> None:
-        """Begin another episode."""
-        self.frame: Tensor | None = None
-        self.latent: Tensor | None = None
-
-    @torch.no_grad()
-    def __call__(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
-        """frames: the newest chunk's, (c, H, W, 3) uint8 -> the action to take, `(*action,)`."""
-        now = torch.as_tensor(frames)[None]
-        clip = torch.cat([now if self.frame is None else self.frame, now], 1)
-        self.frame = now
-        if self.encode is None:
-            return self.agent.act(pixels_seen(clip))[0].numpy()
-        latents = self.encode(clip)  # the encoder looks one chunk back: only the newest is exact
-        newest = latents[:, -1:]
-        before = latents[:, :1] if self.latent is None else self.latent
-        self.latent = newest
-        return self.agent.act(latents_seen(torch.cat([before, newest], 1)))[0].numpy()

@@ -64,11 +64,11 @@ def cloning_loss(
         window = data.seen[now[:, None] + torch.arange(1 - SEEN, 1)]
         pixels = net.config.sees == "pixels"
         seen = pixels_seen(window.flatten(1, 2)) if pixels else latents_seen(window)
-        wanted, loc = data.actions[now + 1], net.loc(seen).float()
-        if net.spec.action.kind == "discrete":
-            error = nn.functional.cross_entropy(loc, wanted)
+        wanted, loc = net.spec.action.to_normalized(data.actions[now + 1]), net.loc(seen).float()
+        if net.choices:
+            error = nn.functional.cross_entropy(loc.flatten(0, -2), wanted.flatten())
         else:
-            error = nn.functional.mse_loss(loc, net.spec.action.to_normalized(wanted))
+            error = nn.functional.mse_loss(loc, wanted)
         value = nn.functional.smooth_l1_loss(net.value(seen)[:, 0].float(), ahead[now])
         return {"action": error, "value": 0.1 * value}
 

@@ -1,105 +1,174 @@
-"""A policy over chunks as a plain `policy(obs) -> action` for the environment that was recorded."""
+"""What was made in a world drives the real environment that the world came from."""
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldsim.core import WorldError
-from worldsim.data.columns import check_kind
-from worldsim.data.dataset import DatasetSpec
-from worldsim.data.resize import area_resize, crop_frames
+from worldsim.collect.environment import RecordedEnv, make_environment
+from worldsim.core import EnvironmentSpec, WorldError, WorldModel, WorldSpec
 from worldsim.models.vae import to_float
 from worldsim.nn.dtype import narrow
+from worldsim.store.folder import load
 from worldsim.world.diffusion import DiffusionWorld
 
-from .actor_critic import AgentPolicy
-from .training import load_agent
+from .actor_critic import SEEN, ActorCritic, latents_seen, pixels_seen
+from .planners import Policy
+from .training import load_agent, read_agent
 
 
-class Driver(Protocol):
-    """Decides once a chunk; `AgentPolicy`, `RealPolicy`."""
+def real_environment(
+    world: DiffusionWorld,
+    environment: EnvironmentSpec | None = None,
+    *,
+    actions: Literal["normalized", "native"] = "normalized",
+    trust_code: bool = False,
+) -> RecordedEnv:
+    """The real environment that `world` came from, seen chunk by chunk as its recording was.
 
-    def forget(self) -> None:
-        """Begin another episode."""
-        ...
+    environment: how it is made, instead of as the world says. actions, trust_code: as of
+        `worldsim.collect.environment.make_environment`.
+    Raises WorldError where the world knows no environment, or this one is not the world's.
+    """
+    known = world.config.environment if environment is None else environment
+    if known is None:
+        raise WorldError(
+            f"environment: {world.spec.name} was made of video that names no environment; pass the "
+            "EnvironmentSpec of one that shows and takes the same"
+        )
+    env = make_environment(known, observation="chunk", actions=actions, trust_code=trust_code)
+    spec, (chunk, *frame) = world.spec, env.frames.shape
+    shown = {"action": (spec.action, env.native), "chunk": (spec.chunk, chunk),
+             "frame_shape": (spec.frame_shape, tuple(frame))}  # fmt: skip
+    for name, (expected, got) in shown.items():
+        if got != expected:
+            env.close()
+            raise WorldError(
+                f"environment: expected the {name} of {spec.name}, {expected}, got {got}; it is "
+                "another world's"
+            )
+    return env
 
-    def __call__(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
-        """The newest chunk's frames (c, H, W, 3) uint8 -> an action in the environment's range."""
-        ...
 
+class RealPolicy:
+    """Any policy as `policy(obs) -> action` for the real environment.
 
-class FramePolicy:
-    """Any driver as `policy(obs) -> action`, called at every frame of the real environment.
+        policy = load_policy("runs/agents/seed-0/dream/agent")
+        env = policy.environment()
+        obs, _ = env.reset(seed=5000)
+        obs, reward, terminated, truncated, _ = env.step(policy(obs))
 
-    Sees the environment as the recording did: frames are cropped and resized, each decision holds
-    for a chunk, and the warm-up's frames are sat out. `forget()` before another episode. Where
-    pictures were recorded that the environment renders, it is handed those: `policy(env.render())`,
-    or an environment in `gymnasium.wrappers.AddRenderObservation`.
+    It remembers what it saw; call `reset()` before another episode.
 
     Args:
-        driver: who decides.
-        info: of the recording, `dataset.json`.
+        policy: a policy over states (`PlanningPolicy`, `DreamPolicy`, any function), which sees a
+            rolling context of frames and taken actions; or an agent, which sees two chunks.
+        world: whose encoder turns frames into states; None for an agent that sees pixels.
+        actions: the range of the actions handed back, as of `WorldSimEnv`.
     """
 
-    def __init__(self, driver: Driver, info: DatasetSpec) -> None:
-        if info.environment is None:
-            raise WorldError("info: expected a recorded environment, got video without one")
-        self.driver, self.info, self.environment = driver, info, info.environment
-        self.idle: Any = np.int64(0)
-        if info.action.kind == "continuous":
-            self.idle = np.clip(0, info.action.low, info.action.high).astype(np.float32)
-        self.forget()
+    def __init__(
+        self,
+        policy: Policy | ActorCritic,
+        world: WorldModel | None = None,
+        *,
+        actions: Literal["normalized", "native"] = "normalized",
+    ) -> None:
+        agent = policy if isinstance(policy, ActorCritic) else None
+        if world is None and (agent is None or agent.config.sees == "latents"):
+            raise WorldError("world: expected one, as its encoder is what the policy sees through")
+        self.policy, self.world = policy, world
+        self.actions: Literal["normalized", "native"] = actions
+        self.spec: WorldSpec = agent.spec if world is None and agent else world.spec  # type: ignore[union-attr]
+        size = SEEN if agent else self.spec.context
+        self.frames: deque[Tensor] = deque(maxlen=size)
+        self.latents: deque[Tensor] = deque(maxlen=size)
+        self.taken: deque[Tensor] = deque(maxlen=size)
 
-    def forget(self) -> None:
+    def environment(
+        self, environment: EnvironmentSpec | None = None, *, trust_code: bool = False
+    ) -> RecordedEnv:
+        """The environment to drive; see `real_environment`."""
+        if not isinstance(self.world, DiffusionWorld):
+            raise WorldError("environment: expected a policy with a world that names one")
+        return real_environment(
+            self.world, environment, actions=self.actions, trust_code=trust_code
+        )
+
+    def reset(self) -> None:
         """Begin another episode."""
-        self.driver.forget()
-        self.seen = 0
-        self.frames: list[NDArray[np.uint8]] = []
-        self.action: NDArray[Any] = self.idle
+        for memory in (self.frames, self.latents, self.taken):
+            memory.clear()
+        if hasattr(self.policy, "reset"):
+            self.policy.reset()  # type: ignore[union-attr]
 
-    def __call__(self, obs: NDArray[np.uint8]) -> NDArray[Any]:
-        """The newest frame, as the environment gives it -> the action for the next one."""
-        self.frames = [*self.frames, obs][-self.info.chunk :]
-        acting = self.seen - self.environment.warmup
-        self.seen += 1
-        if acting >= 0 and acting % self.info.chunk == 0:
-            frames = [self.frames[0]] * (self.info.chunk - len(self.frames)) + self.frames
-            kept = np.stack([crop_frames(frame, self.environment.crop) for frame in frames])
-            self.action = self.driver(area_resize(kept, self.info.frame_shape[:2]))
-        return self.action
+    @torch.no_grad()
+    def __call__(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
+        """The newest chunk's frames (c, H, W, 3) uint8 -> the action to take, `(*action,)`."""
+        expected = (self.spec.chunk, *self.spec.frame_shape)
+        if frames.shape != expected:
+            raise WorldError(
+                f"obs: expected a chunk of frames {expected}, got {frames.shape}; make the "
+                'environment with policy.environment(), or observation="chunk"'
+            )
+        self.frames.append(torch.as_tensor(frames))
+        if isinstance(self.policy, ActorCritic):
+            action = self.policy.act(self._seen(self.policy))[0].cpu()
+        else:
+            action = self._thought()
+        self.taken.append(action)
+        own = action if self.actions == "native" else self.spec.action.to_normalized(action)
+        return own.numpy()
+
+    def _thought(self) -> Tensor:
+        assert self.world is not None
+        clip, unknown = torch.cat(list(self.frames))[None], len(self.frames) - len(self.taken)
+        actions = [self.spec.action.blank()] * unknown + list(self.taken)
+        known = torch.arange(len(actions))[None] >= unknown
+        state = self.world.encode(clip, torch.stack(actions)[None], known=known)
+        return self.policy(state)[0].cpu()  # type: ignore[arg-type]
+
+    def _seen(self, agent: ActorCritic) -> Tensor:
+        """What the agent sees of the two newest chunks; at first the same one twice."""
+        clip = torch.cat([self.frames[0], self.frames[-1]])[None]
+        if agent.config.sees == "pixels":
+            return pixels_seen(clip)
+        assert self.world is not None
+        latents = encode_chunks(self.world, clip)  # an encoder may look back: the newest is exact
+        before = self.latents[-1] if self.latents else latents[:, :1]
+        self.latents.append(latents[:, -1:])
+        return latents_seen(torch.cat([before, latents[:, -1:]], 1))
 
 
-def agent_driver(path: Path, world: DiffusionWorld) -> AgentPolicy:
-    """The agent saved at PATH, seeing through the encoder of `world` if it needs latents."""
-    agent = load_agent(path, world.spec)
-    if agent.config.sees == "pixels":
-        return AgentPolicy(agent)
-
-    def encode(frames: Tensor) -> Tensor:
-        """As `encode_recording` does, which made the latents that agents learn from."""
+def encode_chunks(world: WorldModel, frames: Tensor) -> Tensor:
+    """Frames (B, k * c, H, W, 3) uint8 -> latents (B, k, *latent), as the recording's were made."""
+    if isinstance(world, DiffusionWorld):  # needs no dynamics, which are most of the work
         with narrow(frames.device):
             return world.vae.encode(to_float(frames)).float()
+    return world.encode(frames).latents[:, -frames.shape[1] // world.spec.chunk :]
 
-    return AgentPolicy(agent, encode)
 
+def load_policy(
+    path: Path | str,
+    world: DiffusionWorld | str | Path | None = None,
+    *,
+    actions: Literal["normalized", "native"] = "normalized",
+) -> RealPolicy:
+    """A saved agent as a policy for the real environment; see `RealPolicy`.
 
-def load_policy(path: Path | str, world: DiffusionWorld, info: DatasetSpec) -> FramePolicy:
-    """A saved agent as a plain policy for the real environment.
-
-        policy = load_policy("runs/agents/seed-0/dream/agent", worldsim.load("car-racing"),
-                             worldsim.data.NativeDataset("data/car-racing").spec)
-        obs, _ = env.reset(seed=5000)
-        obs, *_ = env.step(policy(obs))
-
-    Args:
-        path: without suffix. world: that it was trained in. info: how the world was recorded.
-
-    Raises WorldError where `info` is of another world.
+    path: without suffix. world: that it was trained in, an object, name or folder; None takes the
+        one that the agent names.
+    Raises WorldError where the agent or its world is not there, or they are not of one kind.
     """
-    check_kind(info, world.spec)
-    return FramePolicy(agent_driver(Path(path), world), info)
+    if world is None:
+        world = read_agent(Path(path)).world
+        if not world:
+            raise WorldError(f"world: the agent at {path} names none; pass the one it was made in")
+    loaded = world if isinstance(world, DiffusionWorld) else load(world)
+    return RealPolicy(load_agent(Path(path), loaded.spec), loaded, actions=actions)

@@ -13,15 +13,14 @@ import re
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 
 from worldsim.collect.api import collect
 from worldsim.collect.environment import RecordedEnv
-from worldsim.collect.policies import CollectPolicy, Policy
+from worldsim.collect.policies import CollectPolicy, Policy, draw_action
 from worldsim.core import WorldError
 from worldsim.data.columns import check_kind, columns_of
 from worldsim.data.dataset import Dataset
@@ -33,7 +32,7 @@ from worldsim.train.distill import DistillationConfig, train_student
 from worldsim.train.loop import FitConfig
 from worldsim.world.diffusion import DiffusionWorld
 
-from .deploy import agent_driver
+from .deploy import RealPolicy
 from .training import AgentTrainingConfig, dream, load_agent, material
 
 
@@ -43,11 +42,11 @@ class DynaConfig:
 
     Attributes:
         episodes: real ones that the agent plays.
-        noise: standard deviation of noise on its actions, of their range: what it never tries
-            the world never learns.
+        noise: on its actions: standard deviation in half ranges of a box, share of random
+            choices. What it never tries the world never learns.
         world: how the world is trained on.
         agent: how the agent is; its `begin` is not looked at.
-        passes: of the denoiser in the agent's dreams.
+        num_steps: of denoising in the agent's dreams.
     """
 
     episodes: int = 10
@@ -56,7 +55,7 @@ class DynaConfig:
         fit=FitConfig(steps=600, batch=16, lr=1e-4, ema=0.98, warmup=50)
     )
     agent: AgentTrainingConfig = AgentTrainingConfig(iterations=50)
-    passes: int = 1
+    num_steps: int = 1
 
     def __post_init__(self) -> None:
         if self.episodes < 1:
@@ -80,11 +79,13 @@ class DynaResult:
     real_steps: int
 
 
-def improve(world: Path | str, agent: Path, folder: Path, run: Path, how: DynaConfig) -> DynaResult:
+def improve(
+    world: Path | str, agent: Path, folder: Path, run: Path, config: DynaConfig
+) -> DynaResult:
     """One turn of the loop, resumable: typed again it goes on where it stood.
 
     world: a world's folder or name. agent: a saved agent, path without suffix. folder: the
-    dataset, which grows by `how.episodes` training episodes. run: of this turn; RUN/world is the
+    dataset, which grows by `config.episodes` training episodes. run: of this turn; RUN/world is the
     new world's folder, RUN/agent the new agent. Raises WorldError, DatasetError or CollectError
     where they do not fit each other.
     """
@@ -93,17 +94,18 @@ def improve(world: Path | str, agent: Path, folder: Path, run: Path, how: DynaCo
     if known.spec.environment is None:
         raise WorldError(f"data: expected episodes of an environment, got video in {folder}")
     name = _round_name(known, run)
-    make = partial(make_agent, str(world), str(agent), how.noise)
+    make = partial(make_agent, str(world), str(agent), config.noise)
     data = collect(
         known.spec.environment, out=folder, policy=CollectPolicy(name=name, make=make),
-        episodes=how.episodes, val=0, test=0, prefix=name,
+        episodes=config.episodes, val=0, test=0, prefix=name,
     )  # fmt: skip
-    better = train_on(old, data, how.world, run)
+    better = train_on(old, data, config.world, run)
     save(better, run / "world", overwrite=True)
-    recipe = replace(how.agent, best=1.0)
-    dreamt = better.with_num_steps(how.passes)
+    recipe = replace(config.agent, best=1.0)
+    dreamt = better.with_num_steps(config.num_steps)
     stuff = material(data, dreamt, recipe.agent.sees, run / "latents-train.safetensors")
-    dream(dreamt, load_agent(agent, old.spec).train(), stuff, recipe, run / "agent")
+    learner, home = load_agent(agent, old.spec).train(), str((run / "world").resolve())
+    dream(dreamt, learner, stuff, recipe, run / "agent", home)
     train = data.split("train")
     played = [train.episode(i) for i, x in enumerate(train.names) if x.startswith(f"{name}-")]
     returns = tuple(float(columns_of(e, old.spec.action).rewards.sum()) for e in played)
@@ -127,15 +129,17 @@ def _round_name(data: Dataset, run: Path) -> str:
 def make_agent(
     world: str, agent: str, noise: float, env: RecordedEnv, rng: np.random.Generator
 ) -> Policy:
-    """A saved agent, which sees chunks; choices are random for a share `noise`."""
-    driver, space = agent_driver(Path(agent), load(world)), cast(Any, env.action_space)
+    """A saved agent, which sees chunks; for `noise` see `DynaConfig`."""
+    loaded = load(world)
+    spec = loaded.spec.action
+    real = RealPolicy(load_agent(Path(agent), loaded.spec), loaded, actions="native")
 
     def policy(obs: Any) -> Any:
-        action = driver(env.frames)
-        if isinstance(space, gymnasium.spaces.Discrete):
-            return int(space.start + rng.integers(space.n)) if rng.random() < noise else int(action)
-        wander = noise * (space.high - space.low) / 2 * rng.standard_normal(space.shape)
-        return (action + wander).astype(np.float32)
+        action = real(env.frames)
+        if spec.is_discrete:
+            return draw_action(spec, rng) if rng.random() < noise else action
+        half = (np.array(spec.high) - np.array(spec.low)) / 2
+        return (action + noise * half * rng.standard_normal(spec.shape)).astype(np.float32)
 
     return policy
 

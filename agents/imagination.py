@@ -14,16 +14,16 @@ from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import InteractionType, TensorDictModule
 from torch import Tensor, nn
 from torchrl.collectors import Collector
-from torchrl.data import Categorical, Composite, Unbounded
+from torchrl.data import Categorical, Composite, MultiCategorical, TensorSpec, Unbounded
 from torchrl.envs import EnvBase
 from torchrl.modules import IndependentNormal, ProbabilisticActor, ValueOperator
 from torchrl.objectives import A2CLoss, ClipPPOLoss
 from torchrl.objectives.value import GAE, TDLambdaEstimator
 
-from worldsim.core import WorldModel, WorldSpec, WorldState
+from worldsim.core import ActionSpec, WorldModel, WorldSpec, WorldState
 
-from .actor_critic import ActorCritic, AgentConfig, seen_shape, to_world
-from .scoring import heeded
+from .actor_critic import ActorCritic, AgentConfig, seen_shape
+from .scoring import trusted_reward
 from .settings import ImaginationConfig
 
 Starts = Callable[[int, torch.Generator], WorldState]
@@ -46,17 +46,28 @@ class _Head(nn.Module):
         if not self.actor:
             return self.agent.value(rows).reshape(*lead, 1)
         loc = self.agent.loc(rows)
-        loc = loc.reshape(*lead, loc.shape[-1])
-        if self.agent.spec.action.kind == "discrete":
-            return loc
-        return loc, self.agent.scale(loc)
+        loc = loc.reshape(*lead, *loc.shape[1:])
+        return loc if self.agent.choices else (loc, self.agent.scale(loc))
+
+
+class IndependentCategorical(torch.distributions.Independent):
+    """Several choices, each drawn by its own logits `(..., E, n)`."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__(torch.distributions.Categorical(logits=logits), 1)
+
+    @property
+    def deterministic_sample(self) -> Tensor:
+        """The likeliest choices `(..., E)`."""
+        return self.base_dist.logits.argmax(-1)  # type: ignore[attr-defined]
 
 
 def torchrl_actor(agent: ActorCritic) -> ProbabilisticActor:
     """The agent's actor for TorchRL: "observation" (what it sees) -> "action"."""
-    discrete = agent.spec.action.kind == "discrete"
+    discrete = bool(agent.choices)
     keys: list[Any] = ["logits"] if discrete else ["loc", "scale"]
-    kind = torch.distributions.Categorical if discrete else IndependentNormal
+    choice = IndependentCategorical if agent.spec.action.shape else torch.distributions.Categorical
+    kind = choice if discrete else IndependentNormal
     module = TensorDictModule(_Head(agent, True), in_keys=["observation"], out_keys=keys)
     extra: dict[str, Any] = {} if discrete else {"distribution_kwargs": {"tanh_loc": False}}
     return ProbabilisticActor(
@@ -78,7 +89,7 @@ class AgentEnv(EnvBase):
     """Rows that an agent acts in, as TorchRL's collectors take them.
 
     Entries: "observation" (what the agent sees), "action" (around -1 to 1, clipped where it is
-    carried out; int64 if discrete), "reward", "done", "terminated", "truncated".
+    carried out; choices are int64 from 0), "reward", "done", "terminated", "truncated".
 
     Attributes:
         generator: of whatever the environment draws.
@@ -89,21 +100,32 @@ class AgentEnv(EnvBase):
         self.generator = torch.Generator()
         shape, action = self.batch_size, spec.action
         seen = torch.Size((*shape, *seen_shape(spec, config)))
-        self.observation_spec = Composite(observation=Unbounded(seen), shape=shape)
-        self.discrete = action.kind == "discrete"
-        self.action_spec = (
-            Categorical(action.n, shape=shape, dtype=torch.int64)
-            if self.discrete
-            else Unbounded(torch.Size((*shape, *action.shape)))
+        self.observation_spec = Composite(
+            observation=Unbounded(seen, dtype=torch.float32), shape=shape
         )
+        self.world_action = action
+        self.action_spec = _action_spec(action, torch.Size((*shape, *action.shape)))
         single = torch.Size((*shape, 1))
-        self.reward_spec = Unbounded(single)
+        self.reward_spec = Unbounded(single, dtype=torch.float32)
         flag = Categorical(2, shape=single, dtype=torch.bool)
         ends = ("done", "terminated", "truncated")
         self.done_spec = Composite({name: flag.clone() for name in ends}, shape=shape)
 
     def _set_seed(self, seed: int | None) -> None:
         self.generator.manual_seed(seed or 0)
+
+    def taken(self, drawn: Tensor) -> Tensor:
+        """What was drawn, as the world takes it."""
+        action = self.world_action
+        return action.from_normalized(drawn if action.is_discrete else drawn.clamp(-1, 1))
+
+
+def _action_spec(action: ActionSpec, shape: torch.Size) -> TensorSpec:
+    if not action.is_discrete:
+        return Unbounded(shape, dtype=torch.float32)
+    if action.shape:
+        return MultiCategorical(action.choices, shape=shape, dtype=torch.int64)
+    return Categorical(action.choices[0], shape=shape, dtype=torch.int64)
 
 
 class DreamEnv(AgentEnv):
@@ -117,16 +139,16 @@ class DreamEnv(AgentEnv):
     """
 
     def __init__(
-        self, world: WorldModel, agent: ActorCritic, how: ImaginationConfig, starts: Starts
+        self, world: WorldModel, agent: ActorCritic, config: ImaginationConfig, starts: Starts
     ) -> None:
-        super().__init__(world.spec, agent.config, how.rows, world.device)
-        self.world, self.agent, self.how, self.starts = world, agent, how, starts
+        super().__init__(world.spec, agent.config, config.rows, world.device)
+        self.world, self.agent, self.config, self.starts = world, agent, config, starts
         self.state: WorldState | None = None
 
     def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDict:
         asked = None if tensordict is None else tensordict.get("_reset", None)
         if asked is None or self.state is None or bool(asked.all()):
-            self.state = self.starts(self.how.rows, self.generator)
+            self.state = self.starts(self.config.rows, self.generator)
         else:
             rows = asked.reshape(-1)
             fresh = self.starts(int(rows.sum()), self.generator)
@@ -135,20 +157,20 @@ class DreamEnv(AgentEnv):
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
         assert self.state is not None
-        drawn = tensordict.get("action")
-        action = drawn if self.discrete else to_world(self.world.spec.action, drawn)
-        self.state, said = self.world.step(self.state, action)
+        action = self.taken(tensordict.get("action"))
+        self.state, prediction = self.world.step(self.state, action)
         return self._seen({
-            "reward": self.how.scale * heeded(said, self.how.distrust)[:, None],
-            "terminated": (said.continue_prob < 0.5)[:, None],
-            "truncated": (said.trust < self.how.least_trust)[:, None],  # unknown (NaN) cuts nothing
+            "reward": self.config.scale * trusted_reward(prediction, self.config.distrust)[:, None],
+            "terminated": (prediction.continue_prob < 0.5)[:, None],
+            # trust that is unknown (NaN) cuts nothing
+            "truncated": (prediction.trust < self.config.least_trust)[:, None],
         })  # fmt: skip
 
     @torch.no_grad()
-    def _seen(self, told: dict[str, Tensor]) -> TensorDict:
+    def _seen(self, entries: dict[str, Tensor]) -> TensorDict:
         assert self.state is not None
-        told["observation"] = self.agent.see(self.world, self.state)
-        return TensorDict(told, self.batch_size, device=self.device)
+        entries["observation"] = self.agent.see(self.world, self.state)
+        return TensorDict(entries, self.batch_size, device=self.device)
 
 
 class Learner:
@@ -156,7 +178,7 @@ class Learner:
 
     Args:
         env: where to act.
-        agent: who learns. how: the settings.
+        agent: who learns. config: the settings.
         optimizer: of the agent's parameters.
         anchor: the agent to stay near, see `ImaginationConfig.anchor`.
     """
@@ -165,26 +187,30 @@ class Learner:
         self,
         env: AgentEnv,
         agent: ActorCritic,
-        how: ImaginationConfig,
+        config: ImaginationConfig,
         optimizer: torch.optim.Optimizer,
         anchor: ActorCritic | None = None,
     ) -> None:
-        self.agent, self.how, self.optimizer, self.anchor = agent, how, optimizer, anchor
+        self.agent, self.config, self.optimizer, self.anchor = agent, config, optimizer, anchor
         actor, critic = torchrl_actor(agent), torchrl_critic(agent)
         self.env = env
         self.collector = Collector(
             self.env,
             actor,
-            frames_per_batch=how.rows * how.horizon,
+            frames_per_batch=config.rows * config.horizon,
             total_frames=-1,
             reset_at_each_iter=True,  # so that nothing but the agent lasts from batch to batch
         )
         self.batches = iter(self.collector)
-        returns: dict[str, Any] = {"gamma": how.gamma, "lmbda": how.lmbda, "value_network": critic}
-        weights: dict[str, Any] = {"entropy_coeff": how.entropy, "critic_coeff": 0.5}
-        if how.method == "ppo":
+        returns: dict[str, Any] = {
+            "gamma": config.gamma,
+            "lmbda": config.lmbda,
+            "value_network": critic,
+        }
+        weights: dict[str, Any] = {"entropy_coeff": config.entropy, "critic_coeff": 0.5}
+        if config.method == "ppo":
             self.estimator = GAE(**returns)
-            clipped: dict[str, Any] = {"clip_epsilon": how.clip, "normalize_advantage": True}
+            clipped: dict[str, Any] = {"clip_epsilon": config.clip, "normalize_advantage": True}
             self.loss = ClipPPOLoss(actor, critic, **clipped, **weights)
         else:
             self.estimator = TDLambdaEstimator(**returns)
@@ -207,8 +233,10 @@ class Learner:
         for some in self._minibatches(moments, generator):
             losses = self.loss(some)
             total = torch.stack([losses[n].mean() for n in LOSSES]).sum()
-            if self.anchor is not None and self.how.anchor:
-                total = total + self.how.anchor * self._strayed(some["observation"], self.anchor)
+            if self.anchor is not None and self.config.anchor:
+                total = total + self.config.anchor * self._distance(
+                    some["observation"], self.anchor
+                )
             if not bool(total.isfinite()):
                 raise FloatingPointError(f"loss is not finite: {dict(losses.items())}")
             self.optimizer.zero_grad(set_to_none=True)
@@ -217,7 +245,7 @@ class Learner:
             self.optimizer.step()
             figures = {n: losses[n].mean().item() for n in LOSSES}
         # a row's dreamt reward over the horizon, in the world's own units
-        figures["return"] = batch["next", "reward"].sum(1).mean().item() / self.how.scale
+        figures["return"] = batch["next", "reward"].sum(1).mean().item() / self.config.scale
         figures["value"] = batch["state_value"].mean().item()
         figures["spread"] = self.agent.log_spread.exp().mean().item()
         return figures
@@ -229,12 +257,12 @@ class Learner:
     def _minibatches(
         self, moments: TensorDictBase, generator: torch.Generator
     ) -> Iterator[TensorDictBase]:
-        for _ in range(self.how.epochs if self.how.method == "ppo" else 1):
+        for _ in range(self.config.epochs if self.config.method == "ppo" else 1):
             order = torch.randperm(len(moments), generator=generator)
-            for rows in order.split(self.how.minibatch):
+            for rows in order.split(self.config.minibatch):
                 yield moments[rows]
 
-    def _strayed(self, seen: Tensor, home: ActorCritic) -> Tensor:
+    def _distance(self, seen: Tensor, home: ActorCritic) -> Tensor:
         with torch.no_grad():
             there = home.loc(seen)
         return (self.agent.loc(seen) - there).square().mean()

@@ -15,75 +15,72 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from worldsim.collect.recorder import describe
-from worldsim.collect.source import named_source
 from worldsim.core import EnvironmentSpec, WorldError
-from worldsim.data.columns import check_kind
-from worldsim.models.vae import to_float
-from worldsim.nn.dtype import narrow
 from worldsim.train.loop import FitConfig, learning_rate, step_generator
 from worldsim.world.diffusion import DiffusionWorld
 
 from .actor_critic import ActorCritic, latents_seen, pixels_seen
+from .deploy import encode_chunks, real_environment
 from .imagination import Learner
 from .real_env import RealEnv
-from .training import AgentTrainingConfig, save_agent
+from .training import AgentTrainingConfig, Spent, save_agent
 
 
-def sight(world: DiffusionWorld, agent: ActorCritic) -> Callable[[Tensor], Tensor]:
-    """What the agent sees of two chunks' frames (B, 2c, H, W, 3): as it would in a dream.
-
-    An agent of latents sees through the world's encoder; no dynamics are used.
-    """
-    if agent.config.sees == "pixels":
-        return pixels_seen
-
-    def see(frames: Tensor) -> Tensor:
-        with narrow(frames.device):  # as the recording's latents were made
-            return latents_seen(world.vae.encode(to_float(frames)))
-
-    return see
-
-
-def practise(
+def train_model_free(
     world: DiffusionWorld,
-    environment: EnvironmentSpec,
-    recipe: AgentTrainingConfig,
+    environment: EnvironmentSpec | None,
+    config: AgentTrainingConfig,
     run: Path,
     *,
     steps: int,
     seeds: range = range(1000),
+    name: str = "",
+    trust_code: bool = False,
 ) -> ActorCritic:
     """An agent from nothing but real practice, saved at RUN/real/agent. Does not resume.
 
-    world: whose encoder it sees through. environment: as it was recorded. recipe: as of an
-    agent that dreams; `imagination.rows` environments play `imagination.horizon` steps a batch.
-    steps: real env steps (chunks) to spend, in whole batches. seeds: of the episodes.
+    world: whose encoder it sees through; no dynamics are used. environment: as of
+    `real_environment`, None for the world's own. config: as of an agent that dreams;
+    `imagination.rows` environments play `imagination.horizon` steps a batch. steps: real env steps
+    (chunks) to spend, in whole batches. seeds: of the episodes, round and round. name: as of
+    `train_agent`.
     Raises WorldError where `steps` do not make one batch, or the environment is another world's.
     """
-    source = named_source(environment)
-    check_kind(describe(source, environment.id), world.spec)
-    how = recipe.imagination
-    batch = how.rows * how.horizon
+    imagination = config.imagination
+    batch = imagination.rows * imagination.horizon
     if steps < batch:
         raise WorldError(f"steps: expected at least {batch} (one batch of episodes), got {steps}")
-    torch.manual_seed(recipe.seed)
-    agent = ActorCritic(world.spec, recipe.agent)
-    rows = range(how.rows)
-    envs, turns = [source.open() for _ in rows], [cycle(seeds[row :: how.rows]) for row in rows]
-    rate = FitConfig(steps=steps // batch, lr=recipe.lr, warmup=5)
+    rows = range(imagination.rows)
+    envs = [real_environment(world, environment, actions="native", trust_code=trust_code)
+            for _ in rows]  # fmt: skip
+    torch.manual_seed(config.seed)
+    agent, begun = ActorCritic(world.spec, config.agent), time.perf_counter()
+    try:
+        turns = [cycle(seeds[row % len(seeds) :: imagination.rows]) for row in rows]
+        env = RealEnv(world.spec, agent, imagination, envs, turns, sight(world, agent))
+        _practise(env, agent, config, steps // batch)
+    finally:
+        for real in envs:
+            real.close()
+    spent = Spent(real_steps=steps // batch * batch, seconds=time.perf_counter() - begun)
+    save_agent(agent, run / "real" / "agent", world=name, spent=spent)
+    return agent
+
+
+def _practise(env: RealEnv, agent: ActorCritic, config: AgentTrainingConfig, batches: int) -> None:
+    rate = FitConfig(steps=batches, lr=config.lr, warmup=5)
     adam = torch.optim.AdamW(agent.parameters(), lr=rate.lr, betas=(0.9, 0.999), weight_decay=0.0)
-    env = RealEnv(world.spec, agent, how, envs, turns, sight(world, agent))
-    learner = Learner(env, agent, how, adam)
-    begun = time.perf_counter()
-    for step in (bar := tqdm(range(rate.steps), desc="real")):
+    learner = Learner(env, agent, config.imagination, adam)
+    for step in (bar := tqdm(range(batches), desc="real")):
         for group in adam.param_groups:
             group["lr"] = learning_rate(rate, step)
-        figures = learner.learn(step_generator(recipe.seed, step))
+        figures = learner.learn(step_generator(config.seed, step))
         bar.set_postfix({"real return": f"{figures['return']:.1f}"}, refresh=False)
     learner.close()
-    for real in envs:
-        real.close()
-    spent = {"real_steps": rate.steps * batch, "seconds": time.perf_counter() - begun}
-    save_agent(agent, run / "real" / "agent", **spent)
-    return agent
+
+
+def sight(world: DiffusionWorld, agent: ActorCritic) -> Callable[[Tensor], Tensor]:
+    """What the agent sees of two chunks' frames (B, 2c, H, W, 3): as it would in a dream."""
+    if agent.config.sees == "pixels":
+        return pixels_seen
+    return lambda frames: latents_seen(encode_chunks(world, frames))

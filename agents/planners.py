@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor
 
 from worldsim.core import ActionSpec, WorldError, WorldModel, WorldState
 
-from .scoring import Value, plan_returns
+from .scoring import WORST, Value, plan_returns
 
 Policy = Callable[[WorldState], Tensor]
 """State -> actions `(B, *action)`; what `worldsim.imagine` takes."""
@@ -64,7 +64,7 @@ class Planner(Protocol):
 class PlanningPolicy:
     """Acts on the first actions of a plan, then plans again from where it got to.
 
-    Remembers its last plan: begin another episode with `forget()`. The dreams it plans in have
+    Remembers its last plan: begin another episode with `reset()`. The dreams it plans in have
     noise of their own, so it does not foresee what the world will draw.
 
     Attributes:
@@ -93,14 +93,14 @@ class PlanningPolicy:
             self.last = previous.later()
         else:
             key = torch.randint(2**31, state.key.shape, generator=self.generator)
-            blind = replace(state, key=key.to(state.key.device))
-            how = {"previous": previous, "generator": self.generator}
-            self.last, self.taken = self.planner.plan(self.world, blind, **how), 0
+            unforeseen = replace(state, key=key.to(state.key.device))
+            options = {"previous": previous, "generator": self.generator}
+            self.last, self.taken = self.planner.plan(self.world, unforeseen, **options), 0
         self.taken += 1
         return self.last.actions[:, 0]
 
-    def forget(self) -> None:
-        """Begin anew."""
+    def reset(self) -> None:
+        """Begin another episode."""
         self.last = None
 
 
@@ -144,8 +144,8 @@ class Shooting:
 
     def returns(self, world: WorldModel, state: WorldState, plans: Tensor) -> Tensor:
         """`(B, N)` of plans in the world's own range."""
-        how = {"gamma": self.gamma, "distrust": self.distrust, "value": self.value}
-        return plan_returns(world, state, plans, **how)
+        options = {"gamma": self.gamma, "distrust": self.distrust, "value": self.value}
+        return plan_returns(world, state, plans, **options)
 
     def begin(self, spec: ActionSpec, state: WorldState, previous: Plan | None) -> Tensor:
         """The mean that a plan begins from, `(B, T, *action)` from -1 to 1."""
@@ -208,11 +208,11 @@ class CEM(Shooting):
             tried = mean[:, None] + spread[:, None] * noise.to(mean.device)
             last = [mean[:, None]] if turn == self.rounds - 1 else []
             tried = torch.cat([tried.clamp(-1, 1), kept, *last], 1)
-            found = self.returns(world, state, spec.from_normalized(tried))
-            elite = take(tried, found.topk(self.elites, 1).indices)
-            better = found.amax(1) > value  # ever, over all rounds
+            scores = self.returns(world, state, spec.from_normalized(tried))
+            elite = elites_of(tried, scores, self.elites)
+            better = scores.amax(1) > value  # ever, over all rounds
             best = torch.where(better[:, None, None], elite[:, 0], best)
-            value = torch.maximum(found.amax(1), value)
+            value = torch.maximum(scores.amax(1), value)
             mean = torch.lerp(elite.mean(1), mean, self.momentum)
             spread = torch.lerp(elite.std(1), spread, self.momentum)
             kept = elite[:, : round(self.kept * self.elites)]
@@ -258,21 +258,24 @@ class MPPI(Shooting):
             shape = (len(state), self.candidates, *mean.shape[1:])
             noise = coloured_noise(shape, self.colour, generator).to(mean.device)
             tried = (mean[:, None] + self.spread * noise).clamp(-1, 1)
-            found = self.returns(world, state, spec.from_normalized(tried))
-            weight = (found / self.temperature).softmax(1)
+            scores = self.returns(world, state, spec.from_normalized(tried))
+            behind = scores - scores.amax(1, keepdim=True)  # before it is divided: WORST is vast
+            weight = (behind / self.temperature).softmax(1)
             mean = torch.einsum("bn,bnta->bta", weight, tried)
-            value = (weight * found).sum(1)
+            value = (weight * scores).sum(1)
         actions = spec.from_normalized(mean)
         return Plan(actions, value, actions[:, None][:, :0])
 
 
 @dataclass(frozen=True, kw_only=True)
 class CategoricalCEM(Shooting):
-    """The cross-entropy method for discrete actions: odds of every action at every step.
+    """The cross-entropy method for choices: odds of every choice of each entry at every step.
+
+    For discrete, multi-discrete and multi-binary actions; entries are drawn independently.
 
     Attributes:
         elites: plans a round that the next one narrows on.
-        momentum: of the odds from round to round, so that no action dies out at once.
+        momentum: of the odds from round to round, so that no choice dies out at once.
     """
 
     elites: int = 8
@@ -289,27 +292,64 @@ class CategoricalCEM(Shooting):
     ) -> Plan:
         """See `Planner.plan`."""
         spec = world.spec.action
-        if spec.kind != "discrete":
+        if not spec.is_discrete:
             raise WorldError("CategoricalCEM: expected discrete actions; use CEM or MPPI")
-        size = (len(state), self.horizon, spec.n)
-        odds = torch.full(size, 1 / spec.n, device=state.key.device)
-        kept = torch.zeros(len(state), 0, self.horizon, dtype=torch.int64, device=odds.device)
+        odds = repeat(_uniform(spec), "e n -> b t e n", b=len(state), t=self.horizon)
+        odds = odds.to(state.key.device)
+        kept = torch.zeros(
+            len(state), 0, self.horizon, odds.shape[2], dtype=torch.int64, device=odds.device
+        )
         if previous is not None:
-            kept = _shifted(torch.cat([previous.actions[:, None], previous.elites], 1), 2)
-            seen = torch.nn.functional.one_hot(kept, spec.n).float().mean(1)
-            odds = torch.lerp(seen, odds, 0.5)
+            plans = torch.cat([previous.actions[:, None], previous.elites], 1)
+            kept = _shifted(_entries(spec, plans), 2)
+            odds = torch.lerp(_shares(kept, odds.shape[-1]), odds, 0.5)
         value = torch.zeros(len(state), device=odds.device)
         for _ in range(self.rounds):
-            drawn = rearrange(odds, "b t n -> (b t) n").cpu()
-            drawn = torch.multinomial(drawn, self.candidates, True, generator=generator)
-            drawn = rearrange(drawn, "(b t) k -> b k t", b=len(state)).to(odds.device)
-            tried = torch.cat([drawn, kept], 1)
-            found = self.returns(world, state, tried)
-            best = found.topk(self.elites, 1)
-            kept, value = take(tried, best.indices), best.values[:, 0]
-            seen = torch.nn.functional.one_hot(kept, spec.n).float().mean(1)
-            odds = torch.lerp(seen, odds, self.momentum)
-        return Plan(kept[:, 0], value, kept[:, 1:])
+            tried = torch.cat([draw_choices(odds, self.candidates, generator), kept], 1)
+            scores = self.returns(world, state, _as_actions(spec, tried))
+            kept, value = elites_of(tried, scores, self.elites), scores.amax(1)
+            odds = torch.lerp(_shares(kept, odds.shape[-1]), odds, self.momentum)
+        plans = _as_actions(spec, kept)
+        return Plan(plans[:, 0], value, plans[:, 1:])
+
+
+def draw_choices(odds: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+    """Choices `(B, count, T, E)` by their odds `(B, T, E, n)`."""
+    rows = rearrange(odds, "b t e n -> (b t e) n").cpu()
+    drawn = torch.multinomial(rows, count, True, generator=generator)
+    _, time, entries, _ = odds.shape
+    return rearrange(drawn, "(b t e) k -> b k t e", t=time, e=entries).to(odds.device)
+
+
+def _uniform(spec: ActionSpec) -> Tensor:
+    """Equal odds `(E, n)` of each entry's choices; 0 where an entry has fewer than n."""
+    counts = torch.tensor(spec.choices)[:, None]
+    return (torch.arange(int(counts.max())) < counts) / counts
+
+
+def _shares(choices: Tensor, count: int) -> Tensor:
+    """Choices `(B, N, T, E)` -> how often each was taken, `(B, T, E, n)`."""
+    return torch.nn.functional.one_hot(choices, count).float().mean(1)
+
+
+def _entries(spec: ActionSpec, actions: Tensor) -> Tensor:
+    """Actions `(..., *action)` as choices from 0, `(..., E)`."""
+    choices = spec.to_normalized(actions)
+    return choices if spec.shape else choices[..., None]
+
+
+def _as_actions(spec: ActionSpec, choices: Tensor) -> Tensor:
+    """`_entries` backwards."""
+    return spec.from_normalized(choices if spec.shape else choices[..., 0])
+
+
+def elites_of(plans: Tensor, scores: Tensor, count: int) -> Tensor:
+    """The best `count` of plans `(B, N, ...)` by `scores` `(B, N)`, best first.
+
+    Plans whose dream was not finite are no elites: the best stands in for them.
+    """
+    best = scores.topk(count, 1)
+    return take(plans, torch.where(best.values > WORST, best.indices, best.indices[:, :1]))
 
 
 def take(plans: Tensor, which: Tensor) -> Tensor:

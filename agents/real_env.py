@@ -13,7 +13,7 @@ from torch import Tensor
 from worldsim.collect.environment import RecordedEnv
 from worldsim.core import WorldSpec
 
-from .actor_critic import SEEN, ActorCritic, to_world
+from .actor_critic import SEEN, ActorCritic
 from .imagination import AgentEnv
 from .settings import ImaginationConfig
 
@@ -22,8 +22,8 @@ class RealEnv(AgentEnv):
     """Real environments side by side with the entries of a `DreamEnv`; rewards are scaled alike.
 
     Args:
-        spec: of the world that the agent would dream in. agent: who acts. how: the settings.
-        envs: a row each, chunks seen and native actions taken. seeds: of the episodes of each.
+        spec: of the world that the agent would dream in. agent: who acts. config: the settings.
+        envs: a row each, their actions native. seeds: of the episodes of each.
         see: the newest two chunks' frames (B, 2c, H, W, 3) uint8 -> what the agent sees of them.
     """
 
@@ -31,13 +31,13 @@ class RealEnv(AgentEnv):
         self,
         spec: WorldSpec,
         agent: ActorCritic,
-        how: ImaginationConfig,
+        config: ImaginationConfig,
         envs: Sequence[RecordedEnv],
         seeds: Sequence[Iterator[int]],
         see: Callable[[Tensor], Tensor],
     ) -> None:
         super().__init__(spec, agent.config, len(envs), torch.device("cpu"))
-        self.world_spec, self.how, self.envs, self.see = spec, how, envs, see
+        self.world_spec, self.config, self.envs, self.see = spec, config, envs, see
         self.seeds = seeds
         self.frames = np.zeros((len(envs), SEEN * spec.chunk, *spec.frame_shape), np.uint8)
 
@@ -49,19 +49,18 @@ class RealEnv(AgentEnv):
         return self._seen({})
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
-        drawn = tensordict.get("action")
-        actions = drawn if self.discrete else to_world(self.world_spec.action, drawn)
-        found = [env.step(a) for env, a in zip(self.envs, actions.numpy(), strict=True)]
-        chunks, rewards, terminated, truncated, _ = zip(*found, strict=True)
+        actions = self.taken(tensordict.get("action")).numpy()
+        results = [env.step(a) for env, a in zip(self.envs, actions, strict=True)]
+        chunks, rewards, terminated, truncated, _ = zip(*results, strict=True)
         before = self.frames[:, self.world_spec.chunk :]
         self.frames = np.concatenate([before, np.stack(chunks)], 1)
         return self._seen({
-            "reward": self.how.scale * torch.tensor(rewards)[:, None],
+            "reward": self.config.scale * torch.tensor(rewards)[:, None],
             "terminated": torch.tensor(terminated)[:, None],
             "truncated": torch.tensor(truncated)[:, None],
         })  # fmt: skip
 
     @torch.no_grad()
-    def _seen(self, told: dict[str, Tensor]) -> TensorDict:
-        told["observation"] = self.see(torch.from_numpy(self.frames))
-        return TensorDict(told, self.batch_size)
+    def _seen(self, entries: dict[str, Tensor]) -> TensorDict:
+        entries["observation"] = self.see(torch.from_numpy(self.frames))
+        return TensorDict(entries, self.batch_size)

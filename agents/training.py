@@ -9,20 +9,23 @@ import copy
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from worldsim.config import to_json
+from worldsim import worlds
+from worldsim.config import from_json, parse_json, to_json
 from worldsim.core import WorldError, WorldSpec, WorldState, row_keys
 from worldsim.data.columns import check_kind
 from worldsim.data.dataset import Dataset
 from worldsim.data.latents import LatentRecording, latent_cache
 from worldsim.data.loader import load_recording
+from worldsim.files import atomic_path, open_plain
 from worldsim.train.loop import FitConfig, Run, fit, learning_rate, step_generator
 from worldsim.world.diffusion import DiffusionWorld
 
@@ -30,6 +33,7 @@ from .actor_critic import ActorCritic, AgentConfig
 from .cloning import Recorded, cloning_loss, moments, returns_to_go
 from .settings import ImaginationConfig
 
+MOST_BYTES = 2**16  # of what is known of an agent
 PAUSE = 120.0
 """Seconds without a line in the log after which a training counts as interrupted."""
 
@@ -108,19 +112,21 @@ def material(data: Dataset, world: DiffusionWorld, sees: str, cache: Path) -> Ma
     return Material(recorded, latents)
 
 
-def clone(spec: WorldSpec, stuff: Material, recipe: AgentTrainingConfig, run: Path) -> ActorCritic:
-    """Clone the recorded drivers, in RUN/clone (resumes there)."""
+def clone(
+    spec: WorldSpec, stuff: Material, recipe: AgentTrainingConfig, run: Path, name: str = ""
+) -> ActorCritic:
+    """Clone the recorded drivers, in RUN/clone (resumes there). name: see `train_agent`."""
     torch.manual_seed(recipe.seed)
     agent = ActorCritic(spec, recipe.agent)
-    how, data = recipe.imagination, stuff.recorded
+    imagination, data = recipe.imagination, stuff.recorded
     config = replace(recipe.cloning, seed=recipe.seed)
-    ahead = returns_to_go(data, how.gamma, how.scale)
+    ahead = returns_to_go(data, imagination.gamma, imagination.scale)
     loss = cloning_loss(data, moments(data, recipe.best), ahead, config.batch)
     settings = {"agent": to_json(recipe.agent), "best": recipe.best}
     done = fit(agent, loss, config, run / "clone", settings)
     assert isinstance(done, ActorCritic)
     seconds = logged_seconds(run / "clone" / "log.jsonl")
-    save_agent(done, run / "clone" / "agent", seconds=seconds)
+    save_agent(done, run / "clone" / "agent", world=name, spent=Spent(seconds=seconds))
     return done
 
 
@@ -130,6 +136,7 @@ def dream(
     stuff: Material,
     recipe: AgentTrainingConfig,
     folder: Path,
+    name: str = "",
 ) -> ActorCritic:
     """Learn from dreams that begin in the recording, in `folder` (resumes there).
 
@@ -145,12 +152,12 @@ def dream(
         steps=recipe.iterations, lr=recipe.lr, weight_decay=0.0, seed=recipe.seed, warmup=5,
         betas=(0.9, 0.999), ema=recipe.average, bf16=False,
     )  # fmt: skip
-    how = recipe.imagination
+    imagination = recipe.imagination
     settings = {"recipe": to_json(recipe), "passes": world.config.sampling.num_steps}
     run = Run(folder, agent, config, settings)
     adam = run.optimizer.parts[0]
-    env = DreamEnv(world, agent, how, stuff.starts(world, recipe.best))
-    learner = Learner(env, agent, how, adam, home)
+    env = DreamEnv(world, agent, imagination, stuff.starts(world, recipe.best))
+    learner = Learner(env, agent, imagination, adam, home)
     saved = time.monotonic()
     bar = tqdm(range(run.step, config.steps), initial=run.step, total=config.steps)
     bar.set_description(folder.name)
@@ -167,9 +174,10 @@ def dream(
             run.save()
             saved = time.monotonic()
     learner.close()
-    spent = {"dream_steps": run.step * how.rows * how.horizon}
+    steps = run.step * imagination.rows * imagination.horizon
+    spent = Spent(seconds=logged_seconds(run.logged), dream_steps=steps)
     assert isinstance(run.ema, ActorCritic)
-    save_agent(run.ema, folder / "agent", **spent, seconds=logged_seconds(run.logged))
+    save_agent(run.ema, folder / "agent", world=name, spent=spent)
     return run.ema
 
 
@@ -190,46 +198,90 @@ def logged_seconds(log: Path) -> float:
 
 
 def train_agent(
-    world: DiffusionWorld, data: Dataset, recipe: AgentTrainingConfig, run: Path
+    world: DiffusionWorld, data: Dataset, recipe: AgentTrainingConfig, run: Path, name: str = ""
 ) -> ActorCritic:
-    """An agent by `recipe`, resumable; dreams need `worldsim[rl]`.
+    """An agent by `recipe`, resumable.
 
-    It lies in RUN/clone, RUN/dream or, where a clone went on in dreams, RUN/clone-dream. Raises
-    WorldError, before anything is written, where `data` is of another world.
+    It lies in RUN/clone, RUN/dream or, where a clone went on in dreams, RUN/clone-dream. name: of
+    the bundled world, or its folder, where `load_policy` finds it again. Raises WorldError, before
+    anything is written, where `data` is of another world.
     """
     stuff = material(data, world, recipe.agent.sees, run.parent / "latents-train.safetensors")
     torch.manual_seed(recipe.seed)
     agent, folder = ActorCritic(world.spec, recipe.agent), run / "dream"
     if recipe.begin == "clone" or not recipe.iterations:
-        agent, folder = clone(world.spec, stuff, recipe, run), run / "clone-dream"
-    return dream(world, agent, stuff, recipe, folder) if recipe.iterations else agent
+        agent, folder = clone(world.spec, stuff, recipe, run, name), run / "clone-dream"
+    return dream(world, agent, stuff, recipe, folder, name) if recipe.iterations else agent
 
 
-def save_agent(agent: ActorCritic, path: Path, **spent: float) -> None:
-    """Write PATH.safetensors and PATH.json.
+def world_name(world: str | Path) -> str:
+    """What a saved agent calls its world: a bundled name, or an absolute folder."""
+    return str(world) if str(world) in worlds.names() else str(Path(world).resolve())
 
-    spent: what its training took, such as seconds and dream_steps.
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """What the training of an agent took.
+
+    Attributes:
+        seconds: wall time.
+        dream_steps: steps of the world that were dreamt.
+        real_steps: chunks of the real environment that it played itself.
     """
+
+    seconds: float = 0.0
+    dream_steps: int = 0
+    real_steps: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentFile:
+    """What is known of a saved agent beside its weights.
+
+    Attributes:
+        agent: its sizes.
+        world: the name or absolute folder of the world that it was trained in, "" if unknown.
+        spent: what its training took.
+    """
+
+    agent: AgentConfig
+    world: str = ""
+    spent: Spent = Spent()
+
+
+def save_agent(agent: ActorCritic, path: Path, *, world: str = "", spent: Spent = Spent()) -> None:
+    """Write PATH.safetensors and PATH.json, the latter last: with it the agent is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.contiguous() for k, v in agent.state_dict().items()}, f"{path}.safetensors")
-    told = {"agent": asdict(agent.config), "spent": spent}
-    Path(f"{path}.json").write_text(json.dumps(told, indent=1) + "\n")
+    weights = {k: v.contiguous() for k, v in agent.state_dict().items()}
+    with atomic_path(path.with_name(f"{path.name}.safetensors")) as part:
+        save_file(weights, part)
+    about = AgentFile(agent=agent.config, world=world, spent=spent)
+    with atomic_path(path.with_name(f"{path.name}.json")) as part:
+        part.write_text(json.dumps(to_json(about), indent=1) + "\n")
 
 
-def read_spent(path: Path) -> dict[str, Any]:
-    """What the training of the agent at PATH took."""
-    return json.loads(Path(f"{path}.json").read_text())["spent"]
+def read_agent(path: Path) -> AgentFile:
+    """What is known of the agent at PATH, without suffix."""
+    try:
+        with open_plain(Path(f"{path}.json")) as file:
+            text = file.read(MOST_BYTES)
+        return from_json(AgentFile, parse_json(text, f"{path}.json"))
+    except (OSError, ValueError) as error:
+        raise WorldError(
+            f"agent: expected one saved at {path}, got {error}; train it with worldsim agent"
+        ) from error
 
 
 def load_agent(path: Path, spec: WorldSpec) -> ActorCritic:
     """An agent saved at PATH (without suffix), for the world that it was trained in."""
+    config = read_agent(path).agent
     try:
-        told = json.loads(Path(f"{path}.json").read_text())
-        agent = ActorCritic(spec, AgentConfig(**told["agent"]))
-        agent.load_state_dict(load_file(f"{path}.safetensors"))
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        with torch.device("meta"):  # takes no memory before the file's shapes are seen to fit
+            agent = ActorCritic(spec, config)
+        agent.load_state_dict(load_file(f"{path}.safetensors"), assign=True)
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         raise WorldError(
             f"agent: expected one saved for {spec.name} at {path}, got {error}; "
-            "train it with the agent command"
+            "train it with worldsim agent"
         ) from error
     return agent.eval()

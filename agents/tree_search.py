@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from tensordict import TensorDict
@@ -12,7 +12,7 @@ from torchrl.modules.mcts import PUCTScore
 from worldsim.core import WorldError, WorldModel, WorldState
 
 from .planners import Plan, Policy
-from .scoring import Value, heeded
+from .scoring import Value, trusted_reward
 
 UNTRIED = 1e-6  # visits of an untried action: TorchRL's score divides by them
 
@@ -22,20 +22,22 @@ class Tree:
     """Nodes of B trees, (B, S, n) by node and action; node 0 is the root, each run adds one.
 
     Attributes:
-        states: `states[s]` holds node s of every row.
+        states: node s of row b is row s * B + b; those of nodes yet to come are blank.
         child: (B, S, n) the node behind an action, -1 if untried.
         visits, total: (B, S, n) runs through an action and the sum of their returns.
         prior: (B, S, n) odds of the actions.
         reward, continue_prob: (B, S) what the step into a node earned, and the odds of going on.
+        barred: (B, S, n) actions whose dream was not finite: never taken again, and never counted.
     """
 
-    states: list[WorldState]
+    states: WorldState
     child: Tensor
     visits: Tensor
     total: Tensor
     prior: Tensor
     reward: Tensor
     continue_prob: Tensor
+    barred: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +76,12 @@ class TreeSearch:
 
         Neither `previous` nor `generator` is used: a tree starts anew and draws nothing.
         """
-        if world.spec.action.kind != "discrete" or self.simulations < 1:
-            raise WorldError("TreeSearch: expected discrete actions and at least 1 simulation")
+        spec = world.spec.action
+        if not spec.is_discrete or spec.shape or self.simulations < 1:
+            raise WorldError(
+                "TreeSearch: expected one discrete action a step and at least 1 simulation, got "
+                f"{spec.kind} and {self.simulations}; use CategoricalCEM for several choices"
+            )
         tree = self._plant(world, state)
         for node in range(1, self.simulations + 1):
             path = self._descend(tree)
@@ -84,19 +90,21 @@ class TreeSearch:
         visits = tree.visits[:, 0]
         action = visits.argmax(-1)
         value = (tree.total[:, 0] / visits.clamp(min=1)).gather(1, action[:, None])[:, 0]
-        return Plan(action[:, None], value, action[:, None, None][:, :0])
+        actions = spec.from_normalized(action)[:, None]
+        return Plan(actions, value, actions[:, None][:, :0])
 
     def _plant(self, world: WorldModel, state: WorldState) -> Tree:
-        size = (len(state), self.simulations + 1, world.spec.action.n)
+        size = (len(state), self.simulations + 1, world.spec.action.choices[0])
         zeros = torch.zeros(size, device=state.key.device)
         tree = Tree(
-            states=[state],
+            states=_room_for(state, size[1]),
             child=torch.full(size, -1, device=zeros.device),
             visits=zeros,
             total=zeros.clone(),
             prior=zeros + 1 / size[-1],
             reward=zeros[..., 0].clone(),
             continue_prob=zeros[..., 0] + 1,
+            barred=torch.zeros_like(zeros, dtype=torch.bool),
         )
         if self.prior is not None:
             tree.prior[:, 0] = self.prior(state)
@@ -134,30 +142,49 @@ class TreeSearch:
             },
             batch_size=visits.shape[:1],
         )
-        return PUCTScore(c=self.c)(asked)["score"]
+        return PUCTScore(c=self.c)(asked)["score"].masked_fill(tree.barred[rows, node], -torch.inf)
 
     def _grow(
         self, world: WorldModel, tree: Tree, node: int, parent: Tensor, action: Tensor
     ) -> Tensor:
         """One new node a row; the value `(B,)` of what is behind it."""
         rows = torch.arange(len(parent), device=parent.device)
-        every = WorldState.cat(tree.states)
-        state, said = world.step(every[parent * len(rows) + rows], action)
-        tree.states.append(state)
+        taken = world.spec.action.from_normalized(action)
+        state, prediction = world.step(tree.states[parent * len(rows) + rows], taken)
+        reward, going = trusted_reward(prediction, self.distrust), prediction.continue_prob
+        value = torch.zeros_like(reward) if self.value is None else self.value(state)
+        sound = (reward + going + value).isfinite()
+        _put(tree.states, state, node * len(rows))
         tree.child[rows, parent, action] = node
-        tree.reward[:, node] = heeded(said, self.distrust)
-        tree.continue_prob[:, node] = said.continue_prob
+        tree.barred[rows, parent, action] |= ~sound
+        tree.reward[:, node] = reward.masked_fill(~sound, 0)
+        tree.continue_prob[:, node] = going.masked_fill(~sound, 0)
         if self.prior is not None:
             tree.prior[:, node] = self.prior(state)
-        return torch.zeros_like(said.reward) if self.value is None else self.value(state)
+        return value.masked_fill(~sound, 0)
 
     def _back_up(
         self, tree: Tree, path: list[tuple[Tensor, Tensor, Tensor]], value: Tensor
     ) -> None:
         rows = torch.arange(len(value), device=value.device)
+        spoilt = [tree.barred[rows, node, action] & going for node, action, going in path]
+        counts = ~torch.stack(spoilt).any(0)
         for node, action, going in reversed(path):
             child = tree.child[rows, node, action]
             earned = tree.reward[rows, child] + self.gamma * tree.continue_prob[rows, child] * value
             value = torch.where(going, earned, value)
-            tree.visits[rows, node, action] += going
-            tree.total[rows, node, action] += torch.where(going, value, 0.0)
+            tree.visits[rows, node, action] += going & counts
+            tree.total[rows, node, action] += torch.where(going & counts, value, 0.0)
+
+
+def _room_for(state: WorldState, nodes: int) -> WorldState:
+    """Room for `nodes` states a row, of which the first is `state`."""
+    room = state.map(lambda x: x.new_zeros(nodes * len(x), *x.shape[1:]))
+    _put(room, state, 0)
+    return room
+
+
+def _put(room: WorldState, state: WorldState, at: int) -> None:
+    for field in fields(state):
+        part = getattr(state, field.name)
+        getattr(room, field.name)[at : at + len(part)] = part

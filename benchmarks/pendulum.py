@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from worldsim.agents.actor_critic import DreamPolicy
 from worldsim.agents.planners import CEM, PlanningPolicy
-from worldsim.agents.training import load_agent, read_spent
+from worldsim.agents.training import load_agent, read_agent
 from worldsim.collect.environment import RecordedEnv, make_environment
 from worldsim.core import EnvironmentSpec, WorldError, WorldModel, WorldState
 from worldsim.data import Dataset, NativeDataset
@@ -150,12 +150,12 @@ def rows(
         for folder in agents:
             path = folder / stage / "agent"
             if path.with_suffix(".json").exists():
-                spent = read_spent(path)
+                spent = read_agent(path).spent
                 act = thoughtful(world, DreamPolicy(world, load_agent(path, world.spec)))
-                steps = int(spent.get("real_steps", recorded))
+                steps = spent.real_steps or recorded
                 made.append(Row(f"{title}, {folder.name}", act, steps=steps,
-                                dreamt=int(spent.get("dream_steps", 0)),
-                                seconds=spent["seconds"]))  # fmt: skip
+                                dreamt=spent.dream_steps,
+                                seconds=spent.seconds))  # fmt: skip
     planner = PlanningPolicy(dream, search, torch.Generator().manual_seed(0))
     what = f"planned: iCEM, {search.horizon} steps, {search.candidates} x {search.rounds}"
     return [*made, Row(what, thoughtful(world, planner), steps=recorded)]

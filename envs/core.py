@@ -32,7 +32,8 @@ class NeedsReset(WorldError, ResetNeeded):
     """A step before the first reset or past an episode's end, in our words and in Gymnasium's."""
 
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class OneCaller:

@@ -28,10 +28,9 @@ class KindWorld(PointWorld):
     def spec(self) -> WorldSpec:
         return replace(PointWorld.spec.func(self), action=self.action)  # type: ignore[attr-defined]
 
-    def _push(self, actions: Tensor, *known: Tensor) -> Tensor:
-        unit = self._unit(actions)
-        pushed = known[0] if known else self.action.is_known(actions)
-        return torch.where(pushed[..., None], unit, 0).clamp(-1, 1)
+    def _push(self, actions: Tensor, known: Tensor | None = None) -> Tensor:
+        push = self._unit(actions).clamp(-1, 1)
+        return push if known is None else torch.where(known[..., None], push, 0)
 
     def _unit(self, actions: Tensor) -> Tensor:
         """Actions `(..., *action)` -> pushes `(..., 2)`."""

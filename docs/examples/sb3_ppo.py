@@ -14,8 +14,8 @@ import worldsim  # noqa: F401  (registers WorldSim-v0)
 
 def main(world: str = "car-racing", steps: int = 100_000, envs: int = 4, limit: int = 50) -> float:
     """Train on latents, in dreams of `limit` steps; returns the mean dream return afterwards."""
-    how = {"world": world, "observation": "latent", "time_limit": limit}
-    dreams = make_vec_env(lambda: gymnasium.make("WorldSim-v0", **how), envs, seed=0)
+    settings = {"world": world, "observation": "latent", "time_limit": limit}
+    dreams = make_vec_env(lambda: gymnasium.make("WorldSim-v0", **settings), envs, seed=0)
     agent = PPO("MlpPolicy", dreams, n_steps=limit, batch_size=limit, seed=0, device="cpu")
     agent.learn(steps)
     mean, _ = evaluate_policy(agent, dreams, n_eval_episodes=8)

@@ -1,7 +1,4 @@
-"""TorchRL's PPO on `WorldSimTorchRL`: `python docs/examples/torchrl_ppo.py --steps 100000`.
-
-Needs `pip install 'worldsim[rl]'`.
-"""
+"""TorchRL's PPO on `WorldSimTorchRL`: `python docs/examples/torchrl_ppo.py --steps 100000`."""
 
 import torch
 import tyro
@@ -52,8 +49,8 @@ def main(
         moments = batch.exclude("world", ("next", "world")).reshape(-1)
         for _ in range(4):
             for some in torch.randperm(len(moments)).chunk(4):
-                found = loss(moments[some])
-                total = found["loss_objective"] + found["loss_critic"] + found["loss_entropy"]
+                losses = loss(moments[some])
+                total = losses["loss_objective"] + losses["loss_critic"] + losses["loss_entropy"]
                 optimizer.zero_grad()
                 total.backward()
                 nn.utils.clip_grad_norm_(loss.parameters(), 0.5)

@@ -41,7 +41,7 @@ def played(tmp_path: Path) -> tuple[Path, Path, Path]:
     save(world, tmp_path / "world")
     torch.manual_seed(0)
     agent = ActorCritic(world.spec, AgentConfig(width=8, hidden=8))
-    save_agent(agent, tmp_path / "agent", seconds=1.0)
+    save_agent(agent, tmp_path / "agent")
     return tmp_path / "world", tmp_path / "agent", tmp_path / "data"
 
 

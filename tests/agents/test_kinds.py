@@ -8,12 +8,9 @@ import pytest
 
 pytest.importorskip("torchrl")
 
-from benchmarks import transfer
 from tests.worlds import tiny_world
 from worldsim.agents.actor_critic import ActorCritic, AgentConfig
-from worldsim.agents.deploy import load_policy
 from worldsim.agents.dyna import DynaConfig, improve
-from worldsim.agents.model_free import practise
 from worldsim.agents.training import AgentTrainingConfig, save_agent, train_agent
 from worldsim.collect.recorder import describe
 from worldsim.core import ActionSpec, WorldError
@@ -36,22 +33,10 @@ ENTRANCES: dict[str, Entrance] = {
     "agent": lambda world, at: train_agent(
         world, NativeDataset(at / "data"), AgentTrainingConfig(), at / "new"
     ),
-    "practise": lambda world, at: practise(
-        world,
-        NativeDataset(at / "data").spec.environment,  # type: ignore[arg-type]
-        AgentTrainingConfig(),
-        at / "new",
-        steps=9999,
-    ),
     "improve": lambda _, at: improve(at / "world", at / "agent", at / "data", at / "new", SHORT),
     "calibrate": lambda world, at: calibrate(world, NativeDataset(at / "data")),
-    "drive": lambda world, at: load_policy(at / "agent", world, NativeDataset(at / "data").spec),
-    "transfer": lambda _, at: transfer.main(
-        str(at / "world"), data=at / "data", out=at / "new" / "lines.jsonl"
-    ),
 }
-# practice asks the environment itself what actions it takes
-CASES = [(e, f) for e in ENTRANCES for f in CHANGES if (e, f) != ("practise", "action")]
+CASES = [(entrance, field) for entrance in ENTRANCES for field in CHANGES]
 
 
 @pytest.mark.parametrize(("entrance", "field"), CASES)

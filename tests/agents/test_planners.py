@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.kinds import KINDS, KindWorld, kind_world
 from tests.worlds import tiny_world
 from worldsim.agents.planners import (
     CEM,
@@ -16,7 +17,7 @@ from worldsim.agents.planners import (
     PlanningPolicy,
     coloured_noise,
 )
-from worldsim.agents.scoring import heeded, plan_returns
+from worldsim.agents.scoring import plan_returns, trusted_reward
 from worldsim.agents.tree_search import TreeSearch
 from worldsim.core import Prediction, WorldError, row_keys
 from worldsim.world.point import PointWorld
@@ -49,16 +50,16 @@ def test_a_plan_earns_nearly_what_the_best_plan_earns(planner: Planner) -> None:
 
 
 @pytest.mark.parametrize(
-    "planner", [*CONTINUOUS, DISCRETE, TreeSearch(simulations=40)], ids=lambda p: type(p).__name__
+    "planner", [*CONTINUOUS, DISCRETE, TreeSearch(simulations=25)], ids=lambda p: type(p).__name__
 )
 def test_a_planning_policy_reaches_the_goal(planner: Planner) -> None:
     discrete = isinstance(planner, CategoricalCEM | TreeSearch)
     world = PointWorld(discrete=discrete, thrust=0.05, noise=0.005)
-    state = world.reset(row_keys(range(8)))
+    state = world.reset(row_keys(range(4)))
     before = (state.latent[:, :2] - 0.5).norm(dim=-1)
     patient = replace(planner, gamma=0.9)  # undiscounted, only where a plan ends counts
     policy = PlanningPolicy(world, patient, generator())
-    after = imagine(world, state, policy, 25).latents[:, -6:, :2]
+    after = imagine(world, state, policy, 20).latents[:, -3:, :2]
     assert before.mean() > 0.5
     assert (after - 0.5).norm(dim=-1).mean() < 0.15
 
@@ -89,7 +90,7 @@ def test_a_plan_is_carried_on_for_some_steps_and_then_made_anew() -> None:
     assert len(made) == 2
     for step, action in enumerate(taken):
         assert torch.equal(action, made[step // 3].actions[:, step % 3])
-    policy.forget()
+    policy.reset()
     policy(state)
     assert len(made) == 3 and len(policy(state[:1])) == 1  # other rows: a plan of their own
     with pytest.raises(WorldError, match="every: expected at least 1"):
@@ -165,7 +166,7 @@ def test_tree_search_finds_the_best_next_step_where_no_other_counts() -> None:
     state = world.reset(row_keys(range(8)))
     actions = torch.arange(5).expand(8, 5)
     best = plan_returns(world, state, actions[..., None]).argmax(1)
-    plan = TreeSearch(simulations=200, gamma=1e-3).plan(world, state)
+    plan = TreeSearch(simulations=60, gamma=1e-3).plan(world, state)
     assert torch.equal(plan.actions[:, 0], best)
 
 
@@ -180,9 +181,9 @@ def test_a_likely_end_makes_what_follows_count_less() -> None:
 
 def test_distrust_costs_and_unknown_trust_does_not() -> None:
     one = torch.ones(3)
-    said = Prediction(one, one, torch.tensor([1.0, 0.25, float("nan")]))
-    assert heeded(said, 2.0).tolist() == [1.0, -0.5, 1.0]
-    assert heeded(said, 0.0).tolist() == [1.0, 1.0, 1.0]
+    prediction = Prediction(one, one, torch.tensor([1.0, 0.25, float("nan")]))
+    assert trusted_reward(prediction, 2.0).tolist() == [1.0, -0.5, 1.0]
+    assert trusted_reward(prediction, 0.0).tolist() == [1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("colour", [0.0, 1.0, 2.0])
@@ -210,3 +211,67 @@ def test_refusals_name_what_was_expected() -> None:
     for bad in ({"horizon": 0}, {"elites": 1}, {"elites": 65}, {"gamma": 0.0}):
         with pytest.raises(WorldError, match=next(iter(bad))):
             CEM(**bad)
+
+
+SEARCHES = {
+    "continuous": [CEM(horizon=3, candidates=24, elites=4), MPPI(horizon=3, candidates=24)],
+    "discrete": [CategoricalCEM(horizon=3, candidates=24), TreeSearch(simulations=30, gamma=0.5)],
+    "multi_discrete": [CategoricalCEM(horizon=3, candidates=64, rounds=4)],
+    "multi_binary": [CategoricalCEM(horizon=3, candidates=48, rounds=4)],
+    "none": [CategoricalCEM(horizon=3, candidates=8), TreeSearch(simulations=4)],
+}
+KIND_CASES = [(kind, planner) for kind, planners in SEARCHES.items() for planner in planners]
+
+
+@pytest.mark.parametrize(("kind", "planner"), KIND_CASES)
+def test_every_kind_of_action_is_planned(kind: str, planner: Planner) -> None:
+    """Nothing else than pushing up and to the right pays; the goal is far away."""
+    world = kind_world(kind, noise=0.0, goal=(50.0, 50.0))
+    state = world.reset(row_keys([0, 1]))
+    plan = planner.plan(world, state, generator=generator())
+    spec = world.spec.action
+    spec.check(plan.actions[:, 0], (2,))
+    again = planner.plan(world, state, previous=plan, generator=generator(1)).actions[:, 0]
+    best = {
+        "continuous": [2.0, 1.0], "discrete": 6, "multi_discrete": [2, 4], "none": 0,
+    }  # fmt: skip
+    if kind == "multi_binary":  # the third entry pushes nothing
+        assert again[:, :2].tolist() == [[1, 1]] * 2
+    elif kind != "continuous":
+        assert again.tolist() == [best[kind]] * 2
+    else:
+        assert (again > 0.6 * torch.tensor(best[kind])).all()
+
+
+class Broken(KindWorld):
+    """Says NaN of the most rewarding actions, infinity of the second choice."""
+
+    def step(self, state: Any, action: Any = None, **rest: Any) -> Any:
+        after, prediction = super().step(state, action, **rest)
+        first = action if self.spec.action.shape == () else action[:, 0]
+        spoilt = prediction.reward.where(first != 4, torch.inf)
+        most = 6 if self.spec.action.is_discrete else 1.0
+        return after, replace(prediction, reward=spoilt.where(first < most, torch.nan))
+
+
+@pytest.mark.parametrize(
+    ("kind", "planner"),
+    [
+        ("continuous", CEM(horizon=2, candidates=32, elites=6)),
+        ("continuous", MPPI(horizon=2, candidates=32)),
+        ("discrete", CategoricalCEM(horizon=2, candidates=32)),
+        ("discrete", TreeSearch(simulations=20)),
+    ],
+)
+def test_what_is_not_finite_wins_no_ranking(kind: str, planner: Planner) -> None:
+    world = Broken(size=16, action=KINDS[kind], goal=(50.0, 50.0))
+    state = world.reset(row_keys(range(4)))
+    plan = planner.plan(world, state, generator=generator())
+    assert plan.actions.isfinite().all() and plan.value.isfinite().all()
+    first = plan.actions[:, 0]
+    if kind == "discrete":
+        assert first.tolist() == [5] * 4
+    elif isinstance(planner, CEM):
+        assert (first[:, 0] < 1).all()
+    hopeless = Broken(size=16, action=KINDS[kind], goal=(float("nan"), 0.0))
+    assert planner.plan(hopeless, state, generator=generator()).actions.isfinite().all()

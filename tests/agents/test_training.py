@@ -18,7 +18,7 @@ from worldsim.agents.training import (
     dream,
     load_agent,
     logged_seconds,
-    read_spent,
+    read_agent,
     save_agent,
 )
 from worldsim.core import WorldError
@@ -80,7 +80,7 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(
             dream(world, begin(), stuff, RECIPE, tmp_path / "killed")
     resumed = dream(world, begin(), stuff, RECIPE, tmp_path / "killed")
     assert same(resumed, whole)
-    assert read_spent(tmp_path / "killed" / "agent")["dream_steps"] == 4 * 4 * 3
+    assert read_agent(tmp_path / "killed" / "agent").spent.dream_steps == 4 * 4 * 3
     with pytest.raises(CheckpointError, match="gamma"):
         other = replace(RECIPE, imagination=replace(RECIPE.imagination, gamma=0.5))
         dream(world, begin(), stuff, other, tmp_path / "killed")

@@ -14,7 +14,7 @@ from benchmarks.pendulum import SEEDS, Crowd, blind, main, play, table
 from tests.worlds import tiny_world
 from worldsim.agents.actor_critic import ActorCritic, AgentConfig
 from worldsim.agents.planners import CEM
-from worldsim.agents.training import save_agent
+from worldsim.agents.training import Spent, save_agent
 from worldsim.core import ActionSpec
 from worldsim.recipes.pendulum import pendulum
 from worldsim.store.folder import save
@@ -45,7 +45,9 @@ def test_the_command_scores_script_chance_agents_and_planner(
     world = tiny_world(size=(32, 32), action=torque)
     save(world, tmp_path / "world")
     agent = ActorCritic(world.spec, AgentConfig(width=8, hidden=8))
-    save_agent(agent, tmp_path / "agents" / "dream" / "agent", seconds=7.0, dream_steps=5)
+    save_agent(
+        agent, tmp_path / "agents" / "dream" / "agent", spent=Spent(seconds=7.0, dream_steps=5)
+    )
     page = tmp_path / "page.md"
     page.write_text(f"above\n\n{BEGIN}\n\n{END}\nbelow")
     search = CEM(horizon=1, candidates=4, elites=2, rounds=1)

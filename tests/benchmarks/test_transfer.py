@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import transfer, transfer_drivers
-from benchmarks.transfer import (  # fmt: skip
+from benchmarks import transfer, transfer_policies
+from benchmarks.transfer import Scope, dream_returns, main
+from benchmarks.transfer_policies import Contestant, contestants, state_policy
+from benchmarks.transfer_table import (  # fmt: skip
     MARKS,
-    Scope,
-    dream_returns,
     dreaming,
     mmrv,
     read,
@@ -20,14 +20,16 @@ from benchmarks.transfer import (  # fmt: skip
     table,
     write_table,
 )
-from benchmarks.transfer_drivers import Contestant, Sight, Timed, contestants, driver_of
+from tests.agents.test_deploy import CART, PENDULUM, agent_of, world_of
+from tests.kinds import KINDS
 from tests.worlds import tiny_world, with_doubts
-from worldsim.agents.actor_critic import ActorCritic, AgentConfig
-from worldsim.agents.planners import CEM, Plan
-from worldsim.agents.training import save_agent
-from worldsim.core import WorldError, row_keys
+from worldsim.agents.planners import CEM, CategoricalCEM, Plan
+from worldsim.agents.training import Spent, save_agent
+from worldsim.core import EnvironmentSpec, WorldError, row_keys
+from worldsim.recipes.frame_policies import SteerBySight
+from worldsim.store.folder import save
 
-RANDOM, STRAIGHT = (Contestant(name=name, script=name) for name in ("random", "straight"))
+RANDOM, CONSTANT = (Contestant(name=name, script=name) for name in ("random", "constant"))
 
 
 def test_rank_violations_by_hand() -> None:
@@ -42,19 +44,19 @@ def line(policy: str, track: int, where: str, value: float) -> dict[str, object]
 
 
 def test_the_table_holds_both_returns_their_gap_and_the_ranking() -> None:
-    values = {"random": ([-30, -40], [-20, -30]), "straight": ([10, 30], [25, 45])}
+    values = {"random": ([-30, -40], [-20, -30]), "constant": ([10, 30], [25, 45])}
     lines = [
         line(name, 5000 + i, where, value)
         for name, both in values.items()
         for where, found in zip(("real", "dream"), both, strict=True)
         for i, value in enumerate(found)
     ]
-    found = summary([RANDOM, STRAIGHT], lines, 900)
+    found = summary([RANDOM, CONSTANT], lines, 900)
     rows = found["policies"]
     assert rows["random"]["real"]["value"] == pytest.approx(-35)
     assert rows["random"]["gap"] == pytest.approx(10)
-    assert rows["straight"]["gap"] == pytest.approx(15)
-    assert rows["straight"]["real"]["low"] >= 10 and rows["straight"]["real"]["high"] <= 30
+    assert rows["constant"]["gap"] == pytest.approx(15)
+    assert rows["constant"]["real"]["low"] >= 10 and rows["constant"]["real"]["high"] <= 30
     assert found["ranked"] == 2 and found["mmrv"] == 0
     assert found["pearson"]["value"] == pytest.approx(1)
     assert found["pearson"]["low"] <= found["pearson"]["value"] + 1e-6
@@ -71,32 +73,32 @@ def test_a_torn_line_is_driven_again(tmp_path: Path) -> None:
 def test_who_drives_where() -> None:
     scope = Scope(tracks=4, spoilt_tracks=2, plan_tracks=1, dream_tracks=3)
     planner = Contestant(name="planner", script="plan")
-    assert scope.real(RANDOM) == [5000, 5001, 5002, 5003]
-    assert scope.real(Contestant(name="noisy", script="random", noise=0.1)) == [5000, 5001]
-    assert scope.real(planner) == [5000] and scope.dreamt(planner) == []
-    assert scope.dreamt(Contestant(name="expert", script="expert")) == []
+    assert list(scope.real(RANDOM)) == [5000, 5001, 5002, 5003]
+    assert list(scope.real(Contestant(name="noisy", script="random", noise=0.1))) == [5000, 5001]
+    assert list(scope.real(planner)) == [5000] and not scope.dreamt(planner)
+    assert not scope.dreamt(Contestant(name="expert", script="recipe:expert"))
+    assert list(scope.dreamt(CONSTANT)) == [5000, 5001, 5002]
 
 
-def test_dreams_take_as_many_passes_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    world, passes = tiny_world(), []
+def test_dreams_take_as_many_steps_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, num_steps = world_of(PENDULUM), []
 
     def dreamt(who: Contestant, dream: Any, starts: Any, steps: int) -> list[float]:
-        passes.append(dream.config.sampling.num_steps)
+        num_steps.append((dream.config.sampling.num_steps, steps))
         return [0.0]
 
     for name, of_transfer in {
         "load": lambda name: world, "compiled": lambda world: world, "dream_returns": dreamt,
-        "track_starts": lambda *_: None,
+        "real_starts": lambda *_: None,
     }.items():  # fmt: skip
         monkeypatch.setattr(transfer, name, of_transfer)
-    for asked in (None, 5):
-        scope = Scope(dream_tracks=1, passes=asked)
-        transfer.dream_all([RANDOM], set(), "tiny", Path(), scope, lambda *_: None)
-    assert passes == [world.config.sampling.num_steps, 5]
+    for scope in (Scope(dream_tracks=1), Scope(dream_tracks=1, num_steps=5, steps=7)):
+        transfer.dream_all([RANDOM], set(), "tiny", scope, lambda *_: None)
+    assert num_steps == [(world.config.sampling.num_steps, 12), (5, 7)]
 
 
 def test_the_planner_of_the_table_plans_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer_drivers, "compiled", lambda world: world)  # takes a minute
+    monkeypatch.setattr(transfer_policies, "compiled", lambda world: world)  # takes a minute
     world, passes = with_doubts(tiny_world()), []
 
     class Spy(CEM):
@@ -105,44 +107,82 @@ def test_the_planner_of_the_table_plans_now_and_then(monkeypatch: pytest.MonkeyP
             assert world.world.trust is None  # fitted for the shipped passes alone
             return super().plan(world, state, **how)
 
-    drive = transfer_drivers.planner(world)
+    drive = transfer_policies.planner(world, transfer_policies.SEARCHES["CarRacing-v3"])
     drive.planner = Spy(**vars(drive.planner))
     state = world.reset(row_keys([0]))
-    actions = torch.cat([drive(state) for _ in range(transfer_drivers.EVERY + 1)])
-    assert passes == 2 * [transfer_drivers.PASSES]
-    assert actions.shape == (transfer_drivers.EVERY + 1, 3)
+    actions = torch.cat([drive(state) for _ in range(transfer_policies.EVERY + 1)])
+    assert passes == 2 * [transfer_policies.NUM_STEPS]
+    assert actions.shape == (transfer_policies.EVERY + 1, 3)
     assert actions[:, 1].max() < 0.6  # a light gas
 
 
 def test_spoilt_actions_are_in_range_and_worse_on_purpose() -> None:
+    car = tiny_world().spec.action
     actions = np.tile(np.array([0.5, 0.8, 0.1], np.float32), (1000, 1))
     rng = np.random.default_rng(0)
-    slow = Contestant(name="slow", gas=0.5).spoil(actions, rng)
-    np.testing.assert_allclose(slow[0], [0.5, 0.4, 0.1], atol=1e-6)
-    noisy = Contestant(name="noisy", noise=0.2).spoil(actions, rng)
+    slow = Contestant(name="slow", scale=0.5).spoil(car, actions, rng)
+    np.testing.assert_allclose(slow[0], [0.25, 0.4, 0.05], atol=1e-6)
+    noisy = Contestant(name="noisy", noise=0.2).spoil(car, actions, rng)
     assert noisy[:, 0].std() == pytest.approx(0.2, rel=0.15)
     assert (noisy >= [-1, 0, 0]).all() and (noisy <= 1).all()
+    choices = np.full((1000,), 5)
+    other = Contestant(name="noisy", noise=0.4).spoil(KINDS["discrete"], choices, rng)
+    assert (other != 5).mean() == pytest.approx(0.3, abs=0.05) and other.min() == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scripts_act_in_a_world_of_any_kind(kind: str) -> None:
+    world: Any = tiny_world(KINDS[kind])
+    for who in (RANDOM, CONSTANT, Contestant(name="noisy", script="random", noise=0.5)):
+        actions = state_policy(who, world)(world.reset(row_keys([0, 1])))
+        world.spec.action.check(actions, (2,))
 
 
 def test_stages_of_the_agent_command_are_found(tmp_path: Path) -> None:
-    world = tiny_world()
-    agent = ActorCritic(world.spec, AgentConfig(width=8, hidden=16))
-    save_agent(agent, tmp_path / "seed-0" / "clone" / "agent", seconds=3.0)
-    save_agent(agent, tmp_path / "seed-0" / "dream" / "agent", dream_steps=8, seconds=5.0)
-    rows = contestants((tmp_path / "seed-0",), plan=False)
+    world = world_of(PENDULUM)
+    agent = agent_of(world)
+    for stage, spent in {
+        "clone": Spent(seconds=3.0), "dream": Spent(dream_steps=8), "real": Spent(real_steps=700)
+    }.items():  # fmt: skip
+        save_agent(agent, tmp_path / "seed-0" / stage / "agent", spent=spent)
+    rows = contestants(world, (tmp_path / "seed-0",), plan=True)
     names = [row.name for row in rows]
-    assert {"cloning, seed-0", "dream, seed-0", "random", "scripted driver"} <= set(names)
-    assert len(rows) >= 8 and sum(row.spoilt for row in rows) == 5
-    learnt = summary(rows, [line("dream, seed-0", 5000, "real", 1.0)], 900)["policies"]
+    expected = {"cloning, seed-0", "dream, seed-0", "random", "constant", "planner",
+                "swing, reads the simulator"}  # fmt: skip
+    assert expected <= set(names) and sum(row.spoilt for row in rows) == 5
+    lines = [line(name, 5000, "real", 1.0) for name in ("dream, seed-0", "real practice, seed-0")]
+    found = summary(rows, lines, 900)
+    learnt = found["policies"]
     assert learnt["dream, seed-0"]["dreamt_steps"] == 8
     assert learnt["dream, seed-0"]["recorded_steps"] == 900
     assert learnt["random"]["recorded_steps"] == 0
-    save_agent(agent, tmp_path / "seed-0" / "real" / "agent", real_steps=700)
-    rows = contestants((tmp_path / "seed-0",), plan=False)
-    practised = summary(rows, [line("real practice, seed-0", 5000, "real", 1.0)], 900)
-    row = practised["policies"]["real practice, seed-0"]
+    row = learnt["real practice, seed-0"]
     assert row["own_real_steps"] == 700 and row["recorded_steps"] == 0
-    assert "| 700 |" in table(practised)
+    assert "| 700 |" in table(found)
+
+
+@pytest.mark.filterwarnings("ignore:.*no fidelity card")
+@pytest.mark.parametrize("environment", [CART, PENDULUM])
+def test_the_command_plays_and_dreams_any_world(
+    environment: EnvironmentSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (transfer, transfer_policies):
+        monkeypatch.setattr(module, "compiled", lambda world: world)
+    kind = CategoricalCEM if environment is CART else CEM
+    quick = kind(horizon=1, candidates=4, elites=2, rounds=1)
+    monkeypatch.setitem(transfer_policies.SEARCHES, environment.id, quick)
+    folder = save(world_of(environment), tmp_path / "world")
+    save_agent(agent_of(world_of(environment)), tmp_path / "seed-0" / "dream" / "agent")
+    scope = Scope(tracks=1, spoilt_tracks=1, plan_tracks=1, dream_tracks=1, steps=3)
+    options: dict[str, Any] = {"agents": (tmp_path / "seed-0",), "out": tmp_path / "lines.jsonl"}
+    for _ in range(2):  # the second time nothing is left to do
+        main(str(folder), scope=scope, **options)
+    lines = read(tmp_path / "lines.jsonl")
+    found = json.loads((tmp_path / "lines.json").read_text())
+    assert len(lines) == len({(x["policy"], x["where"]) for x in lines})
+    assert found["ranked"] >= 5 and "decision" in lines[-1]
+    with pytest.raises(WorldError, match="made of video that names no environment"):
+        main(str(save(tiny_world(), tmp_path / "film")), out=tmp_path / "none.jsonl")
 
 
 def test_what_dreaming_adds_is_told_track_by_track() -> None:
@@ -169,11 +209,7 @@ def test_what_dreaming_adds_is_told_track_by_track() -> None:
     assert dreaming(lines[:4]) is None
 
 
-def test_a_decision_is_timed_and_told() -> None:
-    timed = Timed(Sight())
-    for _ in range(3):
-        timed(np.zeros((2, 56, 64, 3), np.uint8))
-    assert timed.decisions == 3 and timed.seconds > 0
+def test_seconds_a_decision_are_told() -> None:
     lines = [line("random", track, "real", 0.0) | {"decision": 0.02 * track} for track in (1, 3)]
     found = summary([RANDOM], lines, 900)
     assert found["policies"]["random"]["decision_seconds"] == pytest.approx(0.04)
@@ -183,12 +219,12 @@ def test_a_decision_is_timed_and_told() -> None:
 def test_dream_returns_stop_counting_at_an_end() -> None:
     world = tiny_world()
     start = world.reset(row_keys([0, 1]))
-    found = dream_returns(STRAIGHT, world, start, 3)
-    action = torch.tensor([0.0, 0.1, 0.0]).expand(2, 3)
+    found = dream_returns(CONSTANT, world, start, 3)
+    action = torch.zeros(2, 3)
     state, total, alive = start, torch.zeros(2), torch.ones(2)
     for _ in range(3):
-        state, said = world.step(state, action)
-        total, alive = total + alive * said.reward, alive * said.continue_prob
+        state, prediction = world.step(state, action)
+        total, alive = total + alive * prediction.reward, alive * prediction.continue_prob
     assert found == pytest.approx(total.tolist())
 
 
@@ -197,13 +233,9 @@ def test_the_driver_by_sight_keeps_its_wheel_where_there_is_no_road() -> None:
     grass[..., 1] = 200
     road = grass.copy()
     road[:, :, 40:60] = 105
-    driver = driver_of(Contestant(name="sight", script="sight"), tiny_world(), None, 0)
-    assert isinstance(driver, Sight)
-    wheel = driver(road)[0]
-    assert wheel > 0.05
-    assert driver(grass)[0] == wheel
-    driver.forget()
-    assert driver(grass)[0] == 0
+    steer = SteerBySight()
+    wheel = steer(torch.from_numpy(road[-1:]))[0, 0]
+    assert wheel > 0.05 and steer(torch.from_numpy(grass[-1:]))[0, 0] == wheel
 
 
 def test_the_table_goes_between_its_marks(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""How environments are used: by threads, by workers, by wrappers, with odd arrays, from anywhere."""
+"""How environments are used: by threads, workers and wrappers, with odd arrays, from anywhere."""
 
 import copy
 import os

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from worldsim.agents.training import AgentTrainingConfig, train_agent
+from worldsim.agents.training import AgentTrainingConfig, train_agent, world_name
 from worldsim.data.native import NativeDataset
 from worldsim.store.folder import load
 from worldsim.world.compiled import compiled
@@ -34,5 +34,6 @@ def agent(
     """
     use_threads(threads)
     dreamt = load(world).with_num_steps(passes)
-    train_agent(compiled(dreamt) if compile else dreamt, NativeDataset(data), recipe, run)
+    dream = compiled(dreamt) if compile else dreamt
+    train_agent(dream, NativeDataset(data), recipe, run, world_name(world))
     print(f"saved {run}; score it: benchmarks.transfer --world {world} --agents {run}")

@@ -14,7 +14,7 @@ def dyna(
     agent: Path,
     data: Path,
     run: Path,
-    how: DynaConfig = DynaConfig(),  # noqa: B008
+    config: DynaConfig = DynaConfig(),  # noqa: B008
     threads: int | None = None,
 ) -> None:
     """Close the loop once: the agent acts in reality, the world learns from it, the agent too.
@@ -27,11 +27,11 @@ def dyna(
         agent: a saved agent, path without suffix, such as runs/agents/seed-0/dream/agent.
         data: the world's dataset; the agent's episodes join its training split.
         run: the turn's folder; a turn goes on where it stood.
-        how: how much of what.
+        config: how much of what.
         threads: CPU threads; all by default.
     """
     use_threads(threads)
-    done = improve(world, agent, data, run, how)
+    done = improve(world, agent, data, run, config)
     mean = sum(done.returns) / len(done.returns)
     print(f"the agent earned {mean:.1f} in {len(done.returns)} real episodes before it learned")
     print(f"real env steps used by now: {done.real_steps:,}; saved {run}/world, {run}/agent/agent")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from worldsim.agents.model_free import practise
+from worldsim.agents.model_free import train_model_free
 from worldsim.agents.settings import ImaginationConfig
-from worldsim.agents.training import AgentTrainingConfig
-from worldsim.core import WorldError
+from worldsim.agents.training import AgentTrainingConfig, world_name
 from worldsim.data.native import NativeDataset
 from worldsim.store.folder import load
 
@@ -40,7 +39,7 @@ def model_free(
     use_threads(threads)
     recorded = NativeDataset(data)
     spent = steps or sum(recorded.split("train").lengths)
-    if (environment := recorded.spec.environment) is None:
-        raise WorldError(f"data: expected episodes of an environment, got video in {data}")
-    practise(load(world), environment, recipe, run, steps=spent)
+    train_model_free(
+        load(world), recorded.spec.environment, recipe, run, steps=spent, name=world_name(world)
+    )
     print(f"saved {run}/real/agent")

@@ -213,7 +213,7 @@ class PointWorld:
         (at most 8 steps) are all compared.
         """
         where, speed = state.latent.split(2, -1)
-        goal = torch.tensor(self.goal, device=self.device)
+        goal = torch.tensor(self.goal, dtype=torch.float32, device=self.device)
         lack = (goal - where - horizon * speed) / self.thrust
         if not self.discrete:
             push = (lack * 2 / horizon**2).clamp(-1, 1)
@@ -255,17 +255,21 @@ class PointWorld:
         return Prediction(reward=won, continue_prob=inside, trust=torch.ones_like(won))
 
     def _distance(self, where: Tensor) -> Tensor:
-        return (where - torch.tensor(self.goal, device=self.device)).norm(dim=-1)
+        return (where - torch.tensor(self.goal, dtype=torch.float32, device=self.device)).norm(
+            dim=-1
+        )
 
     def _draw_frames(self, where: Tensor) -> Tensor:
         """Positions `(B, n, 2)` -> frames `(B, n, H, W, 3)`."""
-        goal = torch.tensor(self.goal, device=self.device).expand_as(where)
+        goal = torch.tensor(self.goal, dtype=torch.float32, device=self.device).expand_as(where)
         red, green = (self._blob(x) for x in (where, goal))
         return torch.stack([red, green, torch.full_like(red, 40)], -1).to(torch.uint8)
 
     def _blob(self, where: Tensor) -> Tensor:
         """Brightness `(..., H, W)`, 0 to 255; its centre of mass is the position itself."""
-        flipped = where * torch.tensor([1.0, -1.0], device=self.device)  # y points up
+        flipped = where * torch.tensor(
+            [1.0, -1.0], dtype=torch.float32, device=self.device
+        )  # y points up
         pixel = (flipped / VIEW + 1) / 2 * (self.size - 1)
         pixel = pixel.clamp(RADIUS - 1, self.size - RADIUS)[..., None]
         grid = torch.arange(self.size, device=self.device)
