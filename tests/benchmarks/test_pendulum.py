@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import pendulum as benchmark
 from benchmarks.page import BEGIN, END
-from benchmarks.pendulum import SEEDS, Crowd, blind, main, play, table
+from benchmarks.pendulum import Crowd, blind, main, play, table
 from tests.worlds import tiny_world
 from worldsim.agents.actor_critic import ActorCritic, AgentConfig
 from worldsim.agents.planners import CEM
@@ -63,8 +63,9 @@ def test_the_command_scores_script_chance_agents_and_planner(
     assert text.count("\n| ") == 5 and text.startswith("above") and text.endswith("below")
 
 
-def test_chance_earns_little_and_the_table_says_so():
+def test_chance_earns_little_and_the_table_says_so(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(benchmark, "SEEDS", range(5000, 5004))
     found = play(blind(), pendulum().environment, 4, name="random")
-    assert len(found["returns"]) == len(SEEDS) and -1700 < found["value"] < -900
+    assert len(found["returns"]) == 4 and -1700 < found["value"] < -900
     row = found | {"steps": 0, "dreamt": 0, "seconds": 0}
     assert f"| random | {found['value']:.0f} [" in table({"random": row})
