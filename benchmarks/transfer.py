@@ -23,9 +23,15 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from benchmarks.transfer_policies import Contestant, contestants, drive, idle_actions, state_policy
-from benchmarks.transfer_table import read, summary, table, write_table
 from worldsim.agents.deploy import real_environment
+from worldsim.benchmarks.transfer_policies import (
+    Contestant,
+    contestants,
+    drive,
+    idle_actions,
+    state_policy,
+)
+from worldsim.benchmarks.transfer_table import read, summary, table, write_table
 from worldsim.core import WorldState, row_keys
 from worldsim.store.folder import load
 from worldsim.store.provenance import provenance

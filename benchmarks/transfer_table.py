@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.transfer_policies import Contestant
 from worldsim.agents.training import Spent, read_agent
+from worldsim.benchmarks.transfer_policies import Contestant
 from worldsim.core import WorldError
 from worldsim.metrics import Interval, bootstrap, pearson, weighted_mean
 

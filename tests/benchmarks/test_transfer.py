@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import transfer, transfer_policies
-from benchmarks.transfer import Scope, dream_returns, main
-from benchmarks.transfer_policies import Contestant, contestants, state_policy
-from benchmarks.transfer_table import (  # fmt: skip
+from tests.agents.test_deploy import CART, PENDULUM, agent_of, world_of
+from tests.kinds import KINDS
+from tests.worlds import tiny_world, with_doubts
+from worldsim.agents.planners import CEM, CategoricalCEM, Plan
+from worldsim.agents.training import Spent, save_agent
+from worldsim.benchmarks import transfer, transfer_policies
+from worldsim.benchmarks.transfer import Scope, dream_returns, main
+from worldsim.benchmarks.transfer_policies import Contestant, contestants, state_policy
+from worldsim.benchmarks.transfer_table import (  # fmt: skip
     MARKS,
     dreaming,
     mmrv,
@@ -20,11 +25,6 @@ from benchmarks.transfer_table import (  # fmt: skip
     table,
     write_table,
 )
-from tests.agents.test_deploy import CART, PENDULUM, agent_of, world_of
-from tests.kinds import KINDS
-from tests.worlds import tiny_world, with_doubts
-from worldsim.agents.planners import CEM, CategoricalCEM, Plan
-from worldsim.agents.training import Spent, save_agent
 from worldsim.core import EnvironmentSpec, WorldError, row_keys
 from worldsim.recipes.frame_policies import SteerBySight
 from worldsim.store.folder import save
