@@ -15,6 +15,7 @@ import pytest
 
 BUNDLE_LIMIT = 16 * 2**20  # bytes of one bundled world, in the wheel
 MAPPED = {name: f"worldsim/{name}" for name in ("envs", "agents", "benchmarks")}
+MAPPED["docs/examples"] = "worldsim/examples"
 REPO = Path(__file__).resolve().parent.parent
 BUNDLED = sorted(p.parent.name for p in (REPO / "worldsim/worlds").glob("*/manifest.json"))
 
@@ -30,9 +31,8 @@ def wheel_files(root: Path) -> set[str]:
     folders = (root / "worldsim/worlds", root / "worldsim/play/page")
     data = (p for folder in folders for p in folder.rglob("*") if p.is_file())
     files = {p.relative_to(root).as_posix() for p in (*sources, *data)}
-    named = {re.sub(r"^(envs|agents|benchmarks)/", r"worldsim/\1/", f) for f in files} | {
-        "worldsim/py.typed"
-    }
+    top = re.compile(rf"^({'|'.join(MAPPED)})(?=/)")
+    named = {top.sub(lambda m: MAPPED[m.group()], f) for f in files} | {"worldsim/py.typed"}
     return {f for f in named if "__pycache__" not in f}
 
 
@@ -64,7 +64,7 @@ def elsewhere(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     site, home = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("home")
     zipfile.ZipFile(wheel).extractall(site)
     for name in MAPPED:
-        (home / name).mkdir()
+        (home / name).mkdir(parents=True)
         (home / name / "__init__.py").write_text("raise AssertionError('the user owns this')\n")
     return site, home
 

@@ -1,0 +1,1 @@
+"""Short scripts: other libraries' learners in a dream."""
