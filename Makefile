@@ -16,7 +16,7 @@ STAMP := $(VENV)/.worldsim-setup
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup docs test check nightly format demo world collect vae dynamics student trust eval pendulum wheel clean
+.PHONY: help setup docs test check nightly format demo world collect train trust eval pendulum wheel clean
 
 help:
 	@echo 'make demo     set up; drive the bundled world; write demo.mp4, real beside dream'
@@ -71,17 +71,13 @@ format: setup
 demo: setup
 	$(PY) -m worldsim demo
 
-# Every stage goes on where it was killed, so `make world` may be typed again at any time.
-world: collect vae dynamics student trust eval
+# Training goes on where it was killed, so `make world` may be typed again at any time.
+world: collect train trust eval
 
 collect: setup
 	$(PY) -m worldsim collect car-racing --folder $(DATA)
-vae: setup
-	$(PY) -m worldsim train vae --data $(DATA) --run $(RUN)
-dynamics: setup
-	$(PY) -m worldsim train dynamics --data $(DATA) --run $(RUN)
-student: setup
-	$(PY) -m worldsim distill --data $(DATA) --run $(RUN) --out $(WORLD) --overwrite
+train: setup
+	$(PY) -m worldsim train $(DATA) --run $(RUN) --out $(WORLD) --preset small --no-card --overwrite
 trust: setup
 	$(PY) -m worldsim calibrate --data $(DATA) --world $(WORLD) --in-place
 eval: setup
@@ -90,15 +86,10 @@ eval: setup
 	  --offtrack-reference benchmarks/results/offtrack-reference-car-racing.json
 
 # The quick world: 32x32, a million weights (docs/reference/worlds/pendulum.md).
-QUICK := --data data/pendulum --run runs/pendulum --size tiny
 pendulum: setup
 	$(PY) -m worldsim collect pendulum
-	$(PY) -m worldsim train vae $(QUICK) --recipe.vae.fit.steps 1500
-	$(PY) -m worldsim train dynamics $(QUICK) --recipe.forced.fit.steps 2500 --recipe.teacher.fit.steps 2000
-	$(PY) -m worldsim distill $(QUICK) --recipe.distill.fit.steps 1500 \
-	  --time-limit 100 --out worlds/pendulum --overwrite
-	$(PY) -m worldsim calibrate --data data/pendulum --world worlds/pendulum --in-place
-	$(PY) -m worldsim eval --data data/pendulum --run runs/pendulum --world worlds/pendulum --in-place
+	$(PY) -m worldsim train data/pendulum --run runs/pendulum --preset tiny --steps 7500 \
+	  --out worlds/pendulum --overwrite
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict

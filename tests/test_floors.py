@@ -31,7 +31,7 @@ FLOORS = (
     ("collect", "train"),
     ("recipes", "costs"),
     ("envs", "agents", "evaluate"),
-    ("play",),
+    ("play", "pipeline"),
     ("__init__", "__main__", "cli", "benchmarks"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS, 1) for room in rooms}

@@ -16,6 +16,7 @@ import gymnasium
 if TYPE_CHECKING:
     from worldsim.collect.api import collect
     from worldsim.core import ActionSpec, Prediction, WorldError, WorldModel, WorldSpec, WorldState
+    from worldsim.pipeline import train
     from worldsim.store.folder import load, save
     from worldsim.store.snapshot import SnapshotError, SnapshotWarning, load_state, save_state
     from worldsim.world.compiled import compiled
@@ -45,7 +46,7 @@ _HOME = {
     "load_state": "store.snapshot",
     "save_state": "store.snapshot",
 }
-_ROOMS = ("agents", "collect", "envs")
+_ROOMS = ("agents", "collect", "envs", "train")
 
 __all__ = [
     "ActionSpec",
@@ -67,6 +68,7 @@ __all__ = [
     "replay",
     "save",
     "save_state",
+    "train",
 ]
 
 

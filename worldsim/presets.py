@@ -1,9 +1,14 @@
-"""Sizes of a world's networks, from about 1M parameters to the DiT-XL class, as functions."""
+"""Sizes of a world's networks, from about 1M parameters to the DiT-XL class, as functions.
+
+A preset fixes no chunk: training takes the data's.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+from worldsim.core import WorldError
 from worldsim.models.dit import DiTConfig
 from worldsim.models.heads import HeadsConfig
 from worldsim.models.vae import VAEConfig
@@ -25,7 +30,7 @@ class Sizes:
 
 
 def tiny() -> Sizes:
-    """About 1M parameters in the DiT, for tests and simple worlds."""
+    """About 1M parameters in the DiT: two CPU cores and up to an hour."""
     return Sizes(
         vae=VAEConfig(widths=(32, 64), blocks=(1, 1)),
         dit=DiTConfig(dim=128, depth=4, heads=2, kv_heads=1, mlp=2),
@@ -34,7 +39,7 @@ def tiny() -> Sizes:
 
 
 def small() -> Sizes:
-    """About 4.5M in the DiT: trains on two CPU cores in two hours, ships in 16 MB."""
+    """About 4.5M in the DiT: two CPU cores and some hours, ships in 16 MB."""
     return Sizes(
         vae=VAEConfig(
             widths=(96, 192),
@@ -76,3 +81,32 @@ def xl() -> Sizes:
 
 SIZES = {f.__name__: f for f in (tiny, small, medium, base, xl)}
 """By the names the command line knows."""
+
+
+def sizes_of(preset: str, **changes: Any) -> Sizes:
+    """A preset's networks with some sizes changed; a change that is None changes nothing.
+
+    changes: fields of `DiTConfig` (dim, depth, heads, kv_heads, time_every, patch, mlp), of
+        `VAEConfig` (channels, widths, blocks) and `context`.
+    Raises WorldError for an unknown preset and for sizes that do not fit each other.
+    """
+    if preset not in SIZES:
+        raise WorldError(f"preset: expected one of {list(SIZES)}, got {preset!r}")
+    sizes, given = SIZES[preset](), {k: v for k, v in changes.items() if v is not None}
+    if "heads" in given and "kv_heads" not in given:
+        most = sizes.dit.kv_heads
+        given["kv_heads"] = max(n for n in range(1, most + 1) if given["heads"] % n == 0)
+    ours = {"context": sizes, "channels": sizes.vae, "widths": sizes.vae, "blocks": sizes.vae}
+    vae = {k: v for k, v in given.items() if ours.get(k) is sizes.vae}
+    if vae.keys() & {"widths", "blocks"}:
+        vae |= {"decoder_widths": None, "decoder_blocks": None}
+    dit = {k: v for k, v in given.items() if k not in ours}
+    try:
+        return replace(
+            sizes,
+            vae=replace(sizes.vae, **vae),
+            dit=replace(sizes.dit, **dit),
+            context=given.get("context", sizes.context),
+        )
+    except (TypeError, ValueError) as error:
+        raise WorldError(f"preset {preset}: {error}") from error

@@ -14,11 +14,11 @@ from typing import Any
 
 def make_callable(package: str, home: str) -> None:
     """Let the package, an imported one, be called: it calls the function of its own last name in
-    its module `home`, which is imported then."""
+    its module `home` (".home" for one beside the package), which is imported then."""
 
     class Called(ModuleType):
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
-            module = import_module(f"{package}.{home}")
+            module = import_module(f".{home}", package)
             return getattr(module, package.rpartition(".")[2])(*args, **kwargs)
 
     sys.modules[package].__class__ = Called

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from tests.measured_data import stored
-from worldsim import cli
 from worldsim.core import ActionSpec, WorldError, row_keys
 from worldsim.data import DatasetSpec, Episode
 from worldsim.models.dit import DiTConfig
@@ -21,7 +20,6 @@ from worldsim.train.distill import DistillationConfig
 from worldsim.train.dynamics import DynamicsTrainingConfig
 from worldsim.train.loop import CheckpointError, FitConfig
 from worldsim.train.recipe import (
-    Recipe,
     assemble,
     fit_forced,
     fit_student,
@@ -89,7 +87,7 @@ def test_the_whole_line(data, tmp_path: Path):
     fit_vae(data, SIZES_HERE, vae, tmp_path)
     train_both(data, dynamics, tmp_path)
     fit_student(data, SIZES_HERE, distill, tmp_path)
-    world = assemble(data, SIZES_HERE, tmp_path, "film", clips=4, passes=3)
+    world = assemble(data, SIZES_HERE, tmp_path, "film", clips=4, num_steps=3)
     save(world, tmp_path / "film", card={"figures": "none"})
     loaded = load(tmp_path / "film")
     assert loaded.config.sampling == Sampling(num_steps=3)
@@ -137,26 +135,6 @@ def test_a_line_that_begins_with_another_world(data, tmp_path: Path):
         fit_student(data, SIZES_HERE, distill, run, other)
     with pytest.raises(WorldError, match="begin: expected a world whose dit is"):
         fit_student(data, replace(SIZES_HERE, dit=DiTConfig(dim=64)), distill, run, old)
-
-
-def test_a_teacher_begins_with_nothing(data, tmp_path: Path):
-    with pytest.raises(WorldError, match="begin: expected none for a teacher"):
-        cli.train("dynamics", data=data.folder, run=tmp_path, begin="car-racing")
-
-
-def test_a_world_is_saved_in_the_passes_asked_for(
-    data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    vae, dynamics, distill = recipe(1)
-    fit_vae(data, SIZES_HERE, vae, tmp_path)
-    train_both(data, dynamics, tmp_path)
-    monkeypatch.setitem(cli.SIZES, "tiny", lambda: SIZES_HERE)
-    how = replace(Recipe(), distill=distill)
-    for passes in (2, 4):
-        cli.distill(
-            tmp_path / "film", data.folder, tmp_path, "tiny", how, passes=passes, overwrite=True
-        )
-        assert load(tmp_path / "film").config.sampling == Sampling(num_steps=passes)
 
 
 def test_a_stage_without_the_one_before_says_so(data, tmp_path: Path):

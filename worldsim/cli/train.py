@@ -1,47 +1,91 @@
-"""Train a world's networks."""
+"""Train a world."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import tyro
 
-from worldsim.core import WorldError
-from worldsim.data.native import NativeDataset
-from worldsim.presets import SIZES
-from worldsim.store.folder import load
-from worldsim.train.recipe import Recipe, fit_forced, fit_teacher, fit_vae
+from worldsim.pipeline import train as train_world
 
 from .flags import SizeName, use_threads
 
 
 def train(
-    stage: tyro.conf.Positional[Literal["vae", "dynamics"]],
-    data: Path = Path("data/car-racing"),
-    run: Path = Path("runs/car-racing"),
-    size: SizeName = "small",
-    recipe: Recipe = Recipe(),  # noqa: B008
+    data: tyro.conf.Positional[str],
+    out: Path,
+    hours: float | None = None,
+    steps: int | None = None,
+    preset: SizeName | None = None,
+    dim: int | None = None,
+    depth: int | None = None,
+    heads: int | None = None,
+    kv_heads: int | None = None,
+    time_every: int | None = None,
+    patch: tuple[int, int] | None = None,
+    mlp: int | None = None,
+    context: int | None = None,
+    channels: int | None = None,
+    widths: tuple[int, int] | None = None,
+    blocks: tuple[int, int] | None = None,
     begin: str | None = None,
+    run: Path | None = None,
+    device: str | None = None,
+    bf16: bool = True,
+    compile: bool | None = None,
+    seed: int = 0,
+    num_steps: int = 2,
+    time_limit: int | None = None,
+    card: bool = True,
+    tensorboard: bool = False,
+    wandb: bool = False,
     threads: int | None = None,
+    overwrite: bool = False,
 ) -> None:
-    """Train a stage: first "vae", then "dynamics" (the teacher, in two runs).
+    """Train a world on recorded video: VAE, teacher, student, trust and card. Goes on if killed.
 
     Args:
-        stage: what to train.
-        data: a folder of episodes.
-        run: the run's folder; a run goes on where it stood.
-        size: the networks' size.
-        recipe: how to train.
-        begin: a world whose VAE goes on here, a bundled one's name or a folder; "vae" only.
+        data: a folder of ours or of video files, or what `worldsim.open` takes (minari:, lerobot:).
+        out: the world folder to write; its name is the world's.
+        hours: budget of time, split over all stages.
+        steps: budget of optimiser steps instead; with neither, the recipe's own.
+        preset: sizes of the networks; by default tiny for up to an hour of CPU, else small.
+        dim: width of the DiT.
+        depth: its blocks.
+        heads: its attention heads.
+        kv_heads: heads of keys and values over time.
+        time_every: attention over time in every so many-th block.
+        patch: (height, width) of its patches.
+        mlp: hidden width over dim.
+        context: chunks that the next one is predicted from.
+        channels: of a latent.
+        widths: the VAE's channels at 1/4 and 1/8 of the side.
+        blocks: its residual blocks there.
+        begin: a world, bundled or a folder, whose networks go on here; no teacher is trained then.
+        run: folder of checkpoints and logs; runs/NAME by default.
+        device: cpu, cuda, cuda:N or mps; the accelerator by default if there is one.
+        bf16: multiply in bfloat16 where that is fast.
+        compile: fuse the networks; by default where the run is long enough for it to pay.
+        seed: names every random choice.
+        num_steps: denoising steps in which the world draws a chunk.
+        time_limit: steps after which an episode is truncated; by default the data's.
+        card: measure fidelity and trust at the end.
+        tensorboard: write event files for TensorBoard into the run folder.
+        wandb: log to Weights & Biases.
         threads: CPU threads; all by default.
+        overwrite: replace a world that is there.
     """
     use_threads(threads)
-    dataset, sizes = NativeDataset(data), SIZES[size]()
-    if stage == "vae":
-        fit_vae(dataset, sizes, recipe.vae, run, load(begin) if begin else None)
-    elif begin:
-        raise WorldError(f"begin: expected none for a teacher, got {begin!r}; `distill` takes it")
-    else:
-        fit_forced(dataset, sizes, recipe.forced, run)
-        fit_teacher(dataset, sizes, recipe.teacher, run)
+    changed = {
+        "dim": dim, "depth": depth, "heads": heads, "kv_heads": kv_heads, "patch": patch,
+        "time_every": time_every, "mlp": mlp, "context": context, "channels": channels,
+        "widths": widths, "blocks": blocks,
+    }  # fmt: skip
+    changed = {name: value for name, value in changed.items() if value is not None}
+    train_world(
+        data, out=out, begin=begin, preset=preset, hours=hours, steps=steps, run=run, device=device,
+        seed=seed, bf16=bf16, compile=compile, changed=changed, num_steps=num_steps,
+        time_limit=time_limit, card=card, tensorboard=tensorboard, wandb=wandb,
+        overwrite=overwrite,
+    )  # fmt: skip
+    print(f"saved {out}; step through it: worldsim play {out}")

@@ -53,8 +53,9 @@ class Posterior(NamedTuple):
     logvar: Tensor
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Draw once (Kingma and Welling 2013)."""
-        noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device)
+        """Draw once (Kingma and Welling 2013); a generator may live on another device."""
+        device = self.mean.device if generator is None else generator.device
+        noise = torch.randn(self.mean.shape, generator=generator, device=device).to(self.mean)
         return self.mean + (0.5 * self.logvar).exp() * noise
 
     def kl(self) -> Tensor:

@@ -41,12 +41,14 @@ def check_dreamt(dreamt: float, targets: int, blind: tuple[int, int] | None) -> 
 @dataclass(frozen=True)
 class Batch:
     """Clips of T + 1 chunks: latents (B, T + 1, h, w, C), conditions, rewards and continue_prob
-    (B, T + 1)."""
+    (B, T + 1), and bool masks of where these are known, None for everywhere."""
 
     latents: Tensor
     conditions: Conditions
     rewards: Tensor
     continue_prob: Tensor
+    rewards_known: Tensor | None = None
+    continue_known: Tensor | None = None
 
 
 class Faults(Protocol):
@@ -116,7 +118,7 @@ def dream_context(
     past = torch.cat([blank, real], 1)
     first = DREAMT_FROM - real.shape[1]
     led = torch.arange(DREAMT_FROM - window, DREAMT_FROM).clamp(min=first)  # blanks are not seen
-    filled = torch.full((count,), real.shape[1])
+    filled = torch.full((count,), real.shape[1], device=real.device)
     cache = fill_cache(network, past, given.chunks(led).as_context(), filled)
     video = [*clip.context[-count:, DREAMT_FROM - 2 : DREAMT_FROM].unbind(1)]
     for t in range(DREAMT_FROM, chunks):

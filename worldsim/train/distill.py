@@ -2,7 +2,7 @@
 
 Part of the context is resampled, part the student dreams itself, all may be damaged and noised; the
 targets stay the data's. Along the teacher's paths instead, on context of its own, it learned from
-its own mistakes, and they grew (docs/journal/log.md).
+its own mistakes, and they grew (docs/log.md).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from worldsim.models.dynamics import Dynamics
 
 from .context import check_dreamt, drift_augment
 from .dynamics import compiled, draw_batch, head_losses, settings_of
-from .loop import FitConfig, Losses, fit
+from .loop import FitConfig, Losses, Watch, fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +71,9 @@ def student_levels(shape: tuple[int, ...], pure: float, g: torch.Generator) -> T
 
 
 def train_student(
-    data: LatentRecording, model: Dynamics, window: int, training: DistillationConfig, folder: Path
-) -> Dynamics:
+    data: LatentRecording, model: Dynamics, window: int, training: DistillationConfig, folder: Path,
+    watch: Watch | None = None,
+) -> Dynamics:  # fmt: skip
     """Distill the teacher's weights in `model` into a student, in `folder` (resumes there)."""
     network = compiled(training.compile)
 
@@ -98,6 +99,6 @@ def train_student(
         }
 
     settings = settings_of(training, model, window, data)
-    trained = fit(model, losses, training.fit, folder, settings)
+    trained = fit(model, losses, training.fit, folder, settings, watch=watch)
     assert isinstance(trained, Dynamics)
     return trained

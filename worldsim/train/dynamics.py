@@ -27,7 +27,7 @@ from worldsim.models.dynamics import Dynamics
 
 from .checkpoint import Settings, fingerprint
 from .context import Batch, Faults, check_dreamt, drift_augment
-from .loop import FitConfig, Losses, fit
+from .loop import FitConfig, Losses, Watch, fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,20 +85,42 @@ def draw_batch(data: LatentRecording, config: Drawn, g: torch.Generator) -> Batc
     whoever drives.
     """
     count, chunks, drop = config.fit.batch, config.targets + 1, config.drop_action
-    rows = data.windows.sample(count, chunks, g)
-    if config.blind and (some := round(config.dreamt * count)):
-        rows[-some:] = data.windows.sample(some, chunks, g, config.blind)
-    known = torch.rand(rows.shape, generator=g) >= drop
-    said = Conditions.of(data.actions[rows], known)
-    return Batch(data.latents[rows].float(), said, data.rewards[rows], data.continue_prob[rows])
+    with torch.device("cpu"):  # where the recording is
+        here = cpu_generator(g)
+        rows = data.windows.sample(count, chunks, here)
+        if config.blind and (some := round(config.dreamt * count)):
+            rows[-some:] = data.windows.sample(some, chunks, here, config.blind)
+        clips = data.clips(rows)
+        known = clips.known & (torch.rand(rows.shape, generator=here) >= drop)
+    device = g.device
+    said = Conditions.of(clips.actions.to(device), known.to(device))
+    parts = (clips.rewards, clips.continue_prob, clips.rewards_known, clips.continue_known)
+    return Batch(clips.latents.to(device), said, *(x.to(device) for x in parts))
+
+
+def cpu_generator(g: torch.Generator) -> torch.Generator:
+    """The generator itself on a CPU, else one there of the same seed."""
+    if g.device.type == "cpu":
+        return g
+    return torch.Generator().manual_seed(g.initial_seed())
 
 
 def head_losses(model: Dynamics, features: Tensor, batch: Batch, weight: float) -> Losses:
-    """Losses of reward and end for the T targets, features (B, T, dim)."""
+    """Losses of reward and end for the T targets, features (B, T, dim), where they are known."""
     reward, continue_prob = model.heads.losses(
         features, batch.rewards[:, 1:], batch.continue_prob[:, 1:]
     )
-    return {"reward": weight * reward.mean(), "continue_prob": weight * continue_prob.mean()}
+    return {
+        "reward": weight * _known_mean(reward, batch.rewards_known),
+        "continue_prob": weight * _known_mean(continue_prob, batch.continue_known),
+    }
+
+
+def _known_mean(loss: Tensor, known: Tensor | None) -> Tensor:
+    """Mean over the targets that are known, 0 if none is; all are if `known` is None."""
+    if known is None:
+        return loss.mean()
+    return (loss * known[:, 1:]).sum() / known[:, 1:].sum().clamp(min=1)
 
 
 def train_dynamics(
@@ -107,6 +129,7 @@ def train_dynamics(
     window: int,
     training: DynamicsTrainingConfig,
     folder: Path,
+    watch: Watch | None = None,
 ) -> Dynamics:
     """Train the teacher in `folder` (resumes there); returns the averaged network."""
 
@@ -125,7 +148,7 @@ def train_dynamics(
 
     network = compiled(training.compile)
     settings = settings_of(training, model, window, data)
-    trained = fit(model, losses, training.fit, folder, settings)
+    trained = fit(model, losses, training.fit, folder, settings, watch=watch)
     assert isinstance(trained, Dynamics)
     return trained
 

@@ -12,6 +12,7 @@ import copy
 import json
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from math import cos, isfinite, pi
 from pathlib import Path
@@ -163,9 +164,9 @@ def learning_rate(config: FitConfig, step: int) -> float:
     return config.lr * (0.02 + 0.98 * 0.5 * (1 + cos(pi * min(1.0, done))))
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """The generator of all random choices of one step."""
-    return torch.Generator().manual_seed((seed << 32) + step)
+def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """The generator of all random choices of one step, where they are needed."""
+    return torch.Generator(device).manual_seed((seed << 32) + step)
 
 
 def train_step(run: Run, loss_fn: LossFn) -> dict[str, float]:
@@ -175,8 +176,11 @@ def train_step(run: Run, loss_fn: LossFn) -> dict[str, float]:
     """
     config, model = run.config, run.model
     device = next(model.parameters()).device
-    with narrow(device, on=config.bf16):
-        losses = loss_fn(model, run.ema, run.step, step_generator(config.seed, run.step))
+    generator = step_generator(config.seed, run.step, device)
+    # what a loss makes without naming a device belongs beside the weights
+    beside = nullcontext() if device.type == "cpu" else device
+    with beside, narrow(device, on=config.bf16):
+        losses = loss_fn(model, run.ema, run.step, generator)
     total = torch.stack([v for k, v in losses.items() if not k.startswith("_")]).sum()
     if not bool(total.isfinite()):
         raise FloatingPointError(f"loss is not finite at step {run.step}: {losses}")
@@ -222,7 +226,10 @@ def _train(run: Run, loss_fn: LossFn, watch: Watch | None) -> None:
     while run.step < config.steps:
         figures = train_step(run, loss_fn)
         if bar is None:  # only now: the first step compiles, and would spoil the rate for hours
-            bar = tqdm(total=config.steps, initial=run.step, desc=run.folder.name)
+            name = run.folder.name
+            bar = tqdm(
+                total=config.steps, initial=run.step, desc=name, disable=name.startswith(".")
+            )
         else:
             bar.update()
         total = sum(v for k, v in figures.items() if k[0] != "_" and k != "grad_norm")

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from worldsim.core import ActionSpec, WorldError, WorldSpec
+from worldsim.core import ActionSpec, EnvironmentSpec, WorldError, WorldSpec
+from worldsim.data.columns import columns_of
 from worldsim.data.dataset import Dataset
 from worldsim.data.latents import LatentRecording, latent_cache
-from worldsim.data.loader import Recording, load_recording
 from worldsim.files import atomic_path
 from worldsim.models.conditioning import ConditioningConfig
 from worldsim.models.dynamics import Dynamics
@@ -30,7 +31,7 @@ from worldsim.world.diffusion import DiffusionWorld, Sampling, Starts, WorldConf
 from .distill import DistillationConfig, train_student
 from .dynamics import DynamicsTrainingConfig, train_dynamics
 from .loop import FitConfig
-from .vae import VAETrainingConfig, train_vae
+from .vae import VAETrainingConfig, measure_latents, new_vae, train_vae
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -38,7 +39,7 @@ M = TypeVar("M", bound=nn.Module)
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How to train a world of some size; the numbers are about those of the bundled `car-racing`,
-    whose student and decoder came about in more than one run (docs/journal/log.md)."""
+    whose student and decoder came about in more than one run (docs/log.md)."""
 
     vae: VAETrainingConfig = VAETrainingConfig(
         fit=FitConfig(steps=3600, batch=32, lr=1.5e-3, ema=0.998)
@@ -55,6 +56,28 @@ class Recipe:
         resample=0.3,
         dreamt=0.4,
     )
+
+
+QUICK = Recipe(
+    vae=VAETrainingConfig(fit=FitConfig(steps=2500, batch=16, lr=2e-3, ema=0.995), detail=1.0),
+    forced=DynamicsTrainingConfig(
+        fit=FitConfig(steps=4000, batch=16, lr=1.5e-3, ema=0.995, muon=True)
+    ),
+    teacher=DynamicsTrainingConfig(
+        fit=FitConfig(steps=2000, batch=16, lr=8e-4, ema=0.995, muon=True),
+        resample=0.5, damage=0.2,
+    ),
+    distill=DistillationConfig(
+        fit=FitConfig(steps=2000, batch=14, lr=6e-4, ema=0.995, warmup=50, muon=True),
+        targets=12, resample=0.3, dreamt=0.4, damage=0.2,
+    ),
+)  # fmt: skip
+"""For small networks and up to an hour of two CPU cores: fewer steps, larger ones."""
+
+
+def recipe_for(preset: str) -> Recipe:
+    """The recipe that goes with a preset's size."""
+    return QUICK if preset == "tiny" else Recipe()
 
 
 def action_spec(data: Dataset) -> ActionSpec:
@@ -79,9 +102,10 @@ def world_spec(data: Dataset, sizes: Sizes, name: str, time_limit: int) -> World
 
 def new_dynamics(data: Dataset, sizes: Sizes, seed: int = 0) -> Dynamics:
     """An untrained dynamics model."""
-    torch.manual_seed(seed)
     conditioning = ConditioningConfig(action=action_spec(data))
-    return Dynamics(sizes.dit, sizes.heads, sizes.vae.channels, conditioning)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Dynamics(sizes.dit, sizes.heads, sizes.vae.channels, conditioning)
 
 
 def fit_vae(
@@ -89,10 +113,13 @@ def fit_vae(
     begin: DiffusionWorld | None = None,
 ) -> SpacetimeVAE:  # fmt: skip
     """First stage, from nothing or from the VAE of another world."""
-    old = None if begin is None else _fitting(begin, data, sizes).vae
-    recording = load_recording(data.split("train"))
-    vae = train_vae(recording, sizes.vae, training, run / "vae", old)
-    _finish(vae, run / "vae")
+    old = None if begin is None else check_begin(begin, data, sizes).vae
+    model = new_vae(sizes.vae, training.fit.seed)
+    if old is not None:
+        model.load_state_dict(old.state_dict())
+    vae = train_vae(data.split("train"), model, training, run / "vae")
+    measure_latents(vae, data.split("train"))
+    finish(vae, run / "vae")
     return vae
 
 
@@ -122,7 +149,7 @@ def _fit_dynamics(
 ) -> Dynamics:
     latents = latents_of(data, "train", sizes, run)
     trained = train_dynamics(latents, model, sizes.context, training, run / stage)
-    _finish(trained, run / stage)
+    finish(trained, run / stage)
     return trained
 
 
@@ -135,14 +162,14 @@ def fit_student(
     if begin is None:
         load_final(model, run / "teacher")
     else:
-        model.load_state_dict(_fitting(begin, data, sizes).dynamics.state_dict())
+        model.load_state_dict(check_begin(begin, data, sizes).dynamics.state_dict())
     latents = latents_of(data, "train", sizes, run)
     student = train_student(latents, model, sizes.context, training, run / "student")
-    _finish(student, run / "student")
+    finish(student, run / "student")
     return student
 
 
-def _fitting(begin: DiffusionWorld, data: Dataset, sizes: Sizes) -> DiffusionWorld:
+def check_begin(begin: DiffusionWorld, data: Dataset, sizes: Sizes) -> DiffusionWorld:
     """The world to begin with; raises WorldError unless its networks are of this kind."""
     kind = (sizes.vae, sizes.dit, sizes.heads, action_spec(data))
     config = begin.config
@@ -158,41 +185,54 @@ def _fitting(begin: DiffusionWorld, data: Dataset, sizes: Sizes) -> DiffusionWor
 
 def assemble(
     data: Dataset, sizes: Sizes, run: Path, name: str, *, stage: str = "student",
-    time_limit: int = 475, clips: int = 48, passes: int = 2,
+    time_limit: int = 475, clips: int = 48, num_steps: int = 2,
 ) -> DiffusionWorld:  # fmt: skip
     """The world of a finished run; `stage="teacher"` gives the undistilled one at 32 steps.
 
-    passes: of the student. In one it is too fast under a light foot; trained on contexts of drivers
-    who do not look, it needs four: in two the road that nobody knows yet is a fog.
+    num_steps: of the student.
     """
     teacher = Sampling(method="euler", num_steps=32)
-    sampling = Sampling(num_steps=passes) if stage == "student" else teacher
+    sampling = Sampling(num_steps=num_steps) if stage == "student" else teacher
+    spec = world_spec(data, sizes, name, time_limit)
+    vae = load_final(SpacetimeVAE(sizes.vae), run / "vae")
+    dynamics = load_final(new_dynamics(data, sizes), run / stage)
+    starts = start_clips(data, sizes.context, clips)
+    return world_of(spec, sizes, vae, dynamics, sampling, starts, data.spec.environment)
+
+
+def world_of(
+    spec: WorldSpec, sizes: Sizes, vae: SpacetimeVAE, dynamics: Dynamics, sampling: Sampling,
+    starts: Starts, environment: EnvironmentSpec | None = None,
+) -> DiffusionWorld:  # fmt: skip
+    """A world of these networks."""
     config = WorldConfig(
-        spec=world_spec(data, sizes, name, time_limit),
+        spec=spec,
         vae=sizes.vae,
         dit=sizes.dit,
         heads=sizes.heads,
-        conditioning=ConditioningConfig(action=action_spec(data)),
+        conditioning=dynamics.conditioning.config,
         sampling=sampling,
+        environment=environment,
     )
-    vae = load_final(SpacetimeVAE(sizes.vae), run / "vae")
-    dynamics = load_final(new_dynamics(data, sizes), run / stage)
-    return DiffusionWorld(config, vae, dynamics, start_clips(data, sizes.context, clips))
+    return DiffusionWorld(config, vae, dynamics, starts)
 
 
 def start_clips(data: Dataset, context: int, count: int) -> Starts:
     """Clips to start dreams from: one of each of `count` training episodes, at a random time."""
     data = data.split("train")
+    long = [i for i, length in enumerate(data.lengths) if length >= context]
     pick = torch.Generator().manual_seed(0)
-    chosen = torch.randperm(len(data), generator=pick)[:count].tolist()
-    frames, actions = [], []
+    chosen = [long[i] for i in torch.randperm(len(long), generator=pick)[:count].tolist()]
+    frames, actions, known = [], [], []
     for i in sorted(chosen):
-        clip: Recording = load_recording(data, [i])
-        rows = clip.windows.sample(1, context, pick)[0]
-        frames.append(clip.frames[rows].flatten(0, 1))
-        actions.append(clip.actions[rows])
-    acts = torch.stack(actions)
-    return Starts(torch.stack(frames), acts, torch.ones(acts.shape[:2], dtype=torch.bool))
+        episode = data.episode(i)
+        first = int(torch.randint(len(episode) - context + 1, (1,), generator=pick))
+        span = slice(first * episode.chunk, (first + context) * episode.chunk)
+        columns = columns_of(episode, data.spec.action)
+        frames.append(torch.from_numpy(np.array(episode.frames[span])))
+        actions.append(columns.actions[first : first + context])
+        known.append(columns.known[first : first + context])
+    return Starts(torch.stack(frames), torch.stack(actions), torch.stack(known))
 
 
 def latents_of(data: Dataset, split: str, sizes: Sizes, run: Path) -> LatentRecording:
@@ -210,6 +250,7 @@ def load_final(model: M, stage: Path) -> M:
     return model
 
 
-def _finish(model: nn.Module, stage: Path) -> None:
+def finish(model: nn.Module, stage: Path) -> None:
+    """Keep a finished stage's weights, which the next stage reads."""
     with atomic_path(stage / "final.safetensors") as part:
         save_file({k: v.contiguous() for k, v in model.state_dict().items()}, part)

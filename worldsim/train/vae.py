@@ -10,15 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from worldsim.config import to_json
-from worldsim.data.loader import Recording, digest
+from worldsim.data.clips import ClipLoader
+from worldsim.data.dataset import Dataset
 from worldsim.models.vae import SpacetimeVAE, VAEConfig, to_float
+from worldsim.nn.draw import normal, uniform
 
 from .checkpoint import fingerprint
-from .loop import FitConfig, Losses, fit
+from .loop import FitConfig, Losses, Watch, fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,8 @@ class VAETrainingConfig:
         clip_chunks: chunks a clip.
         moved: weight of the pixels that moved.
         moved_over: a pixel moved if a channel changed by more than this, of 0..1.
+        detail: weight of the pixels that stand out from their neighbourhood of 5 x 5 by more than
+            `moved_over`: what is small and stands still.
         kl: weight of the KL divergence, mean over latent elements.
         jitter: largest extra noise on latents, in units of their spread, so that the decoder
             tolerates what a sampler gets wrong.
@@ -39,6 +44,7 @@ class VAETrainingConfig:
     clip_chunks: int = 3
     moved: float = 1.0
     moved_over: float = 0.1
+    detail: float = 0.0
     kl: float = 1e-4
     jitter: float = 0.1
 
@@ -52,6 +58,14 @@ def moved_pixels(video: Tensor, over: float) -> Tensor:
     return torch.cat([torch.zeros_like(change[:, :1]), change], 1)
 
 
+def detail_pixels(video: Tensor, over: float) -> Tensor:
+    """Pixels unlike their neighbourhood: (B, T, H, W, 3) in [-1, 1] -> (B, T, H, W) bool."""
+    flat = rearrange(video, "b t h w k -> (b t) k h w")
+    around = F.avg_pool2d(flat, 5, stride=1, padding=2, count_include_pad=False)
+    stands_out = (flat - around).abs().amax(1) > 2 * over
+    return rearrange(stands_out, "(b t) h w -> b t h w", b=len(video))
+
+
 def vae_losses(
     vae: SpacetimeVAE, video: Tensor, config: VAETrainingConfig, g: torch.Generator
 ) -> Losses:
@@ -59,53 +73,67 @@ def vae_losses(
     posterior = vae.posterior(video)
     z = posterior.sample(g)
     spread = z.detach().std((0, 1, 2, 3))
-    level = config.jitter * torch.rand(len(z), 1, 1, 1, 1, generator=g)
-    z = z + level * spread * torch.randn(z.shape, generator=g)
+    level = config.jitter * uniform((len(z), 1, 1, 1, 1), g, z.device)
+    z = z + level * spread * normal(z.shape, g, z.device)
     error = vae.decode_raw(z) - video
     cost = (error.abs() + 8 * error**2).mean(-1)
     moved = moved_pixels(video, config.moved_over)
+    detail = {}
+    if config.detail:
+        fine = detail_pixels(video, config.moved_over)
+        detail["detail"] = config.detail * (cost * fine).sum() / fine.sum().clamp(min=1)
     return {
         "pixels": cost.mean(),
+        **detail,
         "moved": config.moved * (cost * moved).sum() / moved.sum().clamp(min=1),
         "kl": config.kl * posterior.kl(),
         "_mse": (error.detach() ** 2).mean() / 4,
     }
 
 
+def new_vae(config: VAEConfig, seed: int = 0) -> SpacetimeVAE:
+    """An untrained VAE."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return SpacetimeVAE(config)
+
+
 def train_vae(
-    recording: Recording, config: VAEConfig, training: VAETrainingConfig, folder: Path,
-    begin: SpacetimeVAE | None = None,
+    data: Dataset, model: SpacetimeVAE, training: VAETrainingConfig, folder: Path,
+    watch: Watch | None = None,
 ) -> SpacetimeVAE:  # fmt: skip
-    """Train in `folder` (resumes there) and measure the latents' mean and spread.
+    """Train `model` in `folder` (resumes there), where it lives; see `measure_latents`.
 
-    begin: a VAE of the same config to go on from.
+    Clips of frames stream from disk: memory does not grow with the data.
     """
+    fit_config = training.fit
+    loader = ClipLoader(
+        data, batch=fit_config.batch, length=training.clip_chunks, seed=fit_config.seed
+    )
 
-    def losses(model: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
-        assert isinstance(model, SpacetimeVAE)
-        rows = recording.windows.sample(training.fit.batch, training.clip_chunks, g)
-        video = rearrange(to_float(recording.frames[rows]), "b n c h w k -> b (n c) h w k")
-        return vae_losses(model, video, training, g)
+    def losses(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
+        assert isinstance(net, SpacetimeVAE)
+        return vae_losses(net, _video(net, loader.clips(step)), training, g)
 
-    torch.manual_seed(training.fit.seed)
-    model = SpacetimeVAE(config)
-    if begin is not None:
-        model.load_state_dict(begin.state_dict())
-    settings = to_json(training) | {"model": to_json(config), "data": digest(recording)}
-    vae = fit(model, losses, training.fit, folder, settings | {"begin": fingerprint(model)})
+    settings = to_json(training) | {"model": to_json(model.config), "data": data.fingerprint()}
+    settings |= {"begin": fingerprint(model)}
+    vae = fit(model, losses, fit_config, folder, settings, watch=watch)
     assert isinstance(vae, SpacetimeVAE)
-    measure_latents(vae, recording)
     return vae
 
 
+def _video(vae: SpacetimeVAE, clips: Tensor) -> Tensor:
+    """Clips (B, n, c, H, W, 3) of bytes as video (B, n c, H, W, 3) in [-1, 1], where `vae` is."""
+    return rearrange(to_float(clips.to(vae.mean.device)), "b n c h w k -> b (n c) h w k")
+
+
 @torch.no_grad()
-def measure_latents(vae: SpacetimeVAE, recording: Recording, clips: int = 1024) -> None:
-    """Set the buffers that normalise latents, from random clips."""
-    g = torch.Generator().manual_seed(0)
-    rows = recording.windows.sample(clips, 3, g)
+def measure_latents(vae: SpacetimeVAE, data: Dataset, clips: int = 1024) -> None:
+    """Set the buffers that normalise latents, from random clips of `data`."""
+    length = min(3, max(data.lengths))
+    loader = ClipLoader(data, batch=64, length=length, seed=0)
     means = [
-        vae.posterior(rearrange(to_float(recording.frames[r]), "b n c h w k -> b (n c) h w k")).mean
-        for r in rows.split(64)
+        vae.posterior(_video(vae, loader.clips(step))).mean.cpu() for step in range(-(-clips // 64))
     ]
     raw = rearrange(torch.cat(means), "b n h w c -> (b n h w) c")
     vae.mean.copy_(raw.mean(0))

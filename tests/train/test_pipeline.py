@@ -1,0 +1,133 @@
+"""`worldsim.train`: any chunk, size and kind of data, from films to a world in one call."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.train.films import CHOICES, FORCE, NONE, films
+from worldsim.core import WorldError, row_keys
+from worldsim.pipeline import train
+from worldsim.store.folder import load
+from worldsim.train import loop
+from worldsim.train.recipe import Recipe, recipe_for
+
+SMALL = {"dim": 32, "depth": 2, "heads": 2, "widths": (16, 16), "channels": 4, "context": 3}
+
+
+def short() -> Recipe:
+    """The tiny recipe with batches of two."""
+    base = recipe_for("tiny")
+    parts = {
+        name: replace(part, fit=replace(part.fit, batch=2, bf16=False))
+        for name in ("vae", "forced", "teacher", "distill")
+        for part in [getattr(base, name)]
+    }
+    return replace(base, **parts)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "size", "action", "rewards"),
+    [
+        (1, (16, 24), CHOICES, True),
+        (2, (24, 16), FORCE, True),
+        (4, (32, 32), NONE, False),
+    ],
+)
+def test_any_chunk_size_and_kind(tmp_path: Path, chunk, size, action, rewards):
+    data = films(action, chunk=chunk, size=size, rewards=rewards)
+    world = train(
+        data, out=tmp_path / "world", run=tmp_path / "run", steps=12, changed=SMALL,
+        recipe=short(), card=False,
+    )  # fmt: skip
+    loaded = load(tmp_path / "world")
+    assert loaded.spec.chunk == chunk and loaded.spec.frame_shape == (*size, 3)
+    assert loaded.spec == world.spec and loaded.spec.action == action
+    state = loaded.reset(row_keys([1, 2]))
+    state, _ = loaded.step(state, action.blank(2))
+    assert loaded.decode(state).shape == (2, chunk, *size, 3)
+    samples = [p.name for p in (tmp_path / "run" / "samples").iterdir()]
+    assert sorted(samples) == [
+        f"{stage}-{steps:06d}.{kind}"
+        for stage, steps in (("forced", 4), ("student", 3), ("teacher", 2))
+        for kind in ("mp4", "png")
+    ]
+
+
+def test_the_card_says_what_could_not_be_measured(tmp_path: Path):
+    settings = {"steps": 8, "changed": SMALL, "recipe": short()}
+    world = train(films(), out=tmp_path / "a", run=tmp_path / "run-a", **settings)
+    assert world.card is not None and world.card["not_measured"] == {}
+    assert world.trust is not None and load(tmp_path / "a").card == world.card
+    few = films(times={"train": 6})
+    with pytest.warns(UserWarning, match="trust could not be measured: data: expected a split"):
+        world = train(few, out=tmp_path / "b", run=tmp_path / "run-b", **settings)
+    assert world.card is not None and set(world.card["not_measured"]) == {"trust", "fidelity"}
+
+
+def test_train_is_a_function_and_a_package():
+    import worldsim
+    from worldsim.train.loop import fit
+
+    assert worldsim.train.loop.fit is fit  # type: ignore[attr-defined]
+    with pytest.raises(worldsim.WorldError, match="steps: expected at least 4"):
+        worldsim.train(films(), out="nowhere", steps=1)
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "student" / "final.safetensors")
+
+
+class Killed(BaseException):
+    """As good as a signal."""
+
+
+@pytest.mark.parametrize("at", [2, 9])
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch, at: int):
+    def run(name: str) -> dict[str, torch.Tensor]:
+        settings = {"steps": 12, "changed": SMALL, "recipe": short(), "card": False}
+        train(films(), out=tmp_path / name, run=tmp_path / f"run-{name}", **settings)
+        return tensors(tmp_path / f"run-{name}")
+
+    whole, steps = run("whole"), [0]
+
+    def dies(run: loop.Run, loss_fn: loop.LossFn) -> dict[str, float]:
+        if steps[0] == at:
+            raise Killed
+        steps[0] += 1
+        return step(run, loss_fn)
+
+    step = loop.train_step
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_step", dies)
+        with pytest.raises(Killed):
+            run("killed")
+    resumed = run("killed")
+    assert all(torch.equal(whole[n], resumed[n]) for n in whole)
+
+
+def test_another_budget_or_data_does_not_go_on(tmp_path: Path):
+    settings = {"changed": SMALL, "recipe": short(), "card": False, "run": tmp_path / "run"}
+    train(films(), out=tmp_path / "a", steps=8, **settings)
+    with pytest.raises(WorldError, match="steps was 8, is 9"):
+        train(films(), out=tmp_path / "b", steps=9, **settings)
+    with pytest.raises(WorldError, match="data was"):
+        train(films(chunks=17), out=tmp_path / "b", steps=8, **settings)
+    (tmp_path / "run" / "run.json").write_text("[]")
+    with pytest.raises(WorldError, match="expected the settings of a training run"):
+        train(films(), out=tmp_path / "b", steps=8, **settings)
+
+
+def test_a_budget_of_time(tmp_path: Path):
+    """Each stage measures its step and trains for its share; nothing of the trials is left."""
+    train(
+        films(), out=tmp_path / "w", run=tmp_path / "run", hours=6 / 3600, changed=SMALL,
+        recipe=short(), card=False,
+    )  # fmt: skip
+    plans = json.loads((tmp_path / "run" / "run.json").read_text())["plans"]
+    assert list(plans) == ["vae", "forced", "teacher", "student"]
+    assert all(p["steps"] >= 30 and p["step_seconds"] > 0 for p in plans.values())
+    assert not list((tmp_path / "run").glob(".trial*"))

@@ -1,0 +1,365 @@
+"""From a dataset to a world in one call: what `worldsim.train` does.
+
+All stages in one resumable run folder: VAE, latents, teacher on true context (`forced`) and on
+context as dreams show it (`teacher`), few-step student, then calibration, card, and the world.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from worldsim.config import to_json
+from worldsim.core import WorldError
+from worldsim.data.dataset import Dataset
+from worldsim.data.native import NativeDataset
+from worldsim.evaluate import evaluate
+from worldsim.evaluate.calibrate import CalibrationPlan, calibrate
+from worldsim.models.dynamics import Dynamics
+from worldsim.models.vae import SpacetimeVAE
+from worldsim.nn.dtype import default_float32
+from worldsim.play.sample import write_sample
+from worldsim.presets import Sizes, sizes_of
+from worldsim.store.folder import load, save
+from worldsim.train.checkpoint import fingerprint
+from worldsim.train.checks import (
+    check_data,
+    check_device,
+    check_disk,
+    check_output,
+    fit_to_data,
+)
+from worldsim.train.distill import train_student
+from worldsim.train.dynamics import train_dynamics
+from worldsim.train.loop import Run, Watch
+from worldsim.train.plan import (
+    GOING_ON,
+    STAGES,
+    StagePlan,
+    measure_step,
+    plan_by_steps,
+    plan_by_time,
+    time_left,
+    with_steps,
+)
+from worldsim.train.recipe import (
+    Recipe,
+    assemble,
+    check_begin,
+    finish,
+    latents_of,
+    load_final,
+    new_dynamics,
+    recipe_for,
+    start_clips,
+    world_of,
+    world_spec,
+)
+from worldsim.train.state import RunState
+from worldsim.train.tracking import Write, check_trackers, trackers
+from worldsim.train.vae import measure_latents, new_vae, train_vae
+from worldsim.world.diffusion import DiffusionWorld, Sampling
+
+Stage = Callable[..., nn.Module]
+"""`(training, folder, watch=None)` -> a trained network."""
+
+SAMPLE_EVERY = 600.0
+"""Seconds between films of what a network in training dreams."""
+
+
+def train(
+    data: Dataset | str | Path,
+    *,
+    out: str | Path,
+    preset: str | None = None,
+    hours: float | None = None,
+    steps: int | None = None,
+    run: str | Path | None = None,
+    device: str | torch.device | None = None,
+    seed: int = 0,
+    bf16: bool = True,
+    compile: bool | None = None,
+    changed: dict[str, Any] | None = None,
+    recipe: Recipe | None = None,
+    begin: DiffusionWorld | str | Path | None = None,
+    num_steps: int = 2,
+    time_limit: int | None = None,
+    card: bool = True,
+    tensorboard: bool = False,
+    wandb: bool = False,
+    overwrite: bool = False,
+) -> DiffusionWorld:
+    """Train a world on recorded video and save it as a folder; typed again, it goes on.
+
+    Args:
+        data: a dataset, or what `worldsim.open` opens.
+        out: the world folder to write; its name is the world's.
+        preset: sizes of the networks: tiny, small, medium, base or xl. By default tiny where the
+            budget is an hour of a CPU or less, else small.
+        hours: budget of time, all stages, calibration and card together.
+        steps: budget of optimiser steps instead. With neither, the recipe's own numbers of steps.
+        run: folder of checkpoints and logs, `runs/NAME` by default; kept.
+        device: where to train, the accelerator by default if there is one.
+        seed: names every random choice.
+        bf16: autocast to bfloat16 where the device is fast at it.
+        compile: fuse the networks by torch.compile; by default where the run is long enough.
+        changed: sizes other than the preset's by name (dim, depth, heads, context, channels,
+            widths, ...), see `worldsim.presets.sizes_of`.
+        recipe: losses, rates and batches of your own.
+        begin: a world whose networks go on here, of the same sizes: its VAE and its student, and
+            no teacher is trained.
+        num_steps: denoising steps in which the world draws a chunk.
+        time_limit: steps after which an episode is truncated; by default as long as the longest
+            recorded episode or as its environment says.
+        card: measure fidelity and trust at the end.
+        tensorboard: write event files for TensorBoard into the run folder, too.
+        wandb: log to Weights & Biases, too.
+        overwrite: replace a world at `out`.
+
+    Raises WorldError, before the first step, for settings, data, budget or places that cannot do.
+    """
+    place, out = check_device(device), Path(out)
+    check_output(out, overwrite)
+    check_budget(hours, steps)
+    check_trackers(tensorboard=tensorboard, wandb=wandb)
+    opened = open_data(data)
+    check_data(opened)
+    chosen = preset or default_preset(hours, place)
+    base = recipe or recipe_for(chosen)
+    sizes = sizes_of(chosen, **(changed or {}))
+    sizes, base = fit_to_data(opened, sizes, with_seed(base, seed, bf16))
+    old = load(begin) if isinstance(begin, str | Path) else begin
+    if old is not None:
+        check_begin(old, opened, sizes)
+    folder = Path("runs") / out.name if run is None else Path(run)
+    check_disk(folder, needed_bytes(opened, sizes))
+    settings = {
+        "data": opened.fingerprint(), "sizes": to_json(sizes), "recipe": to_json(base),
+        "hours": hours, "steps": steps, "begin": old and fingerprint(old.dynamics),
+    }  # fmt: skip
+    with default_float32():
+        state = RunState(folder, settings)
+        state.save()
+        writers = trackers(folder, out.name, tensorboard=tensorboard, wandb=wandb)
+        budget = Budget(hours, steps, compile)
+        Pipeline(opened, sizes, base, state, place, budget, writers, old).fit()
+        world = assemble(
+            opened, sizes, folder, out.name, num_steps=num_steps,
+            time_limit=time_limit or default_time_limit(opened),
+        )  # fmt: skip
+        world = world.to(place)
+        figures = None
+        if card:
+            left = None if hours is None else max(60.0, hours * 3600 - state.seconds)
+            world, figures = measure(world, opened, folder, left)
+        world.card = figures
+        save(world.to("cpu"), out, overwrite=overwrite)
+    return world.to(place)
+
+
+def check_budget(hours: float | None, steps: int | None) -> None:
+    """Raise WorldError for a budget that is none."""
+    if hours is not None and steps is not None:
+        raise WorldError(f"steps: expected None beside hours={hours}, got {steps}; give one budget")
+    if hours is not None and not 0 < hours < 1e5:
+        raise WorldError(f"hours: expected above 0, got {hours}")
+    if steps is not None and steps < len(STAGES):
+        raise WorldError(f"steps: expected at least {len(STAGES)}, one a stage, got {steps}")
+
+
+def open_data(data: Dataset | str | Path) -> Dataset:
+    """The dataset, or what `worldsim.open` makes of its name."""
+    return NativeDataset(data) if isinstance(data, str | Path) else data
+
+
+def default_preset(hours: float | None, device: torch.device) -> str:
+    """Larger networks than there is time for stay worse than small ones."""
+    return "tiny" if hours is not None and hours <= 1 and device.type == "cpu" else "small"
+
+
+def default_time_limit(data: Dataset) -> int:
+    """Steps: as long as the environment's episodes may be, or the longest recorded one."""
+    environment = data.spec.environment
+    if environment is not None:
+        return max(1, environment.max_frames // data.spec.chunk)
+    return max(1, *data.lengths)
+
+
+def with_seed(recipe: Recipe, seed: int, bf16: bool) -> Recipe:
+    """The recipe with this seed and precision in all stages."""
+    stages = {"vae": recipe.vae, "forced": recipe.forced, "teacher": recipe.teacher,
+              "distill": recipe.distill}  # fmt: skip
+    changed = {
+        name: replace(part, fit=replace(part.fit, seed=seed, bf16=part.fit.bf16 and bf16))
+        for name, part in stages.items()
+    }
+    return replace(recipe, **changed)
+
+
+def needed_bytes(data: Dataset, sizes: Sizes) -> int:
+    """Bytes of latents and checkpoints of a run, about."""
+    height, width, _ = data.spec.frame_shape
+    latents = sum(data.lengths) * (height // 8) * (width // 8) * sizes.vae.channels * 2
+    with torch.device("meta"):
+        nets = [SpacetimeVAE(sizes.vae), new_dynamics(data, sizes)]
+    weights = [sum(p.numel() * 4 for p in net.parameters()) for net in nets]
+    return latents + 6 * weights[0] + 3 * 6 * weights[1]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Hours or optimiser steps in all, or the recipe's own; whether to compile, None to choose."""
+
+    hours: float | None
+    steps: int | None
+    compile: bool | None
+
+
+class Pipeline:
+    """The stages of one run."""
+
+    def __init__(
+        self, data: Dataset, sizes: Sizes, recipe: Recipe, state: RunState, device: torch.device,
+        budget: Budget, writers: Sequence[Write], begin: DiffusionWorld | None,
+    ) -> None:  # fmt: skip
+        self.data, self.sizes, self.recipe, self.state = data, sizes, recipe, state
+        self.device, self.budget, self.writers, self.begin = device, budget, writers, begin
+        self.sampled = time.monotonic()
+        self.stages = STAGES if begin is None else GOING_ON
+        self.trainings: dict[str, Any] = dict(
+            zip(STAGES, (recipe.vae, recipe.forced, recipe.teacher, recipe.distill), strict=True)
+        )
+
+    def fit(self) -> None:
+        """Train every stage that is not finished."""
+        for stage in self.stages:
+            folder = self.state.folder / stage
+            if (folder / "final.safetensors").exists():
+                continue
+            function = self.stage(stage)
+            training = self.planned(stage, function)
+            network = function(training, folder, self.watch(stage))
+            if isinstance(network, SpacetimeVAE):
+                measure_latents(network, self.data.split("train"))
+            else:
+                self.sample(stage, network, training.fit.steps)
+            finish(network, folder)
+            self.state.save()
+
+    def planned(self, stage: str, function: Stage) -> Any:
+        """The stage's training, as long as its share of the budget."""
+        training = self.trainings[stage]
+        if stage not in self.state.plans:
+            self.state.plan(stage, self._plan(stage, training, function))
+        plan = self.state.plans[stage]
+        words = f"{plan.steps} steps"
+        if plan.step_seconds:
+            words += f" of {plan.step_seconds:.2f} s, about {plan.seconds / 60:.0f} min"
+        if plan.compile and stage != "vae":
+            words += "; compiling first, a minute or some"
+        tqdm.write(f"{stage}: {words}")
+        return with_steps(training, plan)
+
+    def _plan(self, stage: str, training: Any, function: Stage) -> StagePlan:
+        budget = self.budget
+        if budget.steps is not None:
+            return plan_by_steps(stage, budget.steps, budget.compile, self.stages)
+        if budget.hours is None:
+            return StagePlan(training.fit.steps, budget.compile is not False)
+        took = measure_step(function, training, self.state.folder)
+        left = budget.hours * 3600 - self.state.seconds
+        share, first = time_left(left, stage, self.stages), stage == self.stages[0]
+        return plan_by_time(stage, share, took, budget.compile, first=first)
+
+    def stage(self, stage: str) -> Stage:
+        """The function that trains a stage from what the ones before it left."""
+        data, sizes, folder = self.data.split("train"), self.sizes, self.state.folder
+        if stage == "vae":
+
+            def fit_vae(training: Any, where: Path, watch: Watch | None = None) -> SpacetimeVAE:
+                model = new_vae(sizes.vae, training.fit.seed)
+                if self.begin is not None:
+                    model.load_state_dict(self.begin.vae.state_dict())
+                return train_vae(data, model.to(self.device), training, where, watch)
+
+            return fit_vae
+        latents = latents_of(self.data, "train", sizes, folder)
+        before = {"teacher": "forced", "student": "teacher"}.get(stage)
+        fit = train_student if stage == "student" else train_dynamics
+
+        def fit_dynamics(training: Any, where: Path, watch: Watch | None = None) -> Dynamics:
+            model = new_dynamics(self.data, sizes, training.fit.seed)
+            if self.begin is not None:
+                model.load_state_dict(self.begin.dynamics.state_dict())
+            elif before is not None:
+                load_final(model, folder / before)
+            return fit(latents, model.to(self.device), sizes.context, training, where, watch)
+
+        return fit_dynamics
+
+    def watch(self, stage: str) -> Watch:
+        """Tell the trackers, and dream a sample every so often."""
+
+        def watch(run: Run, figures: dict[str, float]) -> None:
+            if run.step % run.config.log_every == 0:
+                for write in self.writers:
+                    write(stage, run.step, figures)
+            if stage != "vae" and time.monotonic() - self.sampled > SAMPLE_EVERY:
+                self.sample(stage, run.ema, run.step)
+
+        return watch
+
+    def sample(self, stage: str, network: nn.Module, step: int) -> None:
+        """Film a dream into the run's `samples`; a sample that fails stops no training."""
+        assert isinstance(network, Dynamics)
+        data, sizes, folder = self.data, self.sizes, self.state.folder
+        sampling = (
+            Sampling(num_steps=2) if stage == "student" else Sampling(method="euler", num_steps=4)
+        )
+        try:
+            vae = load_final(SpacetimeVAE(sizes.vae), folder / "vae").to(self.device)
+            spec = world_spec(data, sizes, data.spec.name, default_time_limit(data))
+            starts = start_clips(data, sizes.context, 1)
+            world = world_of(spec, sizes, vae, copy.deepcopy(network), sampling, starts)
+            figures = write_sample(world, data, folder / "samples", f"{stage}-{step:06d}")
+        except (OSError, WorldError, ValueError) as error:
+            warnings.warn(f"sample of {stage} at step {step}: {error}", stacklevel=2)
+            return
+        for write in self.writers:
+            write(stage, step, figures)
+        words = ", ".join(f"{name} {value:.1f}" for name, value in figures.items())
+        tqdm.write(f"{stage} at step {step}: {words or 'sampled'}; see {folder / 'samples'}")
+        self.sampled = time.monotonic()
+
+
+def measure(
+    world: DiffusionWorld, data: Dataset, run: Path, seconds: float | None
+) -> tuple[DiffusionWorld, dict[str, Any]]:
+    """The world with fitted trust, and its card; what cannot be measured is said in the card.
+
+    seconds: about how long to measure; in full if None.
+    """
+    missing: dict[str, str] = {}
+    card: dict[str, Any] = {}
+    short = seconds is not None and seconds < 1800
+    try:
+        plan = CalibrationPlan(episodes=16, starts=3, horizon=30) if short else CalibrationPlan()
+        world, _ = calibrate(world, data, plan)
+    except (WorldError, ValueError, RuntimeError) as error:
+        missing["trust"] = str(error)
+    try:
+        card = evaluate(world, data, run=run, budget_seconds=seconds)
+    except (WorldError, ValueError, RuntimeError) as error:
+        missing["fidelity"] = str(error)
+    for name, why in missing.items():
+        warnings.warn(f"card: {name} could not be measured: {why}", stacklevel=2)
+    return world, card | {"not_measured": {**card.get("not_measured", {}), **missing}}

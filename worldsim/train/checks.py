@@ -1,0 +1,150 @@
+"""All that must agree before the first step of a training, and sizes that follow from the data.
+
+A run takes hours: whatever can be known to fail at its end is refused at its start, in a sentence.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from worldsim.core import WorldError
+from worldsim.data.dataset import Dataset
+from worldsim.models.vae import DOWN
+from worldsim.presets import Sizes
+
+from .context import DREAMT_FROM
+from .recipe import Recipe
+
+LEAST_CONTEXT = 2
+"""Chunks: fewer show no motion."""
+
+COVERED = 0.9
+"""Share of all chunks that must lie in episodes long enough for a clip, where that can be had."""
+
+MOST_REWARD = 20.0
+"""Symlog of the largest reward that a head can be made for."""
+
+
+def check_device(device: str | torch.device | None) -> torch.device:
+    """The device to train on, by default the accelerator if there is one; raises WorldError."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    known = "cpu, cuda, cuda:N or mps"
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise WorldError(f"device: expected {known}, got {str(device)!r}") from error
+    there = {"cpu": True, "cuda": torch.cuda.is_available(),
+             "mps": torch.backends.mps.is_available()}  # fmt: skip
+    if found.type not in there:
+        raise WorldError(f"device: expected {known}, got {str(device)!r}")
+    count = torch.cuda.device_count() if found.type == "cuda" else 1
+    if not there[found.type] or (found.index or 0) >= count:
+        raise WorldError(
+            f"device: expected one of this machine, got {str(device)!r}, which torch "
+            f"{torch.__version__} does not find; take cpu, or install torch for that device"
+        )
+    return found
+
+
+def check_output(out: Path, overwrite: bool) -> None:
+    """Raise WorldError where the world could not be written at the end."""
+    if out.exists() and not overwrite:
+        raise WorldError(
+            f"out: expected a new folder, got {out}, which exists; choose another, or overwrite"
+        )
+    if out.exists() and not (out / "manifest.json").is_file():
+        raise WorldError(f"out: expected a world to overwrite, got {out}, which is none")
+
+
+def check_disk(folder: Path, needed: int) -> None:
+    """Raise WorldError unless there is room for `needed` bytes where `folder` will be."""
+    there = next(p for p in (folder.resolve(), *folder.resolve().parents) if p.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise WorldError(
+            f"run: expected {needed / 2**20:.0f} MiB free for checkpoints and latents in {there}, "
+            f"got {free / 2**20:.0f} MiB; free some, or choose another run folder"
+        )
+
+
+def check_data(data: Dataset) -> None:
+    """Raise WorldError for data that nothing can be trained on."""
+    if "train" not in data.splits or not len(data.split("train")):
+        raise WorldError(
+            f"data: expected a split 'train' with episodes in {data.spec.name}, got "
+            f"{list(data.splits)}; record or add some"
+        )
+    height, width, _ = data.spec.frame_shape
+    if height % DOWN or width % DOWN:
+        raise WorldError(
+            f"data: expected frames whose sides divide by {DOWN}, got {height} x {width} in "
+            f"{data.spec.name}; open it with size=({-(-height // DOWN) * DOWN}, "
+            f"{-(-width // DOWN) * DOWN})"
+        )
+
+
+def clip_chunks(lengths: Sequence[int], asked: int) -> int:
+    """Chunks of a clip: `asked`, or the most that leave nine tenths of the data in use."""
+    total = sum(lengths)
+    for chunks in range(asked, 1, -1):
+        if sum(n for n in lengths if n >= chunks) >= COVERED * total:
+            return chunks
+    return 1
+
+
+def fit_to_data(data: Dataset, sizes: Sizes, recipe: Recipe) -> tuple[Sizes, Recipe]:
+    """Sizes and recipe for this data: its chunk, clips as short as its episodes, its rewards.
+
+    Raises WorldError where its episodes are too short for any clip.
+    """
+    train = data.split("train")
+    longest = clip_chunks(train.lengths, max(recipe.distill.targets, recipe.forced.targets) + 1)
+    if longest < LEAST_CONTEXT + 2:
+        raise WorldError(
+            f"data: expected episodes of {LEAST_CONTEXT + 2} chunks ({data.spec.chunk} frames "
+            f"each) or more in {data.spec.name}, got {sorted(train.lengths)[len(train) // 2]} in "
+            "half of them; record longer ones, or with a smaller chunk"
+        )
+    sizes = replace(
+        sizes,
+        vae=replace(sizes.vae, chunk=data.spec.chunk),
+        heads=replace(sizes.heads, largest=_largest_reward(train, sizes.heads.largest)),
+        context=max(LEAST_CONTEXT, min(sizes.context, longest - 2)),
+    )
+    shorter = {
+        name: replace(part, targets=min(part.targets, longest - 1), **_dreamt(part, longest - 1))
+        for name in ("forced", "teacher", "distill")
+        for part in [getattr(recipe, name)]
+    }
+    vae = replace(recipe.vae, clip_chunks=min(recipe.vae.clip_chunks, longest))
+    return sizes, replace(recipe, vae=vae, **shorter)
+
+
+def _dreamt(part: object, targets: int) -> dict[str, object]:
+    """No dreams of the context where clips are too short to hold one."""
+    return {} if targets > DREAMT_FROM else {"dreamt": 0.0, "blind": None}
+
+
+def _largest_reward(data: Dataset, default: float) -> float:
+    """Symlog that the reward head must reach; its default where that suffices."""
+    if not data.spec.has_rewards:
+        return default
+    most = 0.0
+    for place in range(len(data)):
+        rewards = data.episode(place).rewards
+        if rewards is not None and len(rewards):
+            most = max(most, float(abs(rewards).max()))
+    needed = math.log1p(most) * 1.01
+    if needed > MOST_REWARD:
+        raise WorldError(
+            f"rewards: expected up to {math.expm1(MOST_REWARD):.2g} a chunk, got {most:.3g} in "
+            f"{data.spec.name}; scale them before recording"
+        )
+    return max(default, needed)

@@ -1,0 +1,144 @@
+"""A budget of time or of steps, split over the stages of training.
+
+A cosine schedule must know its end before its first step. So each stage is tried for a few steps on
+a copy, its share of the time that is left is divided by what a step took, and the number of steps
+stays in the run: a run that is resumed has the same schedule, wherever it goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from worldsim.core import WorldError
+
+from .distill import DistillationConfig
+from .dynamics import DynamicsTrainingConfig
+from .vae import VAETrainingConfig
+
+Training = TypeVar("Training", VAETrainingConfig, DynamicsTrainingConfig, DistillationConfig)
+
+STAGES = ("vae", "forced", "teacher", "student")
+
+GOING_ON = ("vae", "student")
+"""Stages where networks go on from those of another world, which needs no teacher."""
+
+TIME_SHARES = {"vae": 0.22, "forced": 0.30, "teacher": 0.14, "student": 0.24, "card": 0.10}
+"""Of the time: latents are encoded on the teacher's; calibration and card have the last share."""
+
+STEP_SHARES = {"vae": 0.25, "forced": 0.35, "teacher": 0.15, "student": 0.25}
+
+LEAST_STEPS = 30
+"""Of a stage: with fewer there is nothing to warm up, to average and to anneal."""
+
+COMPILING = 150.0
+"""Seconds that compiling a stage's network takes on one CPU core or more, all graphs together."""
+
+SAVED = 0.2
+"""Share of a step's time that compiling saves, see docs/speed.md."""
+
+TRIED = 6
+"""Steps of a trial; those after the second count."""
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """How long a stage trains.
+
+    Attributes:
+        steps: optimiser steps.
+        compile: whether its network is compiled.
+        step_seconds: what a step took in the trial, 0 where none was made.
+    """
+
+    steps: int
+    compile: bool
+    step_seconds: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long all steps take, by the trial."""
+        return self.steps * self.step_seconds
+
+
+def time_left(left: float, stage: str, stages: Sequence[str] = STAGES) -> float:
+    """A stage's share of the seconds that are left for it and all that come after it."""
+    names = [*stages[stages.index(stage) :], "card"]
+    return left * TIME_SHARES[stage] / sum(TIME_SHARES[name] for name in names)
+
+
+def plan_by_time(
+    stage: str, seconds: float, step_seconds: float, compile: bool | None, *, first: bool
+) -> StagePlan:
+    """Steps that fill `seconds`, and never fewer than `LEAST_STEPS`.
+
+    first: whether nothing has been trained yet: then WorldError says that the budget is too small.
+    """
+    steps = int(seconds / step_seconds)
+    if first and steps < LEAST_STEPS:
+        hours = 2 * LEAST_STEPS * step_seconds / TIME_SHARES[stage] / 3600
+        raise WorldError(
+            f"hours: expected time for {LEAST_STEPS} steps or more of stage {stage!r}, got "
+            f"{seconds:.0f} s at {step_seconds:.2f} s a step; give {hours:.2g} hours or more, "
+            "or take a smaller preset"
+        )
+    pays = SAVED * seconds > 2 * COMPILING
+    return StagePlan(max(steps, LEAST_STEPS), pays if compile is None else compile, step_seconds)
+
+
+def plan_by_steps(
+    stage: str, steps: int, compile: bool | None, stages: Sequence[str] = STAGES
+) -> StagePlan:
+    """A stage's share of `steps` in all, at least one."""
+    share = STEP_SHARES[stage] / sum(STEP_SHARES[name] for name in stages)
+    own = max(1, round(steps * share))
+    return StagePlan(own, own >= 2000 if compile is None else compile)
+
+
+def with_steps(training: Training, plan: StagePlan) -> Training:
+    """The training as planned: warm-up and averaging shrink with its length."""
+    fit = training.fit
+    short = max(0.9, 1 - 10 / plan.steps)
+    fit = replace(
+        fit,
+        steps=plan.steps,
+        warmup=min(fit.warmup, plan.steps // 10),
+        ema=min(fit.ema, short),
+    )
+    if isinstance(training, VAETrainingConfig):
+        return replace(training, fit=fit)
+    return replace(training, fit=fit, compile=plan.compile)
+
+
+def measure_step(train: Callable[[Any, Path], Any], training: Training, folder: Path) -> float:
+    """Seconds of one step of `train(training, folder)`, by a few that leave nothing behind."""
+    fit = replace(training.fit, steps=TRIED, log_every=1, save_seconds=1e9)
+    tried = replace(training, fit=fit)
+    if not isinstance(tried, VAETrainingConfig):
+        tried = replace(tried, compile=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".trial-", dir=folder) as name:
+        train(tried, Path(name))
+        lines = (Path(name) / "log.jsonl").read_text().splitlines()
+    return max(1e-4, statistics.median(json.loads(line)["seconds"] for line in lines[2:]))
+
+
+def trained_seconds(stage: Path) -> float:
+    """Seconds that a stage's log tells of, over all that it was resumed."""
+    log = stage / "log.jsonl"
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return sum(seconds_of(line) for line in lines)
+
+
+def seconds_of(line: str) -> float:
+    """Seconds that a line of a log tells of; 0 where it was cut short."""
+    try:
+        seconds = json.loads(line)["seconds"]
+        return float(seconds) if seconds > 0 else 0.0
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return 0.0

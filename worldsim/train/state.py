@@ -1,0 +1,72 @@
+"""What a run folder says of itself: `run.json` with its settings and the plan of each stage."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from worldsim.files import atomic_path
+
+from .checkpoint import CheckpointError, check_settings
+from .plan import StagePlan, trained_seconds
+
+FORMAT = "worldsim-run"
+
+
+class RunState:
+    """The settings and progress of a run in `folder`; what is there must have the same settings.
+
+    Attributes:
+        plans: how long each stage trains, as decided when it began.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        """Read or begin a run; raises CheckpointError for a foreign or other one."""
+        self.folder, self.settings = folder, settings
+        self.path = folder / "run.json"
+        self.plans: dict[str, StagePlan] = {}
+        self._before, self._begun = 0.0, time.monotonic()
+        if self.path.exists():
+            self._read()
+
+    @property
+    def seconds(self) -> float:
+        """Spent so far, over all sittings; of a stage that was killed, as far as its log goes."""
+        return self._before + time.monotonic() - self._begun
+
+    def plan(self, stage: str, plan: StagePlan) -> None:
+        """Keep a stage's plan, for good."""
+        self.plans[stage] = plan
+        self.save()
+
+    def save(self) -> None:
+        """Write `run.json`, all or nothing."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        known = {
+            "format": FORMAT,
+            "settings": self.settings,
+            "seconds": self.seconds,
+            "plans": {name: asdict(plan) for name, plan in self.plans.items()},
+        }
+        with atomic_path(self.path) as part:
+            part.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+
+    def _read(self) -> None:
+        try:
+            known = json.loads(self.path.read_text(encoding="utf-8"))
+            if known["format"] != FORMAT:
+                raise ValueError(f"format {known['format']!r}")
+            settings, seconds = dict(known["settings"]), float(known["seconds"])
+            plans = {str(name): StagePlan(**plan) for name, plan in known["plans"].items()}
+        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+            raise CheckpointError(
+                f"{self.path}: expected the settings of a training run, got {str(error)[:200]}; "
+                "move the folder away, or choose another run folder"
+            ) from error
+        check_settings(self.path, settings, self.settings)
+        self.plans = plans
+        begun = list(plans)[-1:]  # the stage that a kill interrupted, if any
+        self._before = seconds + sum(trained_seconds(self.folder / name) for name in begun)
