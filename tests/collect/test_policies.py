@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import gymnasium
 import numpy as np
 import pytest
@@ -88,7 +89,8 @@ def test_stable_baselines3_acts_in_its_own_environment(tmp_path: Path) -> None:
     model = PPO("MlpPolicy", plain(), n_steps=8, batch_size=8, device="cpu", seed=0)
     few: dict[str, Any] = {"episodes": 2, "val": 0, "test": 0, "size": (8, 8), "noise": 0.0}
     one = worldsim.collect(plain, policy=model, out=tmp_path / "a", **few)
-    two = worldsim.collect(plain, policy=model, out=tmp_path / "b", workers=2, **few)
+    sent = cloudpickle.loads(cloudpickle.dumps(as_policies(model, 0.0)))  # as workers get it
+    two = worldsim.collect(plain, policy=sent, out=tmp_path / "b", **few)
     assert one.episode(1).policy == "PPO"
     np.testing.assert_array_equal(one.episode(1).actions, two.episode(1).actions)
 

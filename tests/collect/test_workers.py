@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -139,22 +140,27 @@ def test_an_error_stops_all_that_is_queued(tmp_path: Path) -> None:
 
 
 SCRIPT = """
-import sys, time, worldsim
+import gymnasium, sys, time, worldsim
 from tests.collect.fakes import Shows
+class Mine(Shows): pass
+gymnasium.register("Mine-v0", Mine)
 def slow(obs):
     time.sleep(0.01)
     return 0
-worldsim.collect(lambda: Shows(length=60), policy=slow, noise=0, out=sys.argv[1], size=(8, 8),
-                 episodes=50, val=0, test=0, workers=int(sys.argv[2]))
+worldsim.collect("Mine-v0", policy=slow, noise=0, out=sys.argv[1], size=(8, 8), episodes=50,
+                 val=0, test=0, env_kwargs={"length": 60}, workers=int(sys.argv[2]))
 """
+gymnasium.register("Mine-v0", Shows)
 
 
 @pytest.mark.parametrize(("sent", "processes"), [(signal.SIGINT, 2), (signal.SIGKILL, 1)])
 def test_stopped_at_any_moment_it_goes_on(
     tmp_path: Path, root: Path, sent: signal.Signals, processes: int
 ) -> None:
+    script = tmp_path / "mine.py"  # without `if __name__ == "__main__":`, which workers do not need
+    script.write_text(SCRIPT)
     child = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(tmp_path / "data"), str(processes)],
+        [sys.executable, str(script), str(tmp_path / "data"), str(processes)],
         env={**os.environ, "PYTHONPATH": str(root)}, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     train, begun = tmp_path / "data" / "train", time.monotonic()
@@ -170,8 +176,8 @@ def test_stopped_at_any_moment_it_goes_on(
 
     quick.__name__ = "slow"
     data = worldsim.collect(
-        lambda: Shows(length=60), policy=quick, noise=0, out=tmp_path / "data", size=(8, 8),
-        episodes=len(there) + 2, val=0, test=0, workers=1,
+        "Mine-v0", policy=quick, noise=0, out=tmp_path / "data", size=(8, 8),
+        episodes=len(there) + 2, val=0, test=0, workers=1, env_kwargs={"length": 60},
     )  # fmt: skip
     assert len(data) == len(there) + 2
     assert all((train / name).read_bytes() == content for name, content in there.items())
