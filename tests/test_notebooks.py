@@ -10,8 +10,8 @@ from nbclient import NotebookClient
 NOTEBOOKS = Path(__file__).parent.parent / "docs" / "notebooks"
 SHORTER = {
     "1-step-through-a-world": {},
-    "2-plan-with-cem": {"for t in range(200)": "for t in range(50)", "rounds=2": "rounds=1"},
-    "3-train-in-the-dream": {"EPISODES = 120, 128, 5": "EPISODES = 2, 32, 1"},
+    "2-plan-with-cem": {"for _ in range(100)": "for _ in range(25)", "rounds=2": "rounds=1"},
+    "3-train-in-the-dream": {"EPISODES = 120, 128, 5": "EPISODES = 2, 8, 1"},
 }
 """What makes them quick here: text -> text."""
 

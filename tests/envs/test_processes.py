@@ -17,7 +17,6 @@ from tests.reliability.exact.streams import Digest, actions
 from worldsim.envs import WorldSimEnv, WorldSimVectorEnv
 
 WORLD: Any = "tests.worlds:make_tiny"
-STARTS = ("fork", "spawn")
 PATIENCE = 60.0  # seconds, of a busy machine; a hang would last for ever
 
 
@@ -33,7 +32,7 @@ def live(envs: list[Any], answers: Any) -> None:
     answers.put([future(env) for env in envs])
 
 
-@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.nightly)])
 def test_an_environment_lives_on_in_another_process(start: str) -> None:
     """Forked or pickled in the middle of an episode, it goes on to the bit."""
     envs: list[Any] = [WorldSimEnv(WORLD), WorldSimVectorEnv(3, WORLD)]
