@@ -16,7 +16,8 @@ import gymnasium
 if TYPE_CHECKING:
     from worldsim.collect.api import collect
     from worldsim.core import ActionSpec, Prediction, WorldError, WorldModel, WorldSpec, WorldState
-    from worldsim.pipeline import train
+    from worldsim.data.export import export
+    from worldsim.data.open import open
     from worldsim.store.folder import load, save
     from worldsim.store.snapshot import SnapshotError, SnapshotWarning, load_state, save_state
     from worldsim.world.compiled import compiled
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "export": "data.export",
+    "open": "data.open",
     "compiled": "world.compiled",
     "load": "store.folder",
     "save": "store.folder",
@@ -62,9 +65,11 @@ __all__ = [
     "WorldState",
     "collect",
     "compiled",
+    "export",
     "imagine",
     "load",
     "load_state",
+    "open",
     "replay",
     "save",
     "save_state",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
-import imageio.v2 as imageio
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from worldsim.data.encode import write_film
+from worldsim.files import atomic_path
 
 Picture = NDArray[np.uint8]
 INK, PAPER = (235, 235, 235), (24, 24, 28)
@@ -81,23 +84,16 @@ def save_picture(path: Path, picture: Picture) -> None:
 
 
 def save_film(path: Path, pictures: Iterable[Picture], fps: float, quality: float = 7) -> None:
-    """Write an mp4 (H.264) of pictures of one size; odd sides lose a pixel, as the format asks.
+    """Write a film (H.264) of pictures of one size; odd sides lose a pixel, as the format asks.
 
-    quality: 0 to 10. Raises ValueError without a picture; no half-written film is left behind.
+    quality: 0 to 10. Raises ValueError without a picture, OSError where the disk is full or the
+    film cannot be encoded; then, or at a kill, what was there stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
-    count = 0
-    try:
-        with imageio.get_writer(
-            part, fps=fps, codec="libx264", quality=quality, macro_block_size=2
-        ) as film:  # type: ignore[attr-defined]
-            for picture in pictures:
-                height, width = (side // 2 * 2 for side in picture.shape[:2])
-                film.append_data(picture[:height, :width])  # type: ignore[attr-defined]
-                count += 1
-        if not count:
-            raise ValueError("pictures: expected at least one, got none")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    shown = iter(pictures)
+    first = next(shown, None)
+    if first is None:
+        raise ValueError("pictures: expected at least one, got none")
+    with atomic_path(path) as part:
+        write_film(part, chain([first], shown), fps, container=path.suffix[1:] or "mp4",
+                   crf=round(36 - 2.2 * quality))  # fmt: skip

@@ -1,0 +1,51 @@
+"""Films written by PyAV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.error
+import numpy as np
+from numpy.typing import NDArray
+
+MUXERS = {"mkv": "matroska", "m4v": "mp4"}  # names of FFmpeg's that are no suffix
+
+
+def write_film(
+    path: Path,
+    pictures: Iterable[NDArray[np.uint8]],
+    fps: float,
+    *,
+    container: str = "mp4",
+    crf: int = 18,
+    gop: int = 250,
+) -> int:
+    """Encode pictures with H.264 into a new file, and how many.
+
+    crf: x264's constant rate factor, 0 (lossless but for colour) to 51. gop: frames from one that
+    stands alone to the next.
+    Raises OSError where the disk is full or the film cannot be encoded.
+    """
+    count = 0
+    try:
+        with av.open(str(path), "w", format=MUXERS.get(container, container)) as film:
+            stream = film.add_stream("libx264", rate=Fraction(fps).limit_denominator(10**6))
+            stream.pix_fmt, stream.options = "yuv420p", {"crf": str(crf), "g": str(gop)}
+            for picture in pictures:
+                height, width = (side // 2 * 2 for side in picture.shape[:2])
+                if not count:
+                    stream.height, stream.width = height, width
+                elif (stream.height, stream.width) != (height, width):
+                    raise ValueError(f"pictures: expected one size, got {picture.shape[:2]} too")
+                plain = np.ascontiguousarray(picture[:height, :width])
+                film.mux(stream.encode(av.VideoFrame.from_ndarray(plain, format="rgb24")))
+                count += 1
+            film.mux(stream.encode())
+    except av.error.FFmpegError as error:
+        if isinstance(error, OSError) and error.errno and error.filename is not None:
+            raise
+        raise OSError(f"{path}: expected to write a film, got {error}") from error
+    return count

@@ -1,0 +1,354 @@
+"""LeRobot datasets, v2.1 and v3, read where they lie by pyarrow and PyAV."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from worldsim.config import ConfigError, parse_json, short
+from worldsim.core import ActionSpec
+from worldsim.files import open_plain
+
+from .dataset import DatasetSpec, Episode, Frames, unfit
+from .decode import Film, FilmFrames, probe
+from .indexed import Fit, FittedFrames, IndexedDataset, file_hash
+from .parquet import read_parquet
+
+MAX_META = 2**26  # bytes of info.json, and of each list of v2.1
+COLUMNS = ("action", "observation.state", "next.reward", "next.done", "episode_index",
+           "frame_index", "task_index")  # fmt: skip
+IMAGES = ("video",)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Where one episode lies."""
+
+    index: int
+    length: int
+    text: str
+    data: Path
+    films: dict[str, tuple[Path, float]]  # camera: file, and seconds in it
+
+
+class LeRobotDataset(IndexedDataset):
+    """The episodes of a LeRobot folder; `action[t]` was taken at frame t and led into frame t + 1.
+
+    So `actions[k]` of an episode is the action of row k - 1, the first one is unknown, and the
+    same holds of rewards. Tasks become text, `observation.state` the state.
+
+    Args:
+        folder: with `meta/info.json`.
+        size: (height, width) to resize to. camera: which of several, by its full name or what
+            comes after "observation.images."; "tile" puts all side by side.
+        chunk: 1 where there are actions.
+    """
+
+    def __init__(
+        self, folder: Path | str, *, size: tuple[int, int] | None = None,
+        chunk: int | None = None, camera: str | None = None,
+    ) -> None:  # fmt: skip
+        self.folder = Path(folder)
+        self.info = _json(self.folder / "meta" / "info.json")
+        version = str(_get(self.info, "codebase_version", str, self.folder))
+        if not re.fullmatch(r"v[23]\.\d+", version):
+            raise unfit(self.folder, "codebase_version", "v2.x or v3.x", version, "convert it")
+        self.fps = float(_get(self.info, "fps", (int, float), self.folder))
+        self._features = _get(self.info, "features", dict, self.folder)
+        self._cameras = _chosen(self._features, camera, self.folder)
+        self._rows = (_rows_v2 if version < "v3" else _rows_v3)(self.folder, self.info)
+        self._films: dict[Path, Film] = {}
+        self._hashes: dict[tuple[Path, int, int], str] = {}
+        self._tables: dict[Path, dict[str, NDArray[Any]]] = {}
+        if not self._rows:
+            raise unfit(self.folder, "episodes", "at least one", "none", "give another folder")
+        first = [self._film(self._rows[0], name).size for name in self._cameras]
+        self._fits = [Fit.of(s, size, self.folder.name) for s in first]
+        spec = self._spec(chunk or 1)
+        names = [f"episode_{row.index:06d}" for row in self._rows]
+        super().__init__(spec, names, [row.length // spec.chunk for row in self._rows])
+
+    def _spec(self, chunk: int) -> DatasetSpec:
+        heights = {fit.target[0] for fit in self._fits}
+        if len(heights) > 1:
+            expected = "cameras of one height"
+            raise unfit(self.folder, "camera", expected, sorted(heights), "give size=")
+        width = sum(fit.target[1] for fit in self._fits)
+        action = self._action()
+        if action.kind != "none" and chunk != 1:
+            expected = "1, as an action is given for each frame"
+            raise unfit(self.folder, "chunk", expected, chunk, "take chunk=1")
+        state = self._features.get("observation.state", {}).get("shape") or [0]
+        return DatasetSpec(
+            name=self.folder.resolve().name, frame_shape=(heights.pop(), width, 3), fps=self.fps,
+            chunk=chunk, action=action, state=_names(self._features, int(np.prod(state))),
+            has_rewards="next.reward" in self._features,
+            has_text=any(row.text for row in self._rows),
+        )  # fmt: skip
+
+    def _action(self) -> ActionSpec:
+        if "action" not in self._features:
+            return ActionSpec(kind="none")
+        arrays = []
+        for row in tqdm(self._rows, desc="actions", leave=False, delay=2):
+            arrays.append(self._columns(row)["action"])
+        every = np.concatenate(arrays)
+        if every.ndim == 1 or (every.dtype.kind in "iu" and every.shape[1] == 1):
+            every = every.reshape(len(every))
+            if every.dtype.kind in "iu":
+                low, high = int(every.min()), int(every.max())
+                return ActionSpec(kind="discrete", start=low, n=high - low + 1)
+        every = every.reshape(len(every), -1)
+        low, high = every.min(0).astype(np.float64), every.max(0).astype(np.float64)
+        high = np.where(high > low, high, low + 1)
+        return ActionSpec(kind="continuous", low=tuple(low.tolist()), high=tuple(high.tolist()))
+
+    def _columns(self, row: _Row) -> dict[str, NDArray[Any]]:
+        """The arrays of one episode, checked against its length."""
+        if row.data not in self._tables:
+            lists = read_parquet(row.data, COLUMNS)
+            try:
+                table = {name: np.asarray(values) for name, values in lists.items()}
+            except ValueError as error:
+                raise unfit(row.data, "columns", "rows of one shape", str(error)[:100]) from error
+            self._tables = {row.data: table}  # the last one: episodes of a file follow each other
+        table = self._tables[row.data]
+        if "episode_index" not in table:
+            raise unfit(row.data, "columns", "one called episode_index", sorted(table))
+        here = np.flatnonzero(table["episode_index"] == row.index)
+        if len(here) != row.length:
+            raise unfit(row.data, f"episode {row.index}", f"{row.length} rows", len(here))
+        found = {name: values[here] for name, values in table.items()}
+        for name, values in found.items():
+            if values.dtype.kind not in "biuf":
+                raise unfit(row.data, name, "numbers", values.dtype)
+        return found
+
+    def _film(self, row: _Row, camera: str) -> Film:
+        path = row.films[camera][0]
+        if path not in self._films:
+            self._films[path] = probe(path)
+        return self._films[path]
+
+    def _frames(self, row: _Row) -> Frames:
+        parts = []
+        for camera, fit in zip(self._cameras, self._fits, strict=True):
+            film, (path, seconds) = self._film(row, camera), row.films[camera]
+            times = (film.times - film.times[0]) * film.seconds
+            first = bisect_left(times.tolist(), seconds - 0.5 / self.fps)
+            if first + row.length > len(times) or film.size != fit.source:
+                expected = f"{row.length} frames {fit.source} from {seconds:.3f} s"
+                got = f"{len(times) - first} of {film.size}"
+                raise unfit(path, f"episode {row.index}", expected, got)
+            parts.append(FittedFrames(_Part(FilmFrames(film), first, row.length), fit))
+        return parts[0] if len(parts) == 1 else _Tiled(parts)
+
+    def _read(self, place: int) -> Episode:
+        row, chunk = self._rows[place], self.spec.chunk
+        told: dict[str, Any] = {}
+        if len(self._features.keys() & {"action", "observation.state", "next.reward"}):
+            told = self._told(self._columns(row)) if chunk == 1 else {}
+        frames = self._frames(row)
+        if row.length % chunk:
+            frames = _Part(frames, 0, row.length // chunk * chunk)
+        return Episode(
+            name=self._names[place], frames=frames, chunk=chunk, fps=self.fps, text=row.text, **told
+        )
+
+    def _told(self, columns: dict[str, NDArray[Any]]) -> dict[str, Any]:
+        told: dict[str, Any] = {}
+        count = len(next(iter(columns.values())))
+        if "action" in columns:
+            actions = columns["action"].reshape(count, *self.spec.action.shape)
+            told["actions"] = np.concatenate([actions[:1], actions[:-1]])
+            told["known"] = np.arange(count) > 0
+        if self.spec.state:
+            told["state"] = columns["observation.state"].reshape(count, -1)
+        if "next.reward" in columns:
+            rewards = columns["next.reward"].reshape(count).astype(np.float32)
+            told["rewards"] = np.concatenate([np.zeros(1, np.float32), rewards[:-1]])
+        if "next.done" in columns and bool(columns["next.done"].reshape(count)[-1]):
+            told["truncated"] = True  # it ended; whether by itself is not said
+        return told
+
+    def _key(self, place: int) -> str:
+        row = self._rows[place]
+        paths = [row.data, *(row.films[camera][0] for camera in self._cameras)]
+        return f"{row.index} {row.length} " + " ".join(self._hash(path) for path in paths)
+
+    def _hash(self, path: Path) -> str:
+        status = path.stat()
+        stamp = (path, status.st_size, status.st_mtime_ns)
+        if stamp not in self._hashes:
+            self._hashes[stamp] = file_hash(path)
+        return self._hashes[stamp]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_tables": {}}
+
+
+class _Part:
+    """Frames [first, first + count) of others."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, frames: Frames, first: int, count: int) -> None:
+        self.frames, self.first = frames, first
+        self.shape = (count, *frames.shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, span: slice, /) -> NDArray[np.uint8]:
+        start, stop, _ = span.indices(len(self))
+        return self.frames[self.first + start : self.first + max(start, stop)]
+
+
+class _Tiled:
+    """Frames of several cameras side by side."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, parts: Sequence[Frames]) -> None:
+        self.parts = parts
+        count, height = parts[0].shape[:2]
+        self.shape = (count, height, sum(part.shape[2] for part in parts), 3)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, span: slice, /) -> NDArray[np.uint8]:
+        return np.concatenate([part[span] for part in self.parts], axis=2)
+
+
+def _chosen(features: dict[str, Any], camera: str | None, folder: Path) -> list[str]:
+    there = [n for n, f in features.items() if isinstance(f, dict) and f.get("dtype") in IMAGES]
+    short_names = {name.removeprefix("observation.images."): name for name in there}
+    if camera == "tile" and there:
+        return there
+    if camera is None and len(there) == 1:
+        return there
+    if camera in there or camera in short_names:
+        return [short_names.get(str(camera), str(camera))]
+    expected = f'one of {sorted(short_names)}, or "tile" for all side by side'
+    raise unfit(folder, "camera", expected, repr(camera), "give camera=")
+
+
+def _names(features: dict[str, Any], count: int) -> tuple[str, ...]:
+    names = features.get("observation.state", {}).get("names")
+    if isinstance(names, dict) and len(names) == 1:
+        names = next(iter(names.values()))
+    if isinstance(names, list) and len(names) == count and all(isinstance(n, str) for n in names):
+        return tuple(names)
+    return tuple(f"state_{i}" for i in range(count))
+
+
+def _rows_v3(folder: Path, info: dict[str, Any]) -> list[_Row]:
+    cameras = [n for n, f in info["features"].items() if f.get("dtype") in IMAGES]
+    files = sorted((folder / "meta" / "episodes").rglob("*.parquet"))
+    rows = [row for path in files for row in _records(read_parquet(path))]
+    found = []
+    for row in rows:
+        try:
+            at = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
+            films = {}
+            for name in cameras:
+                chunk, file, start = (
+                    row[f"videos/{name}/{key}"]
+                    for key in ("chunk_index", "file_index", "from_timestamp")
+                )
+                film = _place(folder, info, "video_path", video_key=name, chunk_index=int(chunk),
+                              file_index=int(file))  # fmt: skip
+                films[name] = film, float(start)
+            data = _place(folder, info, "data_path", **{k: int(v) for k, v in at.items()})
+            text = _text(row.get("tasks"))
+            found.append(_Row(int(row["episode_index"]), int(row["length"]), text, data, films))
+        except (KeyError, TypeError, ValueError) as error:
+            got = short(error, 100)
+            raise unfit(folder / "meta/episodes", "columns", "those of v3.0", got) from error
+    return sorted(found, key=lambda row: row.index)
+
+
+def _rows_v2(folder: Path, info: dict[str, Any]) -> list[_Row]:
+    cameras = [n for n, f in info["features"].items() if f.get("dtype") in IMAGES]
+    path, found = folder / "meta" / "episodes.jsonl", []
+    for line in _text_of(path).splitlines():
+        if not line.strip():
+            continue
+        row = _parsed(line, path)
+        try:
+            index, length = int(row["episode_index"]), int(row["length"])
+            at = {"episode_chunk": index // int(info.get("chunks_size", 1000)),
+                  "episode_index": index}  # fmt: skip
+            films = {n: (_place(folder, info, "video_path", video_key=n, **at), 0.0)
+                     for n in cameras}  # fmt: skip
+            data = _place(folder, info, "data_path", **at)
+            found.append(_Row(index, length, _text(row.get("tasks")), data, films))
+        except (KeyError, TypeError, ValueError) as error:
+            got = short(error, 100)
+            raise unfit(path, "episode", "episode_index, length and tasks", got) from error
+    return sorted(found, key=lambda row: row.index)
+
+
+def _records(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    rows = zip(*columns.values(), strict=True)
+    return [dict(zip(columns, values, strict=True)) for values in rows]
+
+
+def _text(tasks: Any) -> str:
+    return "; ".join(map(str, tasks)) if isinstance(tasks, list) else str(tasks or "")
+
+
+def _place(folder: Path, info: dict[str, Any], key: str, **values: Any) -> Path:
+    """A file by the template that info.json gives, which may not lead out of the folder."""
+    template = str(info.get(key))
+    fields = {name.partition(":")[0] for name in re.findall(r"{([^{}]*)}", template)}
+    braces = "".join(re.findall(r"{[^}]*}", template))
+    if not fields <= values.keys() or re.search(r"[.\[!]", braces):
+        raise unfit(folder, key, f"a template of {sorted(values)}", short(template, 100))
+    if any(int(x) > 10**9 for x in re.findall(r"\d+", template)):
+        raise unfit(folder, key, "short numbers", short(template, 100))
+    path = folder / template.format(**values)
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise unfit(folder, key, "a path within the folder", short(template, 100))
+    return path
+
+
+def _text_of(path: Path) -> str:
+    try:
+        with open_plain(path) as file:
+            data = file.read(MAX_META + 1)
+        if len(data) > MAX_META:
+            raise unfit(path, "size", f"at most {MAX_META} bytes", "more")
+        return data.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        got = getattr(error, "strerror", None) or str(error)
+        raise unfit(path, "file", "a text file of a LeRobot dataset", got) from error
+
+
+def _parsed(text: str, path: Path) -> dict[str, Any]:
+    try:
+        value = parse_json(text, path.name)
+    except ConfigError as error:
+        raise unfit(path, "contents", "JSON", str(error)) from error
+    if not isinstance(value, dict):
+        raise unfit(path, "contents", "an object", short(value, 80))
+    return value
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return _parsed(_text_of(path), path)
+
+
+def _get(info: dict[str, Any], key: str, kind: Any, folder: Path) -> Any:
+    if not isinstance(value := info.get(key), kind):
+        raise unfit(folder / "meta/info.json", key, str(kind), short(value, 80))
+    return value
