@@ -17,7 +17,7 @@ from worldsim.config import ConfigError, parse_json, short
 from worldsim.core import ActionSpec
 from worldsim.files import open_plain
 
-from .dataset import DatasetSpec, Episode, Frames, unfit
+from .dataset import DatasetError, DatasetSpec, Episode, Frames, unfit
 from .decode import Film, FilmFrames, probe
 from .indexed import Fit, FittedFrames, IndexedDataset, file_hash
 from .parquet import read_parquet
@@ -271,6 +271,8 @@ def _rows_v3(folder: Path, info: dict[str, Any]) -> list[_Row]:
             data = _place(folder, info, "data_path", **{k: int(v) for k, v in at.items()})
             text = _text(row.get("tasks"))
             found.append(_Row(int(row["episode_index"]), int(row["length"]), text, data, films))
+        except DatasetError:
+            raise
         except (KeyError, TypeError, ValueError) as error:
             got = short(error, 100)
             raise unfit(folder / "meta/episodes", "columns", "those of v3.0", got) from error
@@ -292,6 +294,8 @@ def _rows_v2(folder: Path, info: dict[str, Any]) -> list[_Row]:
                      for n in cameras}  # fmt: skip
             data = _place(folder, info, "data_path", **at)
             found.append(_Row(index, length, _text(row.get("tasks")), data, films))
+        except DatasetError:
+            raise
         except (KeyError, TypeError, ValueError) as error:
             got = short(error, 100)
             raise unfit(path, "episode", "episode_index, length and tasks", got) from error

@@ -124,8 +124,8 @@ class _HDF5Frames:
             stored = file[self.key]
             if len(stored) != len(self):
                 raise unfit(self.path, self.key, f"{len(self)} frames", len(stored))
-            rows = stored[span]
-        frames = np.stack([_decoded(r, self.path) for r in rows]) if self.jpeg else rows
+            rows, packed = stored[span], self.jpeg and stored.ndim < 3  # small ones are not packed
+        frames = np.stack([_decoded(r, self.path) for r in rows]) if packed and len(rows) else rows
         frames = _colours(frames) if len(frames) else np.zeros((0, *self.shape[1:]), np.uint8)
         if frames.dtype != np.uint8 or frames.shape[1:] != self.shape[1:]:
             expected, got = f"uint8 {self.shape[1:]}", f"{frames.dtype} {frames.shape[1:]}"
