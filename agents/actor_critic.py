@@ -44,6 +44,15 @@ class AgentConfig:
     start: tuple[float, ...] | None = None
     height: int | None = None
 
+    def __post_init__(self) -> None:
+        bounds = {"width": (1, 4096), "hidden": (1, 65_536), "spread": (1e-6, 1e3)}
+        for name, (least, most) in bounds.items():
+            if not least <= getattr(self, name) <= most:
+                raise WorldError(
+                    f"{name}: expected {least} to {most}, got {getattr(self, name)}; "
+                    "choose another size"
+                )
+
 
 def seen_shape(spec: WorldSpec, config: AgentConfig) -> tuple[int, ...]:
     """Shape of what the agent sees: (channels, h, w), or (n,) where latents are flat."""

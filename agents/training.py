@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from worldsim import worlds
@@ -25,7 +23,8 @@ from worldsim.data.columns import check_kind
 from worldsim.data.dataset import Dataset
 from worldsim.data.latents import LatentRecording, latent_cache
 from worldsim.data.loader import load_recording
-from worldsim.files import atomic_path, open_plain
+from worldsim.files import open_plain, write_text
+from worldsim.store.tensors import load_tensors, save_tensors
 from worldsim.train.loop import FitConfig, Run, fit, learning_rate, step_generator
 from worldsim.world.diffusion import DiffusionWorld
 
@@ -252,12 +251,9 @@ class AgentFile:
 def save_agent(agent: ActorCritic, path: Path, *, world: str = "", spent: Spent = Spent()) -> None:
     """Write PATH.safetensors and PATH.json, the latter last: with it the agent is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    weights = {k: v.contiguous() for k, v in agent.state_dict().items()}
-    with atomic_path(path.with_name(f"{path.name}.safetensors")) as part:
-        save_file(weights, part)
+    save_tensors(f"{path}.safetensors", agent.state_dict())
     about = AgentFile(agent=agent.config, world=world, spent=spent)
-    with atomic_path(path.with_name(f"{path.name}.json")) as part:
-        part.write_text(json.dumps(to_json(about), indent=1) + "\n")
+    write_text(path.with_name(f"{path.name}.json"), json.dumps(to_json(about), indent=1) + "\n")
 
 
 def read_agent(path: Path) -> AgentFile:
@@ -278,8 +274,9 @@ def load_agent(path: Path, spec: WorldSpec) -> ActorCritic:
     try:
         with torch.device("meta"):  # takes no memory before the file's shapes are seen to fit
             agent = ActorCritic(spec, config)
-        agent.load_state_dict(load_file(f"{path}.safetensors"), assign=True)
-    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        tensors, _ = load_tensors(f"{path}.safetensors", finite=True)
+        agent.load_state_dict(tensors, assign=True)
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise WorldError(
             f"agent: expected one saved for {spec.name} at {path}, got {error}; "
             "train it with worldsim agent"

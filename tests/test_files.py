@@ -117,3 +117,4 @@ def test_messages_are_fit_to_print() -> None:
         "name \\x1b[31m\\u202e\\r\\n\\udcff ü漢"
     )
     assert printable("plain ü") == "plain ü"
+    assert len(str(WorldError("x" * 10**6))) < 2100

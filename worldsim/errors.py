@@ -1,5 +1,7 @@
 """What is raised where something does not fit."""
 
+LONGEST = 2000  # characters of a message: what it quotes may be as long as its file
+
 
 class WorldError(ValueError):
     """Something handed to a world does not fit: names the field, what was expected, what came.
@@ -13,7 +15,8 @@ class WorldError(ValueError):
         return super().__str__()
 
     def __str__(self) -> str:
-        return printable(self.sentence())
+        text = self.sentence()
+        return printable(text if len(text) <= LONGEST else f"{text[:LONGEST]}...")
 
 
 def printable(text: str) -> str:

@@ -150,3 +150,23 @@ def test_an_anchor_keeps_the_agent_near(tmp_path: Path) -> None:
         agent = dream(world, begin(), stuff, recipe, tmp_path / str(weight))
         strayed[weight] = (agent.loc(seen) - begin().loc(seen)).square().mean().item()
     assert strayed[100.0] < 0.5 * strayed[0.0]
+
+
+def test_what_is_no_agent_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
+    spec, path = tiny_world().spec, tmp_path / "agent"
+    save_agent(ActorCritic(spec, AgentConfig(width=4, hidden=8)), path)
+    told, weights = tmp_path / "agent.json", tmp_path / "agent.safetensors"
+    text, whole = told.read_text(), weights.read_bytes()
+    for harmed in (text.replace("8", "3000000"), "{", text.replace("hidden", "hiden")):
+        told.write_text(harmed)
+        with pytest.raises(WorldError, match="agent: expected one saved"):
+            load_agent(path, spec)
+    told.write_text(text)
+    for place in range(0, len(whole), 997):
+        bits = bytearray(whole)
+        bits[place] ^= 4
+        weights.write_bytes(bits)
+        with pytest.raises(WorldError, match="expected a whole file of tensors"):
+            load_agent(path, spec)
+    weights.write_bytes(whole)
+    load_agent(path, spec)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from benchmarks import page, scaling, scaling_runs
 from benchmarks import scaling_report as report
@@ -25,6 +24,7 @@ from worldsim.models.dit import DiTConfig
 from worldsim.models.heads import HeadsConfig
 from worldsim.models.vae import SpacetimeVAE, VAEConfig
 from worldsim.presets import Sizes, small
+from worldsim.store.tensors import save_tensors
 from worldsim.train.recipe import Recipe, action_spec, new_dynamics
 
 SIZES = Sizes(
@@ -53,7 +53,7 @@ def places(tmp_path: Path, data: Dataset) -> Places:
     home = tmp_path / "home"
     (home / "vae").mkdir(parents=True)
     weights = {k: v.contiguous() for k, v in SpacetimeVAE(SIZES.vae).state_dict().items()}
-    save_file(weights, home / "vae/final.safetensors")
+    save_tensors(home / "vae/final.safetensors", weights)
     written = tmp_path / "page.md"
     written.write_text(f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n")
     return Places(

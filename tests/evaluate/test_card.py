@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from benchmarks import fidelity as fidelity_command
 from tests.evaluate.test_clips import recorded
@@ -24,6 +23,7 @@ from worldsim.evaluate.report import _line, table
 from worldsim.evaluate.teacher import teacher_of
 from worldsim.models.vae import to_bytes, to_float
 from worldsim.store.provenance import training_cost
+from worldsim.store.tensors import save_tensors
 from worldsim.world.diffusion import Sampling
 
 PLAN = EvaluationPlan(
@@ -187,13 +187,13 @@ def test_the_teacher_may_be_a_stage_of_a_run(tmp_path: Path):
     world, other = tiny_world(), tiny_world(1)
     (tmp_path / "teacher").mkdir()
     path = tmp_path / "teacher" / "final.safetensors"
-    save_file(other.dynamics.state_dict(), path)
+    save_tensors(path, other.dynamics.state_dict())
     for source in (tmp_path, tmp_path / "teacher"):
         teacher = teacher_of(world, source, 5)
         assert teacher.config.sampling == Sampling(method="euler", num_steps=5)
         name, value = next(iter(teacher.dynamics.state_dict().items()))
         assert torch.equal(value, other.dynamics.state_dict()[name]) and teacher.vae is world.vae
-    save_file({"stray": torch.zeros(1)}, path)
+    save_tensors(path, {"stray": torch.zeros(1)})
     with pytest.raises(WorldError, match="teacher: expected weights of the sizes of tiny0"):
         teacher_of(world, tmp_path, 5)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from worldsim.core import WorldError
 from worldsim.models.dynamics import Dynamics
 from worldsim.store.folder import load
+from worldsim.store.tensors import load_tensors
 from worldsim.world.diffusion import DiffusionWorld, Sampling
 
 from . import horizon
@@ -41,7 +41,7 @@ def teacher_of(
     channels = world.spec.latent_shape[-1]
     dynamics = Dynamics(config.dit, config.heads, channels, config.conditioning)
     try:
-        dynamics.load_state_dict(load_file(weights))
+        dynamics.load_state_dict(load_tensors(weights, finite=True)[0])
     except RuntimeError as error:
         raise WorldError(
             f"teacher: expected weights of the sizes of {world.spec.name}, got {weights}: "

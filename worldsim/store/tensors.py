@@ -134,7 +134,8 @@ def read_header(file: IO[bytes]) -> tuple[dict[str, TensorEntry], dict[str, str]
 
 def entry_bytes(entry: TensorEntry) -> int:
     """Bytes of a tensor; raises ConfigError for types and shapes that no file of ours holds."""
-    if entry.dtype not in DTYPES or min(entry.shape, default=0) < 0 or len(entry.shape) > 16:
+    sides = (0, *entry.shape)
+    if entry.dtype not in DTYPES or len(sides) > 17 or not 0 <= min(sides) <= max(sides) < 2**62:
         raise ConfigError(f"{short(entry.name)}: no tensor of ours, {short(entry)}")
     return prod(entry.shape) * DTYPES[entry.dtype].itemsize
 

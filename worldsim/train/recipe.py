@@ -14,18 +14,17 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from worldsim.core import ActionSpec, EnvironmentSpec, WorldError, WorldSpec
 from worldsim.data.columns import columns_of
 from worldsim.data.dataset import Dataset
 from worldsim.data.latents import LatentRecording, latent_cache
-from worldsim.files import atomic_path
 from worldsim.models.conditioning import ConditioningConfig
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.vae import DOWN, SpacetimeVAE
 from worldsim.presets import Sizes
+from worldsim.store.tensors import load_tensors, save_tensors
 from worldsim.world.diffusion import DiffusionWorld, Sampling, Starts, WorldConfig
 
 from .distill import DistillationConfig, train_student
@@ -246,11 +245,10 @@ def load_final(model: M, stage: Path) -> M:
     path = stage / "final.safetensors"
     if not path.exists():
         raise FileNotFoundError(f"{path}: train this stage first (worldsim --help)")
-    model.load_state_dict(load_file(path))
+    model.load_state_dict(load_tensors(path, finite=True)[0])
     return model
 
 
 def finish(model: nn.Module, stage: Path) -> None:
     """Keep a finished stage's weights, which the next stage reads."""
-    with atomic_path(stage / "final.safetensors") as part:
-        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, part)
+    save_tensors(stage / "final.safetensors", model.state_dict())

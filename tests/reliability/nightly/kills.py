@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import safetensors.torch
 from tqdm import tqdm
 
 from tests.reliability.nightly.forks import Child
 from tests.reliability.nightly.rows import Outcome, Row, main
 from tests.reliability.nightly.writers import STEPS, WRITERS, Writer, log_of, undisturbed
-from worldsim.train import loop
-from worldsim.train import recipe as pipeline
+from worldsim.train import checkpoint
 
 LONGEST = 0.25  # seconds that a writer lives
 WARM = 5.0  # seconds to wait for a writer's first acknowledgement
@@ -88,7 +88,7 @@ def _tidy(writer: Writer, folder: Path, version: int) -> None:
 
 CALLS: tuple[tuple[Any, str], ...] = (
     (os, "fsync"), (os, "replace"), (os, "rename"), (os, "mkdir"), (shutil, "rmtree"),
-    (loop, "save_file"), (pipeline, "save_file"), (Path, "open"),
+    (checkpoint, "save_file"), (safetensors.torch, "save_file"), (Path, "open"),
 )  # fmt: skip
 KINDS = ("before", "after", "ENOSPC", "EIO", "torn")
 REACHED, DONE, REFUSED = 1, 2, 3  # what a child told
