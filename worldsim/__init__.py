@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from worldsim.store.snapshot import SnapshotError, SnapshotWarning, load_state, save_state
     from worldsim.world.compiled import compiled
     from worldsim.world.fixed_batch import FixedBatch
+    from worldsim.world.generate import generate
     from worldsim.world.point import PointWorld
     from worldsim.world.rollout import Rollout, imagine, replay
 
@@ -41,6 +42,7 @@ _HOME = {
     "WorldState": "core",
     "FixedBatch": "world.fixed_batch",
     "Rollout": "world.rollout",
+    "generate": "world.generate",
     "imagine": "world.rollout",
     "replay": "world.rollout",
     "PointWorld": "world.point",
@@ -66,6 +68,7 @@ __all__ = [
     "collect",
     "compiled",
     "export",
+    "generate",
     "imagine",
     "load",
     "load_state",

@@ -1,4 +1,4 @@
-"""Denoising chunks from their past: the layout of training and of stepping, and the loss.
+"""Denoising chunks from what is known: the layout of training and of stepping.
 
 Training is two-stream teacher forcing: clean context chunks c and noisy targets z run through the
 network side by side; c_i sees c_{<=i}, z_i sees c_{<i} and itself. That is exactly the program of
@@ -46,6 +46,68 @@ def training_mask(targets: int, window: int, device: torch.device | str = "cpu")
 
 
 @dataclass(frozen=True)
+class Order:
+    """In which order chunks of a timeline come to be, and which are there from the start.
+
+    Attributes:
+        rank: (B, n) int64, 0 for the first; i forwards in time, n - 1 - i backwards.
+        known: (B, n) bool, given and not to be generated.
+    """
+
+    rank: Tensor
+    known: Tensor
+
+    @property
+    def anchors(self) -> Tensor:
+        """(B, n) known chunks that lie ahead: behind the first that is to be generated."""
+        missing = torch.where(self.known, self.rank.shape[1], self.rank)
+        return self.known & (self.rank > missing.amin(1, keepdim=True))
+
+    def mask(self, window: int) -> Tensor:
+        """Who looks at whom, (B, 2n, 2n): known c_0..c_{n-1}, then noisy z_0..z_{n-1}.
+
+        Both look at the `window` chunks that came before (c at `window` - 1 and itself) and at
+        anchors ahead. An anchor looks at known chunks only: what lies between is not there yet when
+        it is used. Without anchors, forwards, this is `training_mask`.
+        """
+        query, key = self.rank[:, :, None], self.rank[:, None]
+        ahead = self.anchors[:, None] & (key > query)
+        context = ((key <= query) & (query - key < window)) | ahead
+        context &= ~self.anchors[:, :, None] | self.known[:, None]
+        noisy = ((key < query) & (key >= query - window)) | ahead
+        itself = torch.eye(self.rank.shape[1], dtype=torch.bool, device=key.device)
+        itself = itself.expand_as(noisy)
+        rows = torch.cat([context, torch.zeros_like(itself)], 2), torch.cat([noisy, itself], 2)
+        return torch.cat(rows, 1)
+
+    def neighbours(self, latents: Tensor) -> Tensor:
+        """The chunk beside each (B, n, h, w, C) that came just before it; zeros where none was."""
+        backwards = self.rank[:, 0] > self.rank[:, -1]
+        edge = torch.zeros_like(latents[:, :1])
+        before = torch.cat([edge, latents[:, :-1]], 1)
+        after = torch.cat([latents[:, 1:], edge], 1)
+        lone = torch.zeros_like(self.known[:, :1])
+        left = torch.cat([lone, self.known[:, :-1]], 1)
+        right = torch.cat([self.known[:, 1:], lone], 1)
+        there = torch.where(backwards[:, None], right, left) | ~self.anchors
+        chosen = torch.where(backwards[:, None, None, None, None], after, before)
+        return chosen * there[..., None, None, None]
+
+
+def draw_order(rows: int, count: int, g: torch.Generator) -> Order:
+    """Orders for training: a known tail, backwards; both ends known, or a random few, forwards."""
+    kind = torch.rand(rows, 1, generator=g)
+    place = torch.arange(count).expand(rows, -1)
+    head = 1 + torch.randint(max(1, count // 2), (rows, 1), generator=g)
+    tail = 1 + torch.randint(max(1, count // 2 - 1), (rows, 1), generator=g)
+    last = place >= count - tail
+    few = (torch.rand(rows, count, generator=g) < 0.25) | (place == 0)
+    backwards = kind < 0.4
+    known = torch.where(backwards, last, torch.where(kind < 0.8, (place < head) | last, few))
+    return Order(torch.where(backwards, count - 1 - place, place), known)
+
+
+@dataclass(frozen=True)
 class Clip:
     """A batch of training clips of T + 1 chunks.
 
@@ -81,6 +143,35 @@ def predict(
         mask=training_mask(targets, window, c.device),
     )
     return out.x[:, targets:], out.features[:, targets:]
+
+
+def predict_ordered(
+    network: Network, clip: Clip, noisy: Tensor, level: Tensor, window: int, order: Order
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`predict` where chunks are known in past and future; see `Order`.
+
+    noisy, level: of the T targets, chunks 1 to T of the clip. order: of its T + 1 chunks. Returns
+    clean targets (B, T, h, w, C), features (B, T, dim) and which targets count (B, T): the others
+    were known.
+    """
+    count = clip.latents.shape[1]
+    known = order.known[..., None, None, None]
+    shown = torch.cat([clip.context, clip.latents[:, -1:]], 1)
+    shown = torch.where(known, clip.latents, shown)  # what is given is the truth
+    shown_level = torch.cat([clip.context_level, torch.zeros_like(clip.context_level[:, :1])], 1)
+    shown_level = shown_level.masked_fill(order.known, 0.0)
+    beside = order.neighbours(shown)
+    rows = torch.cat([torch.arange(count), torch.arange(count + 1, 2 * count)]).to(noisy.device)
+    time = torch.arange(count, device=noisy.device)
+    out = network(
+        torch.cat([shown, noisy], 1),
+        torch.cat([shown_level, level], 1),
+        clip.conditions.as_context().then(clip.conditions.chunks(slice(1, None))),
+        torch.cat([beside, beside[:, 1:]], 1),
+        time=torch.cat([time, time[1:]]),
+        mask=order.mask(window)[:, rows][:, :, rows],
+    )
+    return out.x[:, count:], out.features[:, count:], ~order.known[:, 1:]
 
 
 def fill_cache(network: Network, latents: Tensor, conditions: Conditions, filled: Tensor) -> Tensor:
@@ -141,6 +232,11 @@ class ChunkDenoiser:
         self._full: Tensor | None = None
         self.features: Tensor | None = None
         self.answers: list[Tensor] = []
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(h, w, C) of a chunk."""
+        return tuple(self.newest.shape[1:])
 
     @property
     def following(self) -> tuple[Tensor, Tensor | None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +18,12 @@ from worldsim.data.latents import LatentRecording
 from worldsim.diffusion.consistency import earlier_level, halvings_at, pseudo_huber
 from worldsim.diffusion.losses import chunk_error, ramp
 from worldsim.diffusion.schedule import corrupt, draw_levels
-from worldsim.diffusion.timeline import predict
 from worldsim.models.dynamics import Dynamics
 
 from .context import check_dreamt, drift_augment
 from .dynamics import compiled, draw_batch, head_losses, settings_of
 from .loop import FitConfig, Losses, Watch, fit
+from .targets import check_masked, draw_targets, mean_where, predict_targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,7 @@ class DistillationConfig:
             what is still unseen; all if None.
         damage: share of clips whose context is damaged.
         drop_action: share of actions hidden.
+        masked: share of batches in which chunks ahead are known, or time runs backwards.
         heads: weight of the reward and continuation losses.
         compile: fuse the network with torch.compile.
     """
@@ -57,11 +59,13 @@ class DistillationConfig:
     blind: tuple[int, int] | None = None
     damage: float = 0.4
     drop_action: float = 0.05
+    masked: float = 0.0
     heads: float = 0.1
     compile: bool = True
 
     def __post_init__(self) -> None:
         check_dreamt(self.dreamt, self.targets, self.blind)
+        check_masked(self.masked)
 
 
 def student_levels(shape: tuple[int, ...], pure: float, g: torch.Generator) -> Tensor:
@@ -86,15 +90,22 @@ def train_student(
         finest = halvings_at(step, training.fit.steps, training.halvings)
         earlier = earlier_level(level, torch.randint(finest + 1, level.shape, generator=g).float())
         noise = torch.randn(clean.shape, generator=g)
+        order = draw_targets(training, g)
+
+        def answer(model: nn.Module, t: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+            noisy, called = corrupt(clean, noise, t), network(cast(Dynamics, model))
+            return predict_targets(called, clip, noisy, t, window, order)
+
         with torch.no_grad():
-            target, _ = predict(network(ema), clip, corrupt(clean, noise, earlier), earlier, window)
+            target, *_ = answer(ema, earlier)
             target = torch.where((earlier > 0)[..., None, None, None], target, clean)
-        x, features = predict(network(net), clip, corrupt(clean, noise, level), level, window)
+        x, features, count = answer(net, level)
         error = chunk_error(x, clean)
+        anchor = (level < 0.8) * ramp(level) * error
         return {
-            "consistency": pseudo_huber(x - target).mean(),
-            "anchor": training.anchor * ((level < 0.8) * ramp(level) * error).mean(),
-            "_mse": error.detach().mean(),
+            "consistency": mean_where(pseudo_huber(x - target), count),
+            "anchor": training.anchor * mean_where(anchor, count),
+            "_mse": mean_where(error.detach(), count),
             **head_losses(net, features, batch, training.heads),
         }
 

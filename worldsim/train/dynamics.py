@@ -22,12 +22,13 @@ from worldsim.data.latents import LatentRecording
 from worldsim.data.loader import digest
 from worldsim.diffusion.losses import chunk_error, ramp
 from worldsim.diffusion.schedule import corrupt, draw_levels
-from worldsim.diffusion.timeline import Network, predict
+from worldsim.diffusion.timeline import Network
 from worldsim.models.dynamics import Dynamics
 
 from .checkpoint import Settings, fingerprint
 from .context import Batch, Faults, check_dreamt, drift_augment
 from .loop import FitConfig, Losses, Watch, fit
+from .targets import check_masked, draw_targets, mean_where, predict_targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,8 @@ class DynamicsTrainingConfig:
             what is still unseen; all if None.
         damage: share of clips whose context is damaged.
         drop_action: share of actions hidden, so that unlabelled video works too.
+        masked: share of batches in which chunks ahead are known, or time runs backwards, so that
+            `generate` can do so; the others are as stepping is.
         heads: weight of the reward and continuation losses.
         compile: fuse the network with torch.compile; pays after some hundred steps.
     """
@@ -56,11 +59,13 @@ class DynamicsTrainingConfig:
     blind: tuple[int, int] | None = None
     damage: float = 0.0
     drop_action: float = 0.05
+    masked: float = 0.0
     heads: float = 0.1
     compile: bool = True
 
     def __post_init__(self) -> None:
         check_dreamt(self.dreamt, self.targets, self.blind)
+        check_masked(self.masked)
 
 
 class Drawn(Faults, Protocol):
@@ -111,16 +116,13 @@ def head_losses(model: Dynamics, features: Tensor, batch: Batch, weight: float) 
         features, batch.rewards[:, 1:], batch.continue_prob[:, 1:]
     )
     return {
-        "reward": weight * _known_mean(reward, batch.rewards_known),
-        "continue_prob": weight * _known_mean(continue_prob, batch.continue_known),
+        "reward": weight * mean_where(reward, _targets(batch.rewards_known)),
+        "continue_prob": weight * mean_where(continue_prob, _targets(batch.continue_known)),
     }
 
 
-def _known_mean(loss: Tensor, known: Tensor | None) -> Tensor:
-    """Mean over the targets that are known, 0 if none is; all are if `known` is None."""
-    if known is None:
-        return loss.mean()
-    return (loss * known[:, 1:]).sum() / known[:, 1:].sum().clamp(min=1)
+def _targets(known: Tensor | None) -> Tensor | None:
+    return None if known is None else known[:, 1:]
 
 
 def train_dynamics(
@@ -141,10 +143,14 @@ def train_dynamics(
         level = draw_levels((size, training.targets), g)
         clean = batch.latents[:, 1:]
         noise = torch.randn(clean.shape, generator=g)
-        x, features = predict(network(net), clip, corrupt(clean, noise, level), level, window)
+        order, noisy = draw_targets(training, g), corrupt(clean, noise, level)
+        x, features, count = predict_targets(network(net), clip, noisy, level, window, order)
         error = chunk_error(x, clean)
-        heads = head_losses(net, features, batch, training.heads)
-        return {"denoise": (ramp(level) * error).mean(), "_mse": error.detach().mean(), **heads}
+        return {
+            "denoise": mean_where(ramp(level) * error, count),
+            "_mse": mean_where(error.detach(), count),
+            **head_losses(net, features, batch, training.heads),
+        }
 
     network = compiled(training.compile)
     settings = settings_of(training, model, window, data)

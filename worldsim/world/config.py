@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -11,12 +11,24 @@ from torch import Tensor
 from worldsim.core import EnvironmentSpec, WorldError, WorldSpec
 from worldsim.diffusion.rng import normal_rows
 from worldsim.diffusion.samplers import consistency, euler, heun
-from worldsim.diffusion.schedule import linear_levels
-from worldsim.diffusion.timeline import ChunkDenoiser
+from worldsim.diffusion.schedule import corrupt, linear_levels
 from worldsim.models.conditioning import ConditioningConfig
 from worldsim.models.dit import DiTConfig
 from worldsim.models.heads import HeadsConfig
 from worldsim.models.vae import DOWN, VAEConfig
+
+
+class ShapedDenoise(Protocol):
+    """`denoise(x, level)` of chunks of a shape (h, w, C)."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+
+    def __call__(self, x: Tensor, level: Tensor, /) -> Tensor: ...  # noqa: D102
+
+
+LATENT_BOUND = 6.0
+"""Latents have unit variance; one further out than this is a sampler's mistake and is clipped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,19 +60,33 @@ class Sampling:
         method = ("consistency", "euler", "heun").index(self.method)
         return torch.tensor([method, self.num_steps, self.temperature])
 
-    def sample(self, denoise: ChunkDenoiser, key: Tensor, age: Tensor) -> Tensor:
-        """The next chunk, (B, h, w, C), from each row's own randomness."""
-        shape = tuple(denoise.newest.shape[1:])
+    def sample(
+        self,
+        denoise: ShapedDenoise,
+        key: Tensor,
+        age: Tensor,
+        soft: tuple[Tensor, float] | None = None,
+    ) -> Tensor:
+        """A chunk, (B, h, w, C), from each row's own randomness.
+
+        key: (B, 2) and age: (B,) int64. soft: a chunk (B, h, w, C) that it resembles and how
+        strongly, above 0 to below 1: noise levels are at most 1 - strength.
+        """
+        shape = denoise.shape
 
         def fresh(draw: int) -> Tensor:
             noise = normal_rows(key, age, draw, shape)
             return noise if self.temperature == 1 else noise * self.temperature
 
-        levels = linear_levels(self.num_steps)
+        levels, begin = linear_levels(self.num_steps), fresh(0)
+        if soft is not None:
+            like, strength = soft
+            levels = tuple(dict.fromkeys(min(t, 1 - strength) for t in levels))
+            begin = corrupt(like, begin, torch.full_like(age, levels[0], dtype=torch.float32))
         if self.method == "consistency":
-            return consistency(denoise, fresh(0), levels[:-1], fresh)
+            return consistency(denoise, begin, levels[:-1], fresh)
         solver = euler if self.method == "euler" else heun
-        return solver(denoise, fresh(0), levels)
+        return solver(denoise, begin, levels)
 
 
 @dataclass(frozen=True, kw_only=True)

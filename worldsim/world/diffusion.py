@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Self
@@ -15,12 +16,9 @@ from worldsim.diffusion.timeline import ChunkDenoiser, fill_cache
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.vae import SpacetimeVAE, to_bytes, to_float
 
-from .config import Sampling, WorldConfig
+from .config import LATENT_BOUND, Sampling, WorldConfig
 from .fanned import FannedState
 from .uncertainty import Trust
-
-LATENT_BOUND = 6.0
-"""Latents have unit variance; one further out than this is a sampler's mistake and is clipped."""
 
 START_DRAW = 2**20
 """Number of the draw that chooses a start clip, far from those of denoising."""
@@ -312,6 +310,12 @@ class DiffusionWorld:
         raw, past = (x * self.vae.std + self.vae.mean for x in (latent, previous))
         # the decoder's memory of "no chunk before" is zeros, not a mean
         return to_bytes(self.vae.decode_next(raw, (filled > 1)[:, None, None, None] * past))
+
+    def generate(self, given: Sequence[tuple[Any, ...]], *, frames: int, **options: Any) -> Tensor:
+        """Video (frames, H, W, 3) uint8 around given clips; see `worldsim.generate`."""
+        from .generate import generate  # here: it is made of worlds
+
+        return generate(self, given, frames=frames, **options)
 
     @torch.no_grad()
     def decode_video(self, latents: Tensor) -> Tensor:

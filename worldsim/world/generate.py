@@ -1,0 +1,217 @@
+"""Video from what is given: continue a clip, start from a picture, run backwards, fill a gap.
+
+All of it is one rule (LTX-Video, 2501.00103): chunks that a given clip covers have a noise level of
+at most 1 - strength, so strength 1 is never denoised; the rest is drawn from what is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldsim.core import Conditions, WorldError, WorldModel, WorldSpec, row_keys
+from worldsim.models.conditioning import ConditioningConfig
+from worldsim.models.vae import to_float
+
+from .config import LATENT_BOUND
+from .diffusion import DiffusionWorld
+from .fill import Timeline, fill
+
+TOGETHER = 16
+"""Chunks decoded at once."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A clip on the timeline: frames (m * c, H, W, 3) of the chunks from `first` to `stop`."""
+
+    frames: Tensor
+    first: int
+    stop: int
+    strength: float
+
+
+@torch.no_grad()
+def generate(
+    world: WorldModel,
+    given: Sequence[tuple[Any, ...]],
+    *,
+    frames: int,
+    actions: Any = None,
+    known: Any = None,
+    seed: int = 0,
+    num_steps: int | None = None,
+) -> Tensor:
+    """Video of `frames` frames, (frames, H, W, 3) uint8 on the host, around what is given.
+
+    given: `(media, start)` or `(media, start, strength)` each: a clip (m, H, W, 3) or a picture
+        (H, W, 3), uint8, whose first frame is frame `start`, a multiple of the world's chunk. At
+        strength 1 its frames come back unchanged; below, chunks are drawn anew from a noise level
+        of 1 - strength, and resemble it. Alone at 0 it is continued; alone at the end it is led up
+        to, backwards; two with a gap are joined; the same picture at both ends makes a loop.
+    frames: of the video; it is made in whole chunks and cut.
+    actions: (ceil(frames / chunk), *action), of which each led into a chunk, in the world's own
+        range; None where all are unknown. known: (..., ) bool, which of them are; all if None.
+    seed: names the randomness. num_steps: denoising steps a chunk, None for the world's own.
+    Raises `WorldError` for what does not fit, overlaps or lies beyond the end, and where a world in
+    closed form is asked for more than to go on from the start.
+    """
+    count = _chunks(frames, world.spec.chunk, "frames")
+    pieces = _pieces(world.spec, given, frames)
+    said = _actions(world.spec, actions, known, count)
+    if num_steps is not None:
+        world = world.with_num_steps(num_steps)
+    if isinstance(world, DiffusionWorld):
+        video = _drawn(world, pieces, *said, seed)
+    else:
+        video = _continued(world, pieces, *said, seed)
+    for piece in (p for p in pieces if p.strength == 1):
+        at = piece.first * world.spec.chunk
+        video[at : at + len(piece.frames)] = piece.frames
+    return video[:frames]
+
+
+def _chunks(frames: Any, chunk: int, name: str) -> int:
+    if type(frames) is not int or frames < 1:
+        raise WorldError(f"{name}: expected a whole number from 1 up, got {frames!r}")
+    return -(-frames // chunk)
+
+
+def _pieces(spec: WorldSpec, given: Sequence[tuple[Any, ...]], frames: int) -> list[Piece]:
+    """The given clips in order of time; raises WorldError where one does not fit."""
+    pieces = sorted((_piece(spec, i, each, frames) for i, each in enumerate(given)),
+                    key=lambda piece: piece.first)  # fmt: skip
+    for one, two in zip(pieces[:-1], pieces[1:], strict=True):
+        if two.first < one.stop:
+            raise WorldError(
+                f"given: two clips hold frame {two.first * spec.chunk}; a chunk of {spec.chunk} "
+                "frames belongs to one: shorten or move one of them"
+            )
+    if not any(piece.strength == 1 for piece in pieces):
+        raise WorldError("given: expected a clip or picture of strength 1 to start from, got none")
+    return pieces
+
+
+def _piece(spec: WorldSpec, place: int, given: tuple[Any, ...], frames: int) -> Piece:
+    name, chunk = f"given[{place}]", spec.chunk
+    if not isinstance(given, tuple) or len(given) not in (2, 3):
+        raise WorldError(f"{name}: expected (media, start) or (media, start, strength)")
+    media, start, strength = (*given, 1.0)[:3]
+    media = media if isinstance(media, Tensor) else torch.tensor(np.asarray(media))
+    media = (media[None] if media.ndim == 3 else media).cpu()
+    if tuple(media.shape[1:]) != spec.frame_shape or not len(media) or media.dtype != torch.uint8:
+        got = f"{media.dtype} {tuple(media.shape)}"
+        raise WorldError(f"{name}: expected uint8 (n, {spec.frame_shape}), got {got}; resize it")
+    if type(start) is not int or start < 0 or start % chunk:
+        raise WorldError(f"{name}: expected a start that is a multiple of {chunk}, got {start!r}")
+    if start + len(media) > frames:
+        got = f"frames {start} to {start + len(media) - 1}"
+        raise WorldError(f"{name}: expected to end before frame {frames}, got {got}")
+    if not 0 < strength <= 1:
+        raise WorldError(f"{name}: expected a strength above 0 to 1, got {strength}")
+    first = start // chunk
+    return Piece(media, first, first + -(-len(media) // chunk), float(strength))
+
+
+def _actions(spec: WorldSpec, actions: Any, known: Any, count: int) -> tuple[Tensor, Tensor]:
+    """Actions (1, n, *action) and which are known (1, n)."""
+    mask = torch.full((1, count), actions is not None)
+    if actions is None:
+        if known is not None:
+            raise WorldError("known: expected None without actions; give the actions, too")
+        return spec.action.blank(1, count), mask
+    if known is not None:
+        mask = torch.as_tensor(known)[None]
+    acts = spec.action.check(actions, (count,), values=False)[None]
+    spec.check_actions(acts, (1, count), mask)
+    spec.action.check(acts[mask], (int(mask.sum()),))
+    return acts, mask
+
+
+# --- A diffusion world ----------------------------------------------------------------------------
+
+
+def _drawn(
+    world: DiffusionWorld, pieces: list[Piece], actions: Tensor, known: Tensor, seed: int
+) -> Tensor:
+    count, device = actions.shape[1], world.device
+    latents = torch.zeros(1, count, *world.spec.latent_shape, device=device)
+    there, soft = [False] * count, {}
+    for piece in pieces:
+        found = world.vae.encode(to_float(piece.frames.to(device))[None])
+        latents[:, piece.first : piece.stop] = found.clamp(-LATENT_BOUND, LATENT_BOUND)
+        for place in range(piece.first, piece.stop):
+            there[place] = piece.strength == 1
+            if not there[place]:
+                soft[place] = latents[:, place].clone(), piece.strength
+    said = _conditions(world.config.conditioning, actions.to(device), known.to(device))
+    key = row_keys([seed]).to(device)
+    timeline = Timeline(latents, there, said, soft)
+    latents = fill(world.dynamics, timeline, world.config.sampling, world.spec.context, key)
+    for piece in (p for p in pieces if p.strength == 1 and p.first):
+        latents[:, piece.first] = _after(world, latents, piece)
+    return _shown(world, latents[0])
+
+
+def _conditions(config: ConditioningConfig, actions: Tensor, known: Tensor) -> Conditions:
+    """Of actions (1, n, *action); what else a world takes is not known."""
+    parts: dict[str, Tensor] = {}
+    widths = {"latent_action": config.latent_action, "text": config.text, "world": config.worlds}
+    lead = {"latent_action": known.shape, "text": known.shape[:1], "world": known.shape[:1]}
+    for name in (name for name, width in widths.items() if width):
+        width = 1 if name == "world" else widths[name]
+        dtype = torch.int64 if name == "world" else torch.float32
+        parts[name] = torch.zeros(*lead[name], width, dtype=dtype, device=known.device)
+        mask = known[:, :1] if name == "world" else known
+        parts[f"{name}_known"] = torch.zeros_like(mask)
+    return Conditions.of(actions, known, **parts)
+
+
+def _after(world: DiffusionWorld, latents: Tensor, piece: Piece) -> Tensor:
+    """The first latent of a piece, which was encoded as a start, now that it has a past."""
+    before = _shown(world, latents[0, max(0, piece.first - 2) : piece.first])
+    chunk = piece.frames[: world.spec.chunk]
+    chunk = torch.cat([chunk, chunk[-1:].expand(world.spec.chunk - len(chunk), *chunk.shape[1:])])
+    pair = torch.cat([before[-world.spec.chunk :], chunk]).to(world.device)
+    return world.vae.encode(to_float(pair)[None])[:, 1].clamp(-LATENT_BOUND, LATENT_BOUND)
+
+
+def _shown(world: DiffusionWorld, latents: Tensor) -> Tensor:
+    """Frames (n * c, H, W, 3) of consecutive latents (n, h, w, C), the first as a start."""
+    before = torch.cat([torch.zeros_like(latents[:1]), latents[:-1]])
+    filled = torch.full((len(latents),), 2, device=latents.device)
+    filled[0] = 1
+    parts = zip(*(x.split(TOGETHER) for x in (latents, before, filled)), strict=True)
+    return torch.cat([world.decode_latents(*part).cpu() for part in parts]).flatten(0, 1)
+
+
+# --- Any other world ------------------------------------------------------------------------------
+
+
+def _continued(
+    world: WorldModel, pieces: list[Piece], actions: Tensor, known: Tensor, seed: int
+) -> Tensor:
+    """What a world's own steps can do: go on from a clip at the start."""
+    if len(pieces) != 1 or pieces[0].first or pieces[0].strength < 1:
+        raise WorldError(
+            f"given: {world.spec.name} runs forwards only: expected one clip of strength 1 that "
+            "starts at frame 0"
+        )
+    spec, (piece,) = world.spec, pieces
+    missing = -len(piece.frames) % spec.chunk
+    clip = torch.cat([piece.frames, piece.frames[-1:].expand(missing, *spec.frame_shape)])
+    seen = slice(max(0, piece.stop - spec.context), piece.stop)
+    newest = clip[seen.start * spec.chunk :].to(world.device)[None]
+    actions, known = actions.to(world.device), known.to(world.device)
+    state = world.encode(newest, actions[:, seen], row_keys([seed]), known=known[:, seen])
+    parts = [clip]
+    for place in range(piece.stop, actions.shape[1]):
+        action = actions[:, place] if known[0, place] else None
+        state, _ = world.step(state, action)
+        parts.append(world.decode(state)[0].cpu())
+    return torch.cat(parts)
