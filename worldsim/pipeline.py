@@ -40,7 +40,7 @@ from worldsim.train.checks import (
 )
 from worldsim.train.distill import train_student
 from worldsim.train.dynamics import train_dynamics
-from worldsim.train.loop import Run, Watch
+from worldsim.train.loop import Replanned, Run, Watch
 from worldsim.train.plan import (
     GOING_ON,
     STAGES,
@@ -48,6 +48,7 @@ from worldsim.train.plan import (
     measure_step,
     plan_by_steps,
     plan_by_time,
+    replanned,
     time_left,
     with_steps,
 )
@@ -71,6 +72,9 @@ from worldsim.world.diffusion import DiffusionWorld, Sampling
 
 Stage = Callable[..., nn.Module]
 """`(training, folder, watch=None)` -> a trained network."""
+
+LOOK_EVERY = 30.0
+"""Seconds between looks at whether a stage will end in its time."""
 
 SAMPLE_EVERY = 600.0
 """Seconds between films of what a network in training dreams."""
@@ -246,14 +250,22 @@ class Pipeline:
             if (folder / "final.safetensors").exists():
                 continue
             function = self.stage(stage)
-            training = self.planned(stage, function)
-            network = function(training, folder, self.watch(stage))
+            training, network = self._train(stage, function)
             if isinstance(network, SpacetimeVAE):
                 measure_latents(network, self.data.split("train"))
             else:
                 self.sample(stage, network, training.fit.steps)
             finish(network, folder)
             self.state.save()
+
+    def _train(self, stage: str, function: Stage) -> tuple[Any, nn.Module]:
+        """Train a stage to its end, over all that it is planned anew."""
+        while True:
+            training = self.planned(stage, function)
+            try:
+                return training, function(training, self.state.folder / stage, self.watch(stage))
+            except Replanned:
+                continue
 
     def planned(self, stage: str, function: Stage) -> Any:
         """The stage's training, as long as its share of the budget."""
@@ -278,7 +290,8 @@ class Pipeline:
         took = measure_step(function, training, self.state.folder)
         left = budget.hours * 3600 - self.state.seconds
         share, first = time_left(left, stage, self.stages), stage == self.stages[0]
-        return plan_by_time(stage, share, took, budget.compile, first=first)
+        plan = plan_by_time(stage, share, took, budget.compile, first=first)
+        return replace(plan, until=self.state.seconds + share)
 
     def stage(self, stage: str) -> Stage:
         """The function that trains a stage from what the ones before it left."""
@@ -307,9 +320,17 @@ class Pipeline:
         return fit_dynamics
 
     def watch(self, stage: str) -> Watch:
-        """Tell the trackers, and dream a sample every so often."""
+        """Tell the trackers, keep to the time, and dream a sample every so often."""
+        begun: tuple[int, float] | None = None
 
         def watch(run: Run, figures: dict[str, float]) -> None:
+            nonlocal begun
+            now = time.monotonic()
+            if begun is None:  # after the first step, which compiles
+                begun = run.step, now
+            elif now - begun[1] > LOOK_EVERY and run.step < run.config.steps:
+                self.keep_time(stage, run, (now - begun[1]) / (run.step - begun[0]))
+                begun = run.step, now
             if run.step % run.config.log_every == 0:
                 for write in self.writers:
                     write(stage, run.step, figures)
@@ -317,6 +338,16 @@ class Pipeline:
                 self.sample(stage, run.ema, run.step)
 
         return watch
+
+    def keep_time(self, stage: str, run: Run, step_seconds: float) -> None:
+        """Plan the stage anew, and raise Replanned, where it would end far from its time."""
+        plan = self.state.plans[stage]
+        changed = replanned(plan, run.step, step_seconds, self.state.seconds)
+        if not plan.until or changed is None:
+            return
+        run.save()
+        self.state.plan(stage, changed)
+        raise Replanned
 
     def sample(self, stage: str, network: nn.Module, step: int) -> None:
         """Film a dream into the run's `samples`; a sample that fails stops no training."""

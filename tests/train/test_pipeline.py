@@ -13,6 +13,7 @@ from worldsim.core import WorldError, row_keys
 from worldsim.pipeline import train
 from worldsim.store.folder import load
 from worldsim.train import loop
+from worldsim.train.checkpoint import read_checkpoint
 from worldsim.train.recipe import Recipe, recipe_for
 
 SMALL = {"dim": 32, "depth": 2, "heads": 2, "widths": (16, 16), "channels": 4, "context": 3}
@@ -121,13 +122,30 @@ def test_another_budget_or_data_does_not_go_on(tmp_path: Path):
         train(films(), out=tmp_path / "b", steps=8, **settings)
 
 
-def test_a_budget_of_time(tmp_path: Path):
+def test_a_budget_of_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Each stage measures its step and trains for its share; nothing of the trials is left."""
+    monkeypatch.setattr("worldsim.train.plan.LEAST_STEPS", 3)  # on a busy machine, too
     train(
         films(), out=tmp_path / "w", run=tmp_path / "run", hours=6 / 3600, changed=SMALL,
         recipe=short(), card=False,
     )  # fmt: skip
     plans = json.loads((tmp_path / "run" / "run.json").read_text())["plans"]
     assert list(plans) == ["vae", "forced", "teacher", "student"]
-    assert all(p["steps"] >= 30 and p["step_seconds"] > 0 for p in plans.values())
+    assert all(p["steps"] >= 3 and p["step_seconds"] > 0 for p in plans.values())
     assert not list((tmp_path / "run").glob(".trial*"))
+
+
+def test_a_slow_machine_shortens_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The stage goes on from its checkpoint, with fewer steps, and a later start knows of them."""
+    monkeypatch.setattr("worldsim.pipeline.LOOK_EVERY", 0.2)
+    monkeypatch.setattr("worldsim.train.plan.SLACK", 0.0)
+    monkeypatch.setattr("worldsim.train.plan.LEAST_STEPS", 3)
+    monkeypatch.setattr("worldsim.pipeline.measure_step", lambda *_: 0.0005)  # it is slower
+    train(
+        films(), out=tmp_path / "w", run=tmp_path / "run", hours=4 / 3600, changed=SMALL,
+        recipe=short(), card=False,
+    )  # fmt: skip
+    plans = json.loads((tmp_path / "run" / "run.json").read_text())["plans"]
+    assert any(plan["step_seconds"] > 0.0005 for plan in plans.values())
+    for stage, plan in plans.items():
+        assert read_checkpoint(tmp_path / "run" / stage / "checkpoint")[0] == plan["steps"]

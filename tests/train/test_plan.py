@@ -8,6 +8,7 @@ from worldsim.train.plan import (
     StagePlan,
     plan_by_steps,
     plan_by_time,
+    replanned,
     time_left,
     trained_seconds,
     with_steps,
@@ -55,3 +56,13 @@ def test_a_cut_log_still_tells_its_time(tmp_path):
     assert trained_seconds(tmp_path) == 0
     (tmp_path / "log.jsonl").write_text('{"seconds": 2.5}\n{"seconds": 1}\n[]\n{"seco')
     assert trained_seconds(tmp_path) == 3.5
+
+
+def test_a_machine_that_others_use_gets_another_plan():
+    plan = StagePlan(1000, False, 0.1, until=100.0)
+    assert replanned(plan, 100, 0.1, 10.0) is None
+    assert replanned(plan, 100, 0.12, 10.0) is None  # not by far
+    assert replanned(plan, 100, 0.5, 50.0) == StagePlan(200, False, 0.5, until=100.0)
+    assert replanned(plan, 100, 0.5, 500.0) == StagePlan(130, False, 0.5, until=100.0)
+    assert replanned(plan, 100, 0.02, 10.0) == StagePlan(4600, False, 0.02, until=100.0)
+    assert replanned(plan, 990, 0.5, 99.0) is None  # it is over in a moment

@@ -26,6 +26,7 @@ Settings = dict[str, Any]
 the weights that it begins with."""
 
 HARMLESS = ("save_seconds", "log_every", "compile")  # what a resumed run may change
+PLANNED = ("fit.steps", "fit.warmup", "fit.ema")  # what a run with a budget of time may, too
 
 
 class CheckpointError(WorldError):
@@ -107,7 +108,9 @@ def check_tensors(path: Path, found: dict[str, Tensor], wanted: dict[str, Tensor
 def check_settings(path: Path, found: Settings, asked: Settings) -> None:
     """Raise CheckpointError, with every difference, unless a run may go on from a checkpoint."""
     a, b = dict(_leaves(found)), dict(_leaves(asked))
+    planned = PLANNED if b.get("fit.budgeted") else ()
     names = [n for n in sorted(a.keys() | b) if n.split(".")[-1] not in HARMLESS]
+    names = [n for n in names if n not in planned]
     differ = [f"{n} was {a.get(n)!r}, is {b.get(n)!r}" for n in names if a.get(n) != b.get(n)]
     if differ:
         raise CheckpointError(

@@ -62,6 +62,7 @@ class FitConfig:
         save_seconds: time between checkpoints.
         log_every: steps between lines of the log.
         bf16: autocast to bfloat16 where the device is fast at it.
+        budgeted: steps follow from a budget of time and may be planned anew while it runs.
     """
 
     steps: int
@@ -77,6 +78,11 @@ class FitConfig:
     save_seconds: float = 60.0
     log_every: int = 20
     bf16: bool = True
+    budgeted: bool = False
+
+
+class Replanned(Exception):
+    """A training is to go on from its checkpoint with another number of steps."""
 
 
 class Run:

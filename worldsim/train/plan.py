@@ -42,6 +42,9 @@ COMPILING = 150.0
 SAVED = 0.2
 """Share of a step's time that compiling saves, see docs/speed.md."""
 
+LATE, EARLY, SLACK = 1.25, 0.6, 15.0
+"""A stage that would take more or less than these shares of its time is planned anew."""
+
 TRIED = 6
 """Steps of a trial; those after the second count."""
 
@@ -53,12 +56,14 @@ class StagePlan:
     Attributes:
         steps: optimiser steps.
         compile: whether its network is compiled.
-        step_seconds: what a step took in the trial, 0 where none was made.
+        step_seconds: what a step took when this was planned, 0 where that was not measured.
+        until: when the stage should end, in seconds of the run; 0 without a budget of time.
     """
 
     steps: int
     compile: bool
     step_seconds: float = 0.0
+    until: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -100,6 +105,21 @@ def plan_by_steps(
     return StagePlan(own, own >= 2000 if compile is None else compile)
 
 
+def replanned(plan: StagePlan, step: int, step_seconds: float, now: float) -> StagePlan | None:
+    """Another plan if this one misses its end by far at the present rate, else None.
+
+    step: where the training stands. step_seconds: what its last steps took. now: seconds of the
+    run. A machine that others use is not as fast as it was when the plan was made.
+    """
+    left, needed = max(0.0, plan.until - now), (plan.steps - step) * step_seconds
+    late = needed > LATE * left + (COMPILING if plan.compile else SLACK)
+    early = needed < EARLY * left and step < plan.steps // 2
+    steps = max(step + LEAST_STEPS, step + int(left / step_seconds))
+    if not (late or early) or steps == plan.steps or (late and steps > plan.steps):
+        return None
+    return replace(plan, steps=steps, step_seconds=step_seconds)
+
+
 def with_steps(training: Training, plan: StagePlan) -> Training:
     """The training as planned: warm-up and averaging shrink with its length."""
     fit = training.fit
@@ -109,6 +129,7 @@ def with_steps(training: Training, plan: StagePlan) -> Training:
         steps=plan.steps,
         warmup=min(fit.warmup, plan.steps // 10),
         ema=min(fit.ema, short),
+        budgeted=plan.until > 0,
     )
     if isinstance(training, VAETrainingConfig):
         return replace(training, fit=fit)
