@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import webbrowser
+from functools import partial
 from pathlib import Path
 
 import tyro
 
+from worldsim.collect.environment import make_environment
 from worldsim.play.server import serve
+from worldsim.play.session import Company
 from worldsim.store.folder import load
 from worldsim.world.compiled import compiled
 
@@ -21,6 +24,7 @@ def play(
     port: int = 0,
     allow: tuple[str, ...] = (),
     browser: bool = True,
+    trust_code: bool = False,
     compile: bool = False,
     device: str = "cpu",
     threads: int | None = None,
@@ -37,6 +41,7 @@ def play(
         port: 0 takes a free one.
         allow: further "name:port" by which the browser may reach this server.
         browser: open the page in the default browser.
+        trust_code: allow the world's environment to be one whose name imports a module.
         compile: dream by programs compiled for this machine: faster, but the first time they take
             a minute or two to make.
         device: where to dream.
@@ -51,4 +56,10 @@ def play(
 
     dreamt = load(world, device)
     dreamt = compiled(dreamt, batch=1) if compile else dreamt
-    serve(dreamt, out, host=host, port=port, allowed=allow, ready=ready)
+    company = Company()
+    if (known := dreamt.config.environment) is not None:
+        real = partial(
+            make_environment, known, observation="chunk", actions="native", trust_code=trust_code
+        )
+        company = Company(real=real)
+    serve(dreamt, out, host=host, port=port, allowed=allow, ready=ready, company=company)

@@ -70,7 +70,7 @@ async function shown(data) {
   const first = now === null;
   now = header;
   if (waiting === "step") measure(performance.now() - header.time);
-  el("real-figure").hidden = !real;
+  for (const part of [el("real-figure"), ...document.querySelectorAll(".real")]) part.hidden = !real;
   drawChunk(picture, real, waiting === "step");
   drawGauges();
   if (first) el("seed").value = header.seed;
@@ -253,7 +253,8 @@ function drawGauges() {
   beam.style.width = `${Math.abs(share)}%`;
   beam.classList.toggle("minus", share < 0);
   el("reward-text").value = now.step ? signed(now.reward) : "–";
-  el("total").value = signed(now.total) + (now.real ? ` (real ${signed(now.real_total)})` : "");
+  el("total").value = signed(now.total);
+  el("real-total").value = signed(now.real_total);
   el("step").value = `${now.step} of ${world.time_limit}`;
   Object.assign(el("moment"), { min: now.first, max: now.last });
   el("moment").value = now.step;
