@@ -1,4 +1,4 @@
-"""Learning in imagination: short dreams from real clips, then a policy gradient (`worldsim[rl]`).
+"""Learning in imagination: short dreams from real clips, then a policy gradient.
 
 Losses, return estimators and the collector are TorchRL's. Dreams are short and many: the critic
 says what is still to come where a dream stops, so none has to run for as long as an episode.

@@ -1,4 +1,4 @@
-"""Tree search over forked dreams, all rows at once; scores from TorchRL (`worldsim[rl]`)."""
+"""Tree search over forked dreams, all rows at once; scores from TorchRL."""
 
 from __future__ import annotations
 

@@ -26,11 +26,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import the TorchRL core when it is first used: torchrl is an extra, and slow to import."""
+    """Import the TorchRL environment when it is first used: torchrl is slow to import."""
     if name != "WorldSimTorchRL":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        from .torchrl_env import WorldSimTorchRL
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{name}: {error}; pip install 'worldsim[rl]'") from error
+    from .torchrl_env import WorldSimTorchRL
+
     return WorldSimTorchRL

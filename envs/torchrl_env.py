@@ -1,4 +1,4 @@
-"""A world as a TorchRL environment, for collectors, planners and losses; needs `worldsim[rl]`."""
+"""A world as a TorchRL environment, for collectors, planners and losses."""
 
 from __future__ import annotations
 

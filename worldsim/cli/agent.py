@@ -17,7 +17,7 @@ def agent(
     data: Path = Path("data/car-racing"),
     run: Path = Path("runs/agents/seed-0"),
     recipe: AgentTrainingConfig = AgentTrainingConfig(),  # noqa: B008
-    passes: int = 1,
+    num_steps: int = 1,
     compile: bool = True,
     threads: int | None = None,
 ) -> None:
@@ -28,12 +28,12 @@ def agent(
         data: a folder of episodes; dreams begin in its training split, which a clone imitates.
         run: the agent's folder; RUN/dream/agent drives (or RUN/clone, RUN/clone-dream).
         recipe: how to train.
-        passes: of the denoiser in a dream's step; fewer are faster.
+        num_steps: denoising steps of a dream's step; fewer are faster.
         compile: dream in a compiled world, see docs/explanation/speed.md.
         threads: CPU threads; all by default.
     """
     use_threads(threads)
-    dreamt = load(world).with_num_steps(passes)
+    dreamt = load(world).with_num_steps(num_steps)
     dream = compiled(dreamt) if compile else dreamt
     train_agent(dream, NativeDataset(data), recipe, run, world_name(world))
     print(f"saved {run}; score it: benchmarks.transfer --world {world} --agents {run}")

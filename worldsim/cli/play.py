@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tyro
 
-from worldsim.collect.environment import make_environment
+from worldsim.agents.deploy import load_policy, real_environment
 from worldsim.play.server import serve
 from worldsim.play.session import Company
 from worldsim.store.folder import load
@@ -19,6 +19,7 @@ from .flags import use_threads
 
 def play(
     world: tyro.conf.Positional[str] = "car-racing",
+    agent: Path | None = None,
     out: Path = Path("plays"),
     host: str = "127.0.0.1",
     port: int = 0,
@@ -36,6 +37,8 @@ def play(
 
     Args:
         world: a bundled world's name or a folder.
+        agent: a saved agent that the page may hand over to, path without suffix, such as
+            runs/agents/seed-0/dream/agent.
         out: folder that films are saved in.
         host: an address of this machine to serve at.
         port: 0 takes a free one.
@@ -56,10 +59,12 @@ def play(
 
     dreamt = load(world, device)
     dreamt = compiled(dreamt, batch=1) if compile else dreamt
-    company = Company()
-    if (known := dreamt.config.environment) is not None:
-        real = partial(
-            make_environment, known, observation="chunk", actions="native", trust_code=trust_code
-        )
-        company = Company(real=real)
+    policy = partial(load_policy, agent, dreamt, actions="native")
+    real = partial(real_environment, dreamt, actions="native", trust_code=trust_code)
+    company = Company(
+        policy=None if agent is None else policy,
+        real=None if dreamt.config.environment is None else real,
+    )
+    if agent is not None:
+        policy()  # what does not fit is told here, not on the page
     serve(dreamt, out, host=host, port=port, allowed=allow, ready=ready, company=company)

@@ -231,7 +231,7 @@ class Session:
 
 
 def _environment(world: WorldModel, num_steps: int | None) -> Any:
-    kwargs: dict[str, Any] = {} if num_steps is None else {"steps": num_steps}
+    kwargs: dict[str, Any] = {} if num_steps is None else {"num_steps": num_steps}
     return gymnasium.make(
         "WorldSim-v0", world=world, observation="chunk", actions="native", **kwargs
     ).unwrapped
