@@ -59,12 +59,9 @@ def play(
 
     dreamt = load(world, device)
     dreamt = compiled(dreamt, batch=1) if compile else dreamt
-    policy = partial(load_policy, agent, dreamt, actions="native")
-    real = partial(real_environment, dreamt, actions="native", trust_code=trust_code)
-    company = Company(
-        policy=None if agent is None else policy,
-        real=None if dreamt.config.environment is None else real,
-    )
-    if agent is not None:
+    policy = None if agent is None else partial(load_policy, agent, dreamt, actions="native")
+    if policy is not None:
         policy()  # what does not fit is told here, not on the page
+    real = partial(real_environment, dreamt, actions="native", trust_code=trust_code)
+    company = Company(policy=policy, real=None if dreamt.config.environment is None else real)
     serve(dreamt, out, host=host, port=port, allowed=allow, ready=ready, company=company)
