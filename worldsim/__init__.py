@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from worldsim.core import ActionSpec, Prediction, WorldError, WorldModel, WorldSpec, WorldState
     from worldsim.data.export import export
     from worldsim.data.open import open
+    from worldsim.pipeline import train
     from worldsim.store.folder import load, save
     from worldsim.store.snapshot import SnapshotError, SnapshotWarning, load_state, save_state
     from worldsim.world.compiled import compiled

@@ -1,3 +1,5 @@
+import resource
+import signal
 from pathlib import Path
 
 import imageio.v2 as imageio
@@ -67,6 +69,30 @@ def test_a_film_that_fails_leaves_the_old_one(tmp_path: Path):
     with pytest.raises(ValueError, match="at least one, got none"):
         video.save_film(path, [], fps=10)
     assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_full_disk_raises_and_leaves_the_good_film(tmp_path: Path, monkeypatch):
+    path = tmp_path / "film.mp4"
+    video.save_film(path, [coloured(32, 48)] * 4, fps=10)
+    good = path.read_bytes()
+    rng = np.random.default_rng(0)
+    noise = [rng.integers(0, 256, (256, 256, 3), np.uint8) for _ in range(40)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writing past the limit is an error
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+    try:
+        with pytest.raises(OSError):
+            video.save_film(path, noise, fps=10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert path.read_bytes() == good and [p.name for p in tmp_path.iterdir()] == ["film.mp4"]
+
+
+def test_pictures_of_two_sizes_are_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="pictures: expected one size"):
+        video.save_film(tmp_path / "a.mp4", [coloured(32, 48), coloured(32, 32)], fps=10)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_picture_is_exact(tmp_path: Path):

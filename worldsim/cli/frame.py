@@ -49,6 +49,8 @@ VERBS = {
         "Data",
         ("--env-kwarg", "--wrapper"),
     ),
+    "import": Verb("data.import_data", "copy recordings of others into our format", "Data"),
+    "export": Verb("data.export_data", "write recordings as LeRobot or films", "Data"),
     "train": Verb("train.train", "train a world on recorded video, all stages", "Worlds"),
     "calibrate": Verb("calibrate.calibrate", "fit how far to trust a world's dreams", "Worlds"),
     "eval": Verb("evaluate.evaluate_world", "measure a world, write its card", "Worlds"),
