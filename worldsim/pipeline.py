@@ -21,7 +21,7 @@ from tqdm import tqdm
 from worldsim.config import to_json
 from worldsim.core import WorldError
 from worldsim.data.dataset import Dataset
-from worldsim.data.native import NativeDataset
+from worldsim.data.open import open_dataset
 from worldsim.evaluate import evaluate
 from worldsim.evaluate.calibrate import CalibrationPlan, calibrate
 from worldsim.models.dynamics import Dynamics
@@ -182,7 +182,7 @@ def check_budget(hours: float | None, steps: int | None) -> None:
 
 def open_data(data: Dataset | str | Path) -> Dataset:
     """The dataset, or what `worldsim.open` makes of its name."""
-    return NativeDataset(data) if isinstance(data, str | Path) else data
+    return open_dataset(data) if isinstance(data, str | Path) else data
 
 
 def default_preset(hours: float | None, device: torch.device) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import tyro
 
+from worldsim.data.open import open_dataset
 from worldsim.pipeline import train as train_world
 
 from .flags import SizeName, use_threads
@@ -14,6 +15,10 @@ from .flags import SizeName, use_threads
 def train(
     data: tyro.conf.Positional[str],
     out: Path,
+    size: tuple[int, int] | None = None,
+    chunk: int | None = None,
+    fps: float | None = None,
+    camera: str | None = None,
     hours: float | None = None,
     steps: int | None = None,
     preset: SizeName | None = None,
@@ -47,6 +52,10 @@ def train(
     Args:
         data: a folder of ours or of video files, or what `worldsim.open` takes (minari:, lerobot:).
         out: the world folder to write; its name is the world's.
+        size: (height, width) that frames of films, Minari or LeRobot are resized to.
+        chunk: frames a step of the world, for films.
+        fps: frames a second that films are resampled to.
+        camera: which camera of several, or "tile".
         hours: budget of time, split over all stages.
         steps: budget of optimiser steps instead; with neither, the recipe's own.
         preset: sizes of the networks; by default tiny for up to an hour of CPU, else small.
@@ -81,10 +90,11 @@ def train(
         "time_every": time_every, "mlp": mlp, "context": context, "channels": channels,
         "widths": widths, "blocks": blocks,
     }  # fmt: skip
+    opened = open_dataset(data, size=size, chunk=chunk, fps=fps, camera=camera)
     changed = {name: value for name, value in changed.items() if value is not None}
     train_world(
-        data, out=out, begin=begin, preset=preset, hours=hours, steps=steps, run=run, device=device,
-        seed=seed, bf16=bf16, compile=compile, changed=changed, num_steps=num_steps,
+        opened, out=out, begin=begin, preset=preset, hours=hours, steps=steps, run=run,
+        device=device, seed=seed, bf16=bf16, compile=compile, changed=changed, num_steps=num_steps,
         time_limit=time_limit, card=card, tensorboard=tensorboard, wandb=wandb,
         overwrite=overwrite,
     )  # fmt: skip
