@@ -92,6 +92,13 @@ def test_a_varying_rate_is_resampled_and_said(tmp_path: Path, capsys):
     np.testing.assert_array_equal(halved.episode(0).frames[:], frames[[0, 2, 2, 4]])
 
 
+def test_the_rate_of_two_films_is_that_of_one_of_them(tmp_path: Path):
+    for name, fps in (("a", 20), ("b", 30)):
+        write(tmp_path / f"{name}.mkv", noise(6), fps=fps)
+    data = open_dataset(tmp_path)
+    assert data.spec.fps == pytest.approx(20, abs=0.1) and list(data.lengths) == [6, 4]
+
+
 def test_tables_of_actions(tmp_path: Path):
     for name in "abc":
         write(tmp_path / f"{name}.mkv", noise(4, seed=ord(name)))

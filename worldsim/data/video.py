@@ -62,7 +62,7 @@ class VideoDataset(IndexedDataset):
             raise unfit(self.folder, "folder", expected, "none", "give another folder")
         films = [probe(path) for path in tqdm(paths, desc="films", leave=False, delay=2)]
         tables = _tables(self.folder, paths)
-        rate = fps or float(np.median([film.fps for film in films]))
+        rate = fps or sorted(film.fps for film in films)[(len(films) - 1) // 2]  # that of a film
         names = [path.relative_to(self.folder).as_posix() for path in paths]
         self._sources = [
             _Source(film, name, tables.get(film.path), _rate(film, rate, name))
