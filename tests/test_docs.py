@@ -18,7 +18,8 @@ from worldsim.cli.frame import VERBS, function_of
 REPO = Path(__file__).resolve().parent.parent
 MANUAL = [REPO / "README.md", *sorted((REPO / "docs").rglob("*.md"))]
 MANUAL = [page for page in MANUAL if "journal" not in page.parts]
-RUNNING = ["README.md", "docs/tutorials/first-dream.md", "docs/tutorials/own-agent.md"]
+RUNNING = ["README.md", "docs/tutorials/first-dream.md", "docs/tutorials/own-agent.md",
+           "docs/how-to/generate.md", "docs/how-to/real-environment.md"]  # fmt: skip
 NAMES = {"face", "scene", "caution", "twins", "foreign", "lines", "clumsy", "stray", "doubt",
          "signs", "judge", "strange", "practise", "improve", "dreamlike", "noised", "cont",
          "told", "said", "found", "kept", "how", "who"}  # fmt: skip

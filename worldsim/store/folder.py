@@ -35,6 +35,7 @@ from worldsim.config import ConfigError, from_json, parse_json, short, to_json
 from worldsim.data.archive import Archive, archive_of
 from worldsim.data.dataset import DatasetError
 from worldsim.files import atomic_folder, current_folder
+from worldsim.nn.device import as_device
 from worldsim.world.diffusion import DiffusionWorld, Starts, WorldConfig
 from worldsim.world.uncertainty import BANK, Trust
 
@@ -69,7 +70,7 @@ def load(name: str | Path, device: torch.device | str = "cpu") -> DiffusionWorld
     Raises WorldFolderError for anything but a whole world that this worldsim can read. Warns about
     a world without a fidelity card.
     """
-    folder = _find(name)
+    place, folder = as_device(device), _find(name)
     while True:
         before = _identity(folder)
         try:
@@ -81,7 +82,7 @@ def load(name: str | Path, device: torch.device | str = "cpu") -> DiffusionWorld
     if world.card is None:
         message = f"{folder}: no fidelity card: nobody measured how far this world can be trusted"
         warnings.warn(message, UserWarning, stacklevel=2)
-    return world.to(device)
+    return world.to(place)
 
 
 def save(
