@@ -66,6 +66,15 @@ def detail_pixels(video: Tensor, over: float) -> Tensor:
     return rearrange(stands_out, "(b t) h w -> b t h w", b=len(video))
 
 
+def clipped_error(out: Tensor, video: Tensor) -> Tensor:
+    """`out - video`, 0 where `out` overshoots black or white, which bytes clip.
+
+    A network cannot give exactly -1 over a whole black sky, but it can give less.
+    """
+    over = ((video >= 1) & (out > 1)) | ((video <= -1) & (out < -1))
+    return (out - video).masked_fill(over, 0.0)
+
+
 def vae_losses(
     vae: SpacetimeVAE, video: Tensor, config: VAETrainingConfig, g: torch.Generator
 ) -> Losses:
@@ -75,7 +84,7 @@ def vae_losses(
     spread = z.detach().std((0, 1, 2, 3))
     level = config.jitter * uniform((len(z), 1, 1, 1, 1), g, z.device)
     z = z + level * spread * normal(z.shape, g, z.device)
-    error = vae.decode_raw(z) - video
+    error = clipped_error(vae.decode_raw(z), video)
     cost = (error.abs() + 8 * error**2).mean(-1)
     moved = moved_pixels(video, config.moved_over)
     detail = {}
