@@ -89,6 +89,8 @@ def test_controls_of_every_kind() -> None:
         choice.from_values((0.5,))
     several = Controls({}, 0, ActionSpec(kind="multi_discrete", nvec=(3, 2)))
     assert several.from_values((2, 1)).tolist() == [2, 1]
+    keyed = Controls({"1": np.array([2, 0])}, np.array([0, 0]), several.spec)
+    assert [key.label for key in keyed.keys] == ["entry 1 is 2"]
 
 
 class Steady:

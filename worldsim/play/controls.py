@@ -62,10 +62,13 @@ class Controls:
     def _label(self, action: Any) -> str:
         if not self.spec.shape:
             return f"action {int(action)}"
-        moved = np.asarray(action, float) - np.asarray(self.noop, float)
-        words = [
-            f"axis {i} {'up' if by > 0 else 'down'}" for i, by in enumerate(moved.ravel(), 1) if by
+        before, after = (np.asarray(x).ravel().tolist() for x in (self.noop, action))
+        changed = [
+            (i, x, y) for i, (x, y) in enumerate(zip(before, after, strict=True), 1) if x != y
         ]
+        if self.spec.is_discrete:
+            return ", ".join(f"entry {i} is {y}" for i, _, y in changed)
+        words = [f"axis {i} {'up' if y > x else 'down'}" for i, x, y in changed]
         return ", ".join(words) or "nothing"
 
 

@@ -20,6 +20,7 @@ from .beside import Beside
 from .controls import Controls
 
 MOMENTS_BYTES = 160 * 2**20  # of one session; some 500 steps of a small world
+MOST_MOMENTS = 1000
 MOST_NUM_STEPS = 64
 
 
@@ -227,7 +228,7 @@ class Session:
         state = moment.state.episode.state
         tensors = [getattr(state, field.name) for field in fields(state)]
         size = sum(x.nbytes for x in tensors if isinstance(x, Tensor)) + moment.frames.nbytes
-        return max(2, self.limit // size)
+        return max(2, min(MOST_MOMENTS, self.limit // size))
 
 
 def _environment(world: WorldModel, num_steps: int | None) -> Any:
