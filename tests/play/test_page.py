@@ -62,7 +62,11 @@ def at(page: Any, step: int) -> bytes:
 
 
 def test_keys_steps_rewind_and_branch(page: Any) -> None:
+    page.fill("#seed", "3")
+    page.click("#reset")
+    page.wait_for_selector("body[data-seed='3']")
     start = at(page, 0)
+    page.focus("#dream")
     page.keyboard.down("ArrowRight")
     assert page.locator("#pad .held").inner_text().startswith("D")
     pictures = {}

@@ -12,6 +12,7 @@ let running = false;
 let waiting = null; // what was sent and is not yet answered
 let next = null; // what goes out as soon as an answer came; a newer wish replaces an older one
 let timer = 0;
+let aim = null; // the step that a rewind on its way leads to
 let retry = 0;
 const held = []; // keys down, newest last
 const latencies = [];
@@ -51,7 +52,7 @@ function send(message) {
 
 function answered() {
   waiting = null;
-  if (next) { const message = next; next = null; send(message); }
+  if (next) { const message = next; next = null; send(message); } else aim = null;
 }
 
 function told(message) {
@@ -75,7 +76,7 @@ async function shown(data) {
   drawGauges();
   if (first) el("seed").value = header.seed;
   answered();
-  document.body.dataset.step = header.step;
+  Object.assign(document.body.dataset, { seed: header.seed, step: header.step });
   if (running && header.over) {
     running = false;
     note(header.terminated ? "the episode ended: rewind or reset" : `the episode was cut: ${header.reason || "time limit"}; rewind or reset`);
@@ -115,7 +116,8 @@ function play(on) {
 
 function goTo(stepNumber) {
   if (running) play(false);
-  send({ type: "rewind", step: stepNumber });
+  aim = Math.max(stepNumber, now.first);
+  send({ type: "rewind", step: aim });
 }
 
 function reset(pixels = "") {
@@ -161,7 +163,7 @@ addEventListener("keydown", (event) => {
   if (event.repeat) return;
   if (event.code === "Space") play(!running);
   else if (event.code === "Period") { play(false); step(); }
-  else if (event.code === "Comma") goTo(now.step - 1);
+  else if (event.code === "Comma") goTo((aim ?? now.step) - 1);
   else if (event.code === "KeyR") reset();
   else return;
   event.preventDefault();
@@ -296,7 +298,7 @@ function status(text, bad = false) {
 
 el("run").onclick = () => { play(!running); el("dream").focus({ preventScroll: true }); };
 el("one").onclick = () => { play(false); step(); };
-el("back").onclick = () => goTo(now.step - 1);
+el("back").onclick = () => goTo((aim ?? now.step) - 1);
 el("reset").onclick = () => reset();
 el("dice").onclick = () => { el("seed").value = Math.floor(Math.random() * 10000); reset(); };
 el("moment").oninput = () => goTo(Number(el("moment").value));
