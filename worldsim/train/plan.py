@@ -28,8 +28,12 @@ STAGES = ("vae", "forced", "teacher", "student")
 GOING_ON = ("vae", "student")
 """Stages where networks go on from those of another world, which needs no teacher."""
 
-TIME_SHARES = {"vae": 0.22, "forced": 0.30, "teacher": 0.14, "student": 0.24, "card": 0.10}
-"""Of the time: latents are encoded on the teacher's; calibration and card have the last share."""
+TIME_SHARES = {"vae": 0.38, "forced": 0.24, "teacher": 0.10, "student": 0.20, "card": 0.08}
+"""Of the time: latents are encoded on the teacher's; calibration and card have the last share.
+
+No dream is sharper than the VAE, so it has the largest share: where little moves, its error alone
+is as large as that of copying the last frame.
+"""
 
 STEP_SHARES = {"vae": 0.25, "forced": 0.35, "teacher": 0.15, "student": 0.25}
 
