@@ -92,6 +92,7 @@ def test_gas_moves_the_world_and_a_standing_car_stands(world):
     assert change["gas"] > 2 * change["brake"]
 
 
+@pytest.mark.nightly
 def test_the_panel_tells_what_the_pedals_do():
     """A second of gas raises the panel's bar of speed, a second of brake takes it down."""
     panel = worldsim.load("car-racing-panel")

@@ -146,7 +146,7 @@ def test_broken_agent_files_are_refused_before_memory_is_taken(tmp_path: Path) -
     about = tmp_path / "agent.json"
     text = about.read_text()
     about.write_text(text.replace('"hidden": 16', '"hidden": 3000000'))
-    with pytest.raises(WorldError, match="agent: expected one saved for tiny"):
+    with pytest.raises(WorldError, match="hidden: expected 1 to 65536, got 3000000"):
         load_agent(tmp_path / "agent", world.spec)
     about.write_text(text[:30])
     with pytest.raises(WorldError, match="agent: expected one saved at"):

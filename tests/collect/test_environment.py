@@ -88,7 +88,7 @@ def test_parts_of_a_dict_observation() -> None:
 
 
 def test_pictures_that_are_rendered_cropped_grey_or_missing() -> None:
-    env = shows(source="render", crop=(10, 14, 0, 8), size=(4, 8))
+    env = shows(source="render", crop=(10, 14, 0, 8), size=(4, 8), actions="native")
     env.reset(seed=0)
     frame, *_ = env.step(1)
     np.testing.assert_array_equal(frame[:, 0, 0], [2, 2, 101, 101])

@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-import sys
 from dataclasses import fields
 from typing import Any
 
@@ -18,7 +17,6 @@ from torchrl.envs.utils import check_env_specs
 from torchrl.modules import CEMPlanner, MPPIPlanner, ValueOperator
 from torchrl.objectives.value import TDLambdaEstimator
 
-import worldsim.envs
 from tests.worlds import BUTTONS, tiny_world
 from worldsim.core import WorldError, WorldState
 from worldsim.envs import WorldSimEnv, WorldSimTorchRL
@@ -325,10 +323,3 @@ def test_copies_go_on_alike(copied: Any) -> None:
     env.reset()
     twin = copied(env)
     same(env.rollout(3, policy=_still), twin.rollout(3, policy=_still))
-
-
-def test_without_torchrl_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "worldsim.envs.torchrl_env")
-    monkeypatch.setitem(sys.modules, "torchrl.envs", None)
-    with pytest.raises(ModuleNotFoundError, match=r"WorldSimTorchRL: .*worldsim\[rl\]"):
-        worldsim.envs.WorldSimTorchRL  # noqa: B018

@@ -14,6 +14,7 @@ from benchmarks import fidelity as fidelity_command
 from tests.evaluate.test_clips import recorded
 from tests.measured_data import SPEC, stored, stripes, stripes_data
 from tests.world_folders import tiny_world
+from worldsim.collect.workers import Job
 from worldsim.core import ActionSpec, WorldError
 from worldsim.data import NativeDataset
 from worldsim.evaluate import card, evaluate, horizon, reconstruction
@@ -22,6 +23,7 @@ from worldsim.evaluate.plan import EvaluationPlan, fitted_to_data, fitted_to_tim
 from worldsim.evaluate.report import _line, table
 from worldsim.evaluate.teacher import teacher_of
 from worldsim.models.vae import to_bytes, to_float
+from worldsim.recipes.recipe import Recipe
 from worldsim.store.provenance import training_cost
 from worldsim.store.tensors import save_tensors
 from worldsim.world.diffusion import Sampling
@@ -220,12 +222,12 @@ def test_cost_leaves_out_pauses(tmp_path: Path):
 def test_the_bundled_worlds_test_tracks_are_recorded_only_where_there_is_no_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    asked = []
-    monkeypatch.setattr(fidelity_command, "collect", lambda config, mix: asked.append(config))
+    asked: list[tuple[Path, list[Job]]] = []
+    monkeypatch.setattr(Recipe, "collect", lambda _, out, jobs: asked.append((out, jobs)))
     fidelity_command.record_tests("car-racing", tmp_path)
     fidelity_command.record_tests("another", tmp_path / "new")
     assert not asked
     fidelity_command.record_tests("car-racing", tmp_path / "new")
-    (config,) = asked
-    assert config.folder == tmp_path / "new" and config.test == (5000, 5050)
-    assert all(first == stop for first, stop in (config.train, config.val))
+    [(out, jobs)] = asked
+    assert out == tmp_path / "new"
+    assert [(job.split, job.seed) for job in jobs] == [("test", s) for s in range(5000, 5050)]

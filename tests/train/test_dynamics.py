@@ -30,8 +30,8 @@ def model(dit: DiTConfig = DIT) -> Dynamics:
     return Dynamics(dit, HeadsConfig(hidden=16), 4, ConditioningConfig(action=PUSH))
 
 
-def fit(steps: int) -> FitConfig:
-    return FitConfig(steps=steps, batch=16, lr=3e-3, warmup=10, bf16=False, ema=0.95)
+def fit(steps: int, batch: int = 16) -> FitConfig:
+    return FitConfig(steps=steps, batch=batch, lr=3e-3, warmup=10, bf16=False, ema=0.95)
 
 
 def training(steps: int, **more) -> DynamicsTrainingConfig:
@@ -50,7 +50,8 @@ def test_one_clip_is_learnt_by_heart(tmp_path: Path, masked: float) -> None:
     """And dreamt from its first chunks; where orders were trained, from its last ones, too."""
     latents = torch.randn(7, 1, 2, 4, generator=torch.Generator().manual_seed(1))
     data = recording(latents, torch.zeros(7, 1), 7)
-    trained = train_dynamics(data, model(), WINDOW, training(300, masked=masked), tmp_path)
+    config = replace(training(300, masked=masked), fit=fit(300, batch=4))
+    trained = train_dynamics(data, model(), WINDOW, config, tmp_path)
     said = draw_batch(data, training(1), torch.Generator()).conditions[:1]
 
     def dreamt(known: list[int]) -> Tensor:
