@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tqdm import tqdm
 
 from worldsim.config import to_json
 from worldsim.core import WorldError
+from worldsim.data.clips import ClipLoader
 from worldsim.data.dataset import Dataset
 from worldsim.data.open import open_dataset
 from worldsim.evaluate import evaluate
@@ -31,13 +33,7 @@ from worldsim.play.sample import write_sample
 from worldsim.presets import Sizes, sizes_of
 from worldsim.store.folder import load, save
 from worldsim.train.checkpoint import fingerprint
-from worldsim.train.checks import (
-    check_data,
-    check_device,
-    check_disk,
-    check_output,
-    fit_to_data,
-)
+from worldsim.train.checks import check_data, check_device, check_disk, check_output, fit_to_data
 from worldsim.train.distill import train_student
 from worldsim.train.dynamics import train_dynamics
 from worldsim.train.loop import Replanned, Run, Watch
@@ -67,7 +63,7 @@ from worldsim.train.recipe import (
 )
 from worldsim.train.state import RunState
 from worldsim.train.tracking import Write, check_trackers, trackers
-from worldsim.train.vae import measure_latents, new_vae, train_vae
+from worldsim.train.vae import clips_of, measure_latents, new_vae, train_vae
 from worldsim.world.diffusion import DiffusionWorld, Sampling
 
 Stage = Callable[..., nn.Module]
@@ -249,10 +245,9 @@ class Pipeline:
             folder = self.state.folder / stage
             if (folder / "final.safetensors").exists():
                 continue
-            function = self.stage(stage)
-            training, network = self._train(stage, function)
+            training, network = self._train(stage, self.stage(stage))
             if isinstance(network, SpacetimeVAE):
-                measure_latents(network, self.data.split("train"))
+                measure_latents(network, self.clips)
             else:
                 self.sample(stage, network, training.fit.steps)
             finish(network, folder)
@@ -293,6 +288,11 @@ class Pipeline:
         plan = plan_by_time(stage, share, took, budget.compile, first=first)
         return replace(plan, until=self.state.seconds + share)
 
+    @cached_property
+    def clips(self) -> ClipLoader:
+        """The VAE's: what is decoded serves the trial, every plan, and the measurement."""
+        return clips_of(self.data.split("train"), self.trainings["vae"])
+
     def stage(self, stage: str) -> Stage:
         """The function that trains a stage from what the ones before it left."""
         data, sizes, folder = self.data.split("train"), self.sizes, self.state.folder
@@ -302,7 +302,7 @@ class Pipeline:
                 model = new_vae(sizes.vae, training.fit.seed)
                 if self.begin is not None:
                     model.load_state_dict(self.begin.vae.state_dict())
-                return train_vae(data, model.to(self.device), training, where, watch)
+                return train_vae(data, model, training, where, watch, self.clips)
 
             return fit_vae
         latents = latents_of(self.data, "train", sizes, folder)

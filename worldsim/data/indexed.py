@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from math import prod
 from pathlib import Path
 from typing import Self
 
@@ -21,6 +22,9 @@ from worldsim.files import open_plain
 from .dataset import MULTIPLE, DatasetSpec, Episode, Frames, splits_of, unfit
 from .episode import check_episode
 from .resize import area_resize
+
+PIECE = 2**24
+"""Numbers of a source's frames that are resized at a time, about."""
 
 
 class IndexedDataset(ABC):
@@ -151,7 +155,9 @@ class FittedFrames:
         start, stop, _ = span.indices(len(self))
         if stop <= start:
             return np.zeros((0, *self.shape[1:]), np.uint8)
-        return self.fit(self.source[start:stop])
+        most = max(1, PIECE // prod(self.source.shape[1:]))  # of a piece; resizing takes floats
+        pieces = range(start, stop, most)
+        return np.concatenate([self.fit(self.source[a : min(a + most, stop)]) for a in pieces])
 
 
 def say(message: str) -> None:

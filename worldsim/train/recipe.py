@@ -30,7 +30,7 @@ from worldsim.world.diffusion import DiffusionWorld, Sampling, Starts, WorldConf
 from .distill import DistillationConfig, train_student
 from .dynamics import DynamicsTrainingConfig, train_dynamics
 from .loop import FitConfig
-from .vae import VAETrainingConfig, measure_latents, new_vae, train_vae
+from .vae import VAETrainingConfig, clips_of, measure_latents, new_vae, train_vae
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -116,8 +116,9 @@ def fit_vae(
     model = new_vae(sizes.vae, training.fit.seed)
     if old is not None:
         model.load_state_dict(old.state_dict())
-    vae = train_vae(data.split("train"), model, training, run / "vae")
-    measure_latents(vae, data.split("train"))
+    loader = clips_of(data.split("train"), training)
+    vae = train_vae(data.split("train"), model, training, run / "vae", loader=loader)
+    measure_latents(vae, loader)
     finish(vae, run / "vae")
     return vae
 

@@ -109,16 +109,14 @@ def new_vae(config: VAEConfig, seed: int = 0) -> SpacetimeVAE:
 
 def train_vae(
     data: Dataset, model: SpacetimeVAE, training: VAETrainingConfig, folder: Path,
-    watch: Watch | None = None,
+    watch: Watch | None = None, loader: ClipLoader | None = None,
 ) -> SpacetimeVAE:  # fmt: skip
     """Train `model` in `folder` (resumes there), where it lives; see `measure_latents`.
 
-    Clips of frames stream from disk: memory does not grow with the data.
+    Clips of frames stream from disk: memory does not grow with the data. loader: of `clips_of`,
+    where more than one training shares what it has decoded.
     """
-    fit_config = training.fit
-    loader = ClipLoader(
-        data, batch=fit_config.batch, length=training.clip_chunks, seed=fit_config.seed
-    )
+    fit_config, loader = training.fit, loader or clips_of(data, training)
 
     def losses(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
         assert isinstance(net, SpacetimeVAE)
@@ -131,19 +129,24 @@ def train_vae(
     return vae
 
 
+def clips_of(data: Dataset, training: VAETrainingConfig) -> ClipLoader:
+    """The clips that a training draws."""
+    fit_config = training.fit
+    return ClipLoader(
+        data, batch=fit_config.batch, length=training.clip_chunks, seed=fit_config.seed
+    )
+
+
 def _video(vae: SpacetimeVAE, clips: Tensor) -> Tensor:
     """Clips (B, n, c, H, W, 3) of bytes as video (B, n c, H, W, 3) in [-1, 1], where `vae` is."""
     return rearrange(to_float(clips.to(vae.mean.device)), "b n c h w k -> b (n c) h w k")
 
 
 @torch.no_grad()
-def measure_latents(vae: SpacetimeVAE, data: Dataset, clips: int = 1024) -> None:
-    """Set the buffers that normalise latents, from random clips of `data`."""
-    length = min(3, max(data.lengths))
-    loader = ClipLoader(data, batch=64, length=length, seed=0)
-    means = [
-        vae.posterior(_video(vae, loader.clips(step))).mean.cpu() for step in range(-(-clips // 64))
-    ]
+def measure_latents(vae: SpacetimeVAE, loader: ClipLoader, clips: int = 1024) -> None:
+    """Set the buffers that normalise latents, from the first clips of `loader`."""
+    steps = range(-(-clips // loader.batch))
+    means = [vae.posterior(_video(vae, loader.clips(step))).mean.cpu() for step in steps]
     raw = rearrange(torch.cat(means), "b n h w c -> (b n h w) c")
     vae.mean.copy_(raw.mean(0))
     vae.std.copy_(raw.std(0))
