@@ -153,6 +153,11 @@ worldsim.collect("Mine-v0", policy=slow, noise=0, out=sys.argv[1], size=(8, 8), 
 gymnasium.register("Mine-v0", Shows)
 
 
+def heed_interrupts() -> None:
+    """A shell's background commands ignore Ctrl-C, and so does what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(("sent", "processes"), [(signal.SIGINT, 2), (signal.SIGKILL, 1)])
 def test_stopped_at_any_moment_it_goes_on(
     tmp_path: Path, root: Path, sent: signal.Signals, processes: int
@@ -162,6 +167,7 @@ def test_stopped_at_any_moment_it_goes_on(
     child = subprocess.Popen(
         [sys.executable, str(script), str(tmp_path / "data"), str(processes)],
         env={**os.environ, "PYTHONPATH": str(root)}, stderr=subprocess.DEVNULL,
+        preexec_fn=heed_interrupts,
     )  # fmt: skip
     train, begun = tmp_path / "data" / "train", time.monotonic()
     while len(list(train.glob("*.npz"))) < 3 and time.monotonic() - begun < 60:

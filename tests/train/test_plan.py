@@ -21,9 +21,9 @@ def test_time_is_split_and_what_is_left_over_goes_to_those_that_follow():
     for stage in STAGES:
         spent.append(time_left(left, stage))
         left -= spent[-1]
-    assert spent == pytest.approx([220, 300, 140, 240])
-    assert left == pytest.approx(100)  # calibration and card
-    assert time_left(480.0, "student") == pytest.approx(480 * 0.24 / 0.34)
+    assert spent == pytest.approx([380, 240, 100, 200])
+    assert left == pytest.approx(80)  # calibration and card
+    assert time_left(480.0, "student") == pytest.approx(480 * 0.20 / 0.28)
 
 
 def test_steps_fill_the_time():
