@@ -35,6 +35,7 @@ def test_a_crowd_sees_and_earns_what_was_recorded():
     assert torch.equal(state.actions[1], torch.from_numpy(episodes[1].actions[2:6]))
 
 
+@pytest.mark.nightly
 def test_the_command_scores_script_chance_agents_and_planner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

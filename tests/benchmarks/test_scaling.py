@@ -129,6 +129,7 @@ def test_the_loss_of_a_network_that_repeats_the_last_chunk(places: Places, data:
         exam(PLAN, data.split("train"), places.home)
 
 
+@pytest.mark.nightly
 def test_predict_then_train_then_draw(places: Places, monkeypatch: pytest.MonkeyPatch):
     measure, seen = scaling_runs.measure, []
 
