@@ -43,7 +43,7 @@ PARTS = [
           "(actions + 1) / 2 *", "(actions + 1) *", "tests/envs/test_action_range.py"),
     Fault("half a chunk is taken", "worldsim/core.py",
           "if not 0 < count <= most or count % self.chunk:", "if not 0 < count <= most:",
-          WORLD),
+          CORE),
     Fault("unknown keys in a config", "worldsim/config.py",
           "if key not in known:", "if False:", "tests/test_config.py"),
     # --- diffusion: randomness, samplers, the ring
