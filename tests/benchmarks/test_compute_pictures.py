@@ -32,6 +32,7 @@ def test_longer_bars_mean_more():
     assert 0 == inked[2] < inked[0] < inked[1] < inked[3] == pictures.BAR
 
 
+@pytest.mark.nightly
 def test_the_command_and_the_page(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     page, some = (root / "docs/explanation/costs.md").read_text(), ("tiny", "small")
     lines = pictures.preset_table((56, 64), some).splitlines()

@@ -61,6 +61,7 @@ def places(tmp_path: Path, data: Dataset) -> Places:
     )
 
 
+@pytest.mark.nightly
 def test_steps_meet_the_budgets_and_flops_are_those_of_the_account(data: Dataset):
     plan = Plan(sizes=small(), widths=(80, 256), budgets=((1, 2), (32,)))
     every = list(runs(plan, data))

@@ -102,6 +102,7 @@ def test_car_racing_is_recorded_as_described():
     assert (car[..., 0] - car[..., 1]).max() > 80  # red, at the bottom centre
 
 
+@pytest.mark.nightly
 def test_the_panel_tells_the_speed():
     """Same picture above, and a white bar that grows: a car that stands has none."""
     pytest.importorskip("Box2D")

@@ -99,6 +99,7 @@ def test_the_whole_line(data, tmp_path: Path):
     assert ((prediction.continue_prob >= 0) & (prediction.continue_prob <= 1)).all()
 
 
+@pytest.mark.nightly
 def test_training_lowers_every_loss(data, tmp_path: Path):
     """Each stage must be better at the end than at its start, by its own logged error."""
     import json
