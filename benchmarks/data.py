@@ -27,6 +27,7 @@ from worldsim.data import DatasetSpec, Episode, NativeDataset, NativeWriter
 from worldsim.data.clips import ClipLoader
 from worldsim.data.latents import LatentFile
 from worldsim.data.windows import Windows
+from worldsim.diffusion.draws import Draws
 from worldsim.evaluate.report import write_card
 from worldsim.presets import SIZES
 from worldsim.store.provenance import provenance
@@ -90,11 +91,10 @@ def measure(folder: Path) -> None:
     loader = ClipLoader(data, batch=BATCH, length=LENGTH, pool_bytes=POOL)
     loader_rate = _rate(lambda step: loader.clips(step))
     vae, config = new_vae(SIZES["tiny"]().vae), VAETrainingConfig(fit=FitConfig(steps=1))
-    g = torch.Generator().manual_seed(0)
 
     def step(number: int) -> None:
         clips = loader.clips(STEPS + number).flatten(1, 2)
-        losses = vae_losses(vae, clips / 127.5 - 1, config, g)
+        losses = vae_losses(vae, clips / 127.5 - 1, config, Draws(0, number, range(BATCH)))
         sum(v for k, v in losses.items() if not k.startswith("_")).backward()  # type: ignore[union-attr]
 
     training_rate, latent_rate = _rate(step), _latents(folder, len(data))

@@ -4,6 +4,7 @@ import torch
 
 from tests.worlds import tiny_dynamics
 from worldsim.core import Conditions
+from worldsim.diffusion.draws import Draws
 from worldsim.diffusion.losses import noise_context
 from worldsim.diffusion.schedule import draw_levels
 from worldsim.diffusion.timeline import (
@@ -64,7 +65,7 @@ def test_a_target_depends_on_context_action_and_noise():
 
 
 def test_levels_cover_the_range_and_pure_noise():
-    level = draw_levels((10_000,), torch.Generator().manual_seed(0))
+    level = draw_levels((10_000,), Draws(0, 0, range(10_000)))
     assert level.min() > 0 and level.max() == 1
     assert 0.04 < (level == 1).float().mean() < 0.06
     assert 0.4 < level.mean() < 0.6
@@ -72,7 +73,7 @@ def test_levels_cover_the_range_and_pure_noise():
 
 def test_context_noise_is_told_and_bounded():
     latents = torch.zeros(500, 3, 7, 8, 4)
-    noisy, told = noise_context(latents, 0.3, torch.Generator().manual_seed(0))
+    noisy, told = noise_context(latents, 0.3, Draws(0, 0, range(500)))
     assert told.max() <= 0.3 and (told[:, :1] == told).all()
     assert 0.15 < (told[:, 0] == 0).float().mean() < 0.25
     measured = noisy.flatten(1).std(1)
@@ -150,7 +151,7 @@ def test_known_chunks_ahead_and_only_those_reach_a_target():
 
 
 def test_drawn_orders_leave_something_to_do_and_something_to_see():
-    order = draw_order(500, 9, torch.Generator().manual_seed(0))
+    order = draw_order(9, Draws(0, 0, range(500)))
     assert order.known.any(1).all() and not order.known.all(1).any()
     backwards = order.rank[:, 0] == 8
     assert 0.35 < backwards.float().mean() < 0.45

@@ -9,6 +9,7 @@ from torch import Tensor
 
 import worldsim
 from worldsim.data.latents import latent_cache
+from worldsim.diffusion.draws import Draws
 from worldsim.models.vae import SpacetimeVAE, VAEConfig, to_float
 from worldsim.train.dynamics import DynamicsTrainingConfig, draw_batch
 from worldsim.train.loop import FitConfig
@@ -41,7 +42,7 @@ def test_actions_lie_beside_the_latents_they_led_to(
     fit = FitConfig(steps=1, batch=8)
     config = DynamicsTrainingConfig(fit=fit, targets=4, drop_action=0.0)
     cache = latent_cache(vae, data, tmp_path / "latents.safetensors")
-    batch = draw_batch(cache, config, torch.Generator().manual_seed(0))
+    batch = draw_batch(cache, config, Draws(0, 0, range(config.fit.batch)))
     assert batch.latents.shape == (8, 5, size[0] // 8, size[1] // 8, 4)
     nearest = distance(batch.latents.flatten(0, 1), torch.cat(latents)).argmin(1)
     shown = torch.from_numpy(np.concatenate(led))[nearest]

@@ -9,6 +9,7 @@ from tests.worlds import CAR, tiny_dynamics, tiny_world
 from worldsim.core import Conditions, WorldError, row_keys
 from worldsim.data.latents import LatentRecording
 from worldsim.data.windows import Windows
+from worldsim.diffusion.draws import Draws
 from worldsim.diffusion.timeline import Clip
 from worldsim.models.dit import DiTOutput
 from worldsim.train.context import (
@@ -34,13 +35,13 @@ def clip(seed: int = 0) -> Clip:
     return Clip(latents, latents[:, :-1], torch.zeros(ROWS, T), Conditions.of(actions))
 
 
-def generator() -> torch.Generator:
-    return torch.Generator().manual_seed(1)
+def draws(rows: int = ROWS) -> Draws:
+    return Draws(1, 0, range(rows))
 
 
 def test_a_share_of_the_clips_gets_context_of_the_networks_own():
     true = clip()
-    shown = resample_context(tiny_dynamics(channels=4), true, 0.5, WINDOW, generator())
+    shown = resample_context(tiny_dynamics(channels=4), true, 0.5, WINDOW, draws())
     assert torch.equal(shown.context[2:], true.context[2:])
     assert torch.equal(shown.context[:, 0], true.context[:, 0])
     changed = (shown.context[:2, 1:] != true.context[:2, 1:]).flatten(2).any(-1)
@@ -56,14 +57,14 @@ def test_what_will_be_dreamt_is_of_blind_drivers():
     latents = episode[:, None, None, None].expand(100, 7, 8, 4)
     data = LatentRecording(latents, torch.zeros(100, 3), zero, zero, Windows(lengths))
     how = DistillationConfig(fit=FitConfig(steps=1, batch=40), targets=6, dreamt=0.5, blind=(1, 2))
-    came = draw_batch(data, how, generator()).latents[:, 0, 0, 0, 0]
+    came = draw_batch(data, how, draws(40)).latents[:, 0, 0, 0, 0]
     assert (came[20:] == 1).all() and len(came[:20].unique()) == 3
-    everybody = draw_batch(data, replace(how, blind=None), generator()).latents[:, 0, 0, 0, 0]
+    everybody = draw_batch(data, replace(how, blind=None), draws(40)).latents[:, 0, 0, 0, 0]
     assert torch.equal(everybody[:20], came[:20]) and len(everybody[20:].unique()) == 3
     with pytest.raises(WorldError, match="blind: expected None"):
         replace(how, dreamt=0.0)
     with pytest.raises(ValueError, match=r"of episodes \(3, 9\) in 3"):
-        draw_batch(data, replace(how, blind=(3, 9)), generator())
+        draw_batch(data, replace(how, blind=(3, 9)), draws(40))
 
 
 def test_resampled_context_is_what_the_network_says_there():
@@ -73,7 +74,7 @@ def test_resampled_context_is_what_the_network_says_there():
     def oracle(x, noise_level, conditions, neighbour, *, time, mask, cache=None):
         return DiTOutput(torch.cat([x[:, :T], true.latents[:, 1:]], 1), x.mean((2, 3)), x)
 
-    shown = resample_context(oracle, true, 1.0, WINDOW, generator())
+    shown = resample_context(oracle, true, 1.0, WINDOW, draws())
     assert torch.equal(shown.context, true.context)
 
 
@@ -85,7 +86,7 @@ def test_a_dreamt_context_starts_true_and_is_the_networks_own():
         kv = x.new_zeros(len(x), 1, 2, x.shape[1], 1, 1, 1)
         return DiTOutput(neighbour + 1, x.mean((2, 3)), kv)
 
-    shown = dream_context(counting, true, 0.5, WINDOW, generator())
+    shown = dream_context(counting, true, 0.5, WINDOW, draws())
     assert torch.equal(shown.context[:2], true.context[:2])
     assert torch.equal(shown.context[2:, :DREAMT_FROM], true.context[2:, :DREAMT_FROM])
     last = true.context[2:, DREAMT_FROM - 1]
@@ -103,8 +104,8 @@ def test_a_dreamt_context_is_what_a_world_dreams(monkeypatch: pytest.MonkeyPatch
     g = torch.Generator().manual_seed(0)
     latents, actions = torch.randn(3, 9, 3, 4, 4, generator=g), torch.rand(3, 9, 3, generator=g)
     whole = Clip(latents, latents[:, :-1], torch.zeros(3, 8), Conditions.of(actions))
-    monkeypatch.setattr(torch, "randn", lambda *shape, generator=None: torch.zeros(*shape))
-    shown = dream_context(world.dynamics, whole, 1.0, context, g).context
+    monkeypatch.setattr(Draws, "normal", lambda self, shape: torch.zeros(tuple(shape)))
+    shown = dream_context(world.dynamics, whole, 1.0, context, draws(3)).context
     seen = slice(max(0, DREAMT_FROM - context), DREAMT_FROM)
     state = world.from_latents(latents[:, seen], actions[:, seen], row_keys(range(3)))
     for t in range(DREAMT_FROM, 8):
@@ -121,35 +122,35 @@ def test_clips_that_leave_nothing_to_dream_are_refused(kind: type):
 
 def test_actions_reach_the_dreamt_chunk_they_lead_into():
     true, network = clip(), tiny_dynamics(channels=4).eval()
-    first = dream_context(network, true, 1.0, WINDOW, generator()).context
+    first = dream_context(network, true, 1.0, WINDOW, draws()).context
     for at in range(1, T):  # what led into the first chunk is never looked at
         action = true.conditions.action.clone()
         action[:, at] = 1 - action[:, at]
         other = replace(true, conditions=Conditions.of(action))
-        changed = dream_context(network, other, 1.0, WINDOW, generator()).context != first
+        changed = dream_context(network, other, 1.0, WINDOW, draws()).context != first
         changed = changed.flatten(2).any(-1).any(0)
         assert changed.nonzero().flatten().tolist() == list(range(max(at, DREAMT_FROM), T))
 
 
 def test_no_share_changes_nothing():
     true = clip()
-    assert dream_context(tiny_dynamics(channels=4), true, 0.0, WINDOW, generator()) is true
-    assert resample_context(tiny_dynamics(channels=4), true, 0.0, WINDOW, generator()) is true
+    assert dream_context(tiny_dynamics(channels=4), true, 0.0, WINDOW, draws()) is true
+    assert resample_context(tiny_dynamics(channels=4), true, 0.0, WINDOW, draws()) is true
 
 
 def test_dreamlike_context_has_all_faults_and_asks_for_the_truth():
-    g = generator()
     batch = Batch(
-        clip().latents, clip().conditions, torch.zeros(ROWS, T + 1), torch.ones(ROWS, T + 1)
-    )
+        clip().latents, clip().conditions, torch.zeros(ROWS, T + 1), torch.ones(ROWS, T + 1),
+        others=clip(1).context,
+    )  # fmt: skip
     network = tiny_dynamics(channels=4)
     none = DynamicsTrainingConfig(fit=FitConfig(steps=1), context_noise=0.0)
-    shown = drift_augment(network, batch, none, (2, 2), WINDOW, g)
+    shown = drift_augment(network, batch, none, (2, 2), WINDOW, draws())
     assert torch.equal(shown.context, batch.latents[:, :-1])
     assert not shown.context_level.any()
     changed = []
     for faults in ({"resample": 1.0}, {"dreamt": 1.0}, {"damage": 1.0}, {"context_noise": 0.3}):
-        shown = drift_augment(network, batch, replace(none, **faults), (2, 2), WINDOW, generator())
+        shown = drift_augment(network, batch, replace(none, **faults), (2, 2), WINDOW, draws())
         assert torch.equal(shown.latents, batch.latents)
         changed.append(shown.context - batch.latents[:, :-1])
     assert all(c.any() for c in changed)
@@ -158,7 +159,7 @@ def test_dreamlike_context_has_all_faults_and_asks_for_the_truth():
 
 def test_damage_puts_whole_patches_of_another_clip_into_some_context():
     true = clip()
-    shown = patch_mix(true, 1.0, (2, 2), generator())
+    shown = patch_mix(true, clip(1).context, 1.0, (2, 2), draws())
     change = (shown.context - true.context).abs().amax(-1)  # (rows, T, 7, 8)
     assert 0 < (change > 0).float().mean() < 1 / 3
     for row in change > 0:
@@ -173,6 +174,6 @@ def test_damage_hits_its_share_of_the_clips():
     g = torch.Generator().manual_seed(0)
     zeros = torch.randn(600, 2, 4, 4, 1, generator=g)
     many = Clip(zeros, zeros[:, :1], torch.zeros(600, 1), Conditions.of(torch.zeros(600, 2, 1)))
-    shown = patch_mix(many, 0.4, (1, 1), g)
+    shown = patch_mix(many, zeros[:, 1:], 0.4, (1, 1), draws(600))
     hit = (shown.context != many.context).flatten(1).any(1).float().mean()
     assert 0.3 < hit < 0.4  # some of the chosen have no piece to show

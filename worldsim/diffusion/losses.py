@@ -5,18 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .draws import Draws
 from .schedule import corrupt
 
 
-def noise_context(latents: Tensor, most: float, g: torch.Generator) -> tuple[Tensor, Tensor]:
+def noise_context(latents: Tensor, most: float, draws: Draws) -> tuple[Tensor, Tensor]:
     """Context (B, T, ...) with one told noise level a clip, U(0, most) or, for a fifth, none.
 
     A network that has only seen clean context trusts its own mistakes (GameNGen, 2408.14837).
     """
     shape = latents.shape[:2]
-    told = most * torch.rand(shape[0], 1, generator=g)
-    told = torch.where(torch.rand(shape[0], 1, generator=g) < 0.2, 0.0, told).expand(shape)
-    return corrupt(latents, torch.randn(latents.shape, generator=g), told), told
+    told = most * draws.uniform((shape[0], 1))
+    told = torch.where(draws.uniform((shape[0], 1)) < 0.2, 0.0, told).expand(shape)
+    return corrupt(latents, draws.normal(latents.shape), told), told
 
 
 def ramp(level: Tensor) -> Tensor:

@@ -52,6 +52,12 @@ def hash_rows(key: Tensor, step: Tensor, draw: int) -> Tensor:
     return low | (high << 32)
 
 
+def words_rows(key: Tensor, step: Tensor, draw: int, count: int) -> Tensor:
+    """64-bit words `(B, count)` int64, any sign, from each row's own stream."""
+    words = _words(key, step, draw, -(-count // 2))
+    return (words[:, ::2] | (words[:, 1::2] << 32)).flatten(1)[:, :count]
+
+
 def uniform_rows(key: Tensor, step: Tensor, draw: int, count: int) -> Tensor:
     """Uniform numbers in (0, 1), `(B, count)` float32, from each row's own stream."""
     return _uniform(_words(key, step, draw, -(-count // 4))).flatten(1)[:, :count]

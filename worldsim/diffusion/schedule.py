@@ -5,13 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .draws import Draws
 
-def draw_levels(shape: tuple[int, ...], g: torch.Generator) -> Tensor:
+
+def draw_levels(shape: tuple[int, ...], draws: Draws) -> Tensor:
     """Noise levels: logit-normal of spread 1.2, a fifth uniform, a twentieth exactly 1."""
-    level = torch.sigmoid(1.2 * torch.randn(shape, generator=g, dtype=torch.float32))
-    kind, flat = (torch.rand(shape, generator=g, dtype=torch.float32) for _ in range(2))
+    level = torch.sigmoid(1.2 * draws.normal(shape))
+    kind, flat = draws.uniform(shape), draws.uniform(shape)
     level = torch.where(kind < 0.2, flat, level)
-    return torch.where(kind > 0.95, torch.ones((), dtype=torch.float32), level).clamp(min=1e-3)
+    return torch.where(kind > 0.95, torch.ones_like(level), level).clamp(min=1e-3)
 
 
 def corrupt(clean: Tensor, noise: Tensor, level: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from worldsim.core import Conditions
 
+from .draws import Draws
+
 
 class Output(Protocol):
     """What a network's pass returns; see `worldsim.models.dit.DiTOutput`."""
@@ -94,14 +96,15 @@ class Order:
         return chosen * there[..., None, None, None]
 
 
-def draw_order(rows: int, count: int, g: torch.Generator) -> Order:
+def draw_order(count: int, draws: Draws) -> Order:
     """Orders for training: a known tail, backwards; both ends known, or a random few, forwards."""
-    kind = torch.rand(rows, 1, generator=g)
-    place = torch.arange(count).expand(rows, -1)
-    head = 1 + torch.randint(max(1, count // 2), (rows, 1), generator=g)
-    tail = 1 + torch.randint(max(1, count // 2 - 1), (rows, 1), generator=g)
+    rows = len(draws)
+    kind = draws.uniform((rows, 1))
+    place = torch.arange(count, device=kind.device).expand(rows, -1)
+    head = 1 + draws.integers(max(1, count // 2), (rows, 1))
+    tail = 1 + draws.integers(max(1, count // 2 - 1), (rows, 1))
     last = place >= count - tail
-    few = (torch.rand(rows, count, generator=g) < 0.25) | (place == 0)
+    few = (draws.uniform((rows, count)) < 0.25) | (place == 0)
     backwards = kind < 0.4
     known = torch.where(backwards, last, torch.where(kind < 0.8, (place < head) | last, few))
     return Order(torch.where(backwards, count - 1 - place, place), known)

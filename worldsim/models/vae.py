@@ -52,10 +52,8 @@ class Posterior(NamedTuple):
     mean: Tensor
     logvar: Tensor
 
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Draw once (Kingma and Welling 2013); a generator may live on another device."""
-        device = self.mean.device if generator is None else generator.device
-        noise = torch.randn(self.mean.shape, generator=generator, device=device).to(self.mean)
+    def sample(self, noise: Tensor) -> Tensor:
+        """What standard normal `noise` of the same shape leads to (Kingma and Welling 2013)."""
         return self.mean + (0.5 * self.logvar).exp() * noise
 
     def kl(self) -> Tensor:

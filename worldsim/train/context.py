@@ -13,6 +13,7 @@ from einops import repeat
 from torch import Tensor
 
 from worldsim.core import Conditions, WorldError
+from worldsim.diffusion.draws import Draws
 from worldsim.diffusion.losses import noise_context
 from worldsim.diffusion.samplers import consistency
 from worldsim.diffusion.schedule import corrupt, linear_levels
@@ -41,7 +42,10 @@ def check_dreamt(dreamt: float, targets: int, blind: tuple[int, int] | None) -> 
 @dataclass(frozen=True)
 class Batch:
     """Clips of T + 1 chunks: latents (B, T + 1, h, w, C), conditions, rewards and continue_prob
-    (B, T + 1), and bool masks of where these are known, None for everywhere."""
+    (B, T + 1), and bool masks of where these are known, None for everywhere.
+
+    others: (B, T, h, w, C) of another clip each, for `patch_mix`; None where nothing is damaged.
+    """
 
     latents: Tensor
     conditions: Conditions
@@ -49,6 +53,7 @@ class Batch:
     continue_prob: Tensor
     rewards_known: Tensor | None = None
     continue_known: Tensor | None = None
+    others: Tensor | None = None
 
 
 class Faults(Protocol):
@@ -66,101 +71,101 @@ class Faults(Protocol):
 
 def drift_augment(
     network: Network, batch: Batch, faults: Faults, patch: tuple[int, int], window: int,
-    g: torch.Generator,
+    draws: Draws,
 ) -> Clip:  # fmt: skip
     """The batch as clips whose context is resampled or dreamt, damaged and noise_augment."""
     true = batch.latents[:, :-1]
     clip = Clip(batch.latents, true, true.new_zeros(true.shape[:2]), batch.conditions)
-    clip = resample_context(network, clip, faults.resample, window, g)
-    clip = dream_context(network, clip, faults.dreamt, window, g)
-    clip = patch_mix(clip, faults.damage, patch, g)
-    return noise_augment(clip, faults.context_noise, g)
+    clip = resample_context(network, clip, faults.resample, window, draws)
+    clip = dream_context(network, clip, faults.dreamt, window, draws)
+    if faults.damage:
+        assert batch.others is not None
+        clip = patch_mix(clip, batch.others, faults.damage, patch, draws)
+    return noise_augment(clip, faults.context_noise, draws)
 
 
 @torch.no_grad()
-def resample_context(
-    network: Network, clip: Clip, share: float, window: int, g: torch.Generator
-) -> Clip:
+def resample_context(network: Network, clip: Clip, share: float, window: int, draws: Draws) -> Clip:
     """The first `share` of the clips with all context but the first chunk noised and denoised.
 
     In one pass from below a level of 0.95, so that the clip keeps following its actions (Resampling
     Forcing, 2512.15702): the blur of a network's own answers, one step deep.
     """
-    count = round(share * len(clip.latents))
-    if not count:
+    if not round(share * draws.total):
         return clip
-    some = Clip(clip.latents[:count], clip.context[:count], clip.context_level[:count],
-                clip.conditions[:count])  # fmt: skip
-    clean = some.latents[:, 1:]
-    level = torch.sigmoid(0.5 + torch.randn(clean.shape[:2], generator=g)).clamp(max=0.95)
-    noisy = corrupt(clean, torch.randn(clean.shape, generator=g), level)
+    count = draws.first(share)
+    part = slice(max(1, count))  # a row at least: where weights are sharded, all ranks take part
+    some = Clip(clip.latents[part], clip.context[part], clip.context_level[part],
+                clip.conditions[part])  # fmt: skip
+    clean, drawn = some.latents[:, 1:], draws[part]
+    level = torch.sigmoid(0.5 + drawn.normal(clean.shape[:2])).clamp(max=0.95)
+    noisy = corrupt(clean, drawn.normal(clean.shape), level)
     x, _ = predict(network, some, noisy, level, window)
     context = clip.context.clone()
-    context[:count, 1:] = x[:, :-1].clamp(-6, 6)
+    context[:count, 1:] = x[:count, :-1].clamp(-6, 6)
     return replace(clip, context=context)
 
 
 @torch.no_grad()
-def dream_context(
-    network: Network, clip: Clip, share: float, window: int, g: torch.Generator
-) -> Clip:
+def dream_context(network: Network, clip: Clip, share: float, window: int, draws: Draws) -> Clip:
     """The last `share` of the clips with all context after `DREAMT_FROM` chunks dreamt.
 
     Chunk by chunk, each from those before it, by a student in `DREAMT_PASSES` passes (Self Forcing,
     2506.08009): faults as deep as the clip is long, which resampling never shows. What a clip saw
     of the world at its start must still decide its end, or the answer is the mean of all futures.
     """
-    count, chunks = round(share * len(clip.latents)), clip.context.shape[1]
-    if not count:
+    if not round(share * draws.total):
         return clip
-    real, given = clip.context[-count:, :DREAMT_FROM][:, -window:], clip.conditions[-count:]
-    blank = real.new_zeros(count, window - real.shape[1], *real.shape[2:])
+    first, chunks = len(draws) - draws.last(share), clip.context.shape[1]
+    part = slice(min(first, len(draws) - 1), None)  # a row at least, as above
+    drawn, given = draws[part], clip.conditions[part]
+    real = clip.context[part, :DREAMT_FROM][:, -window:]
+    blank = real.new_zeros(len(drawn), window - real.shape[1], *real.shape[2:])
     past = torch.cat([blank, real], 1)
-    first = DREAMT_FROM - real.shape[1]
-    led = torch.arange(DREAMT_FROM - window, DREAMT_FROM).clamp(min=first)  # blanks are not seen
-    filled = torch.full((count,), real.shape[1], device=real.device)
+    led = torch.arange(DREAMT_FROM - window, DREAMT_FROM)
+    led = led.clamp(min=DREAMT_FROM - real.shape[1])  # blanks are not seen
+    filled = torch.full((len(drawn),), real.shape[1], device=real.device)
     cache = fill_cache(network, past, given.chunks(led).as_context(), filled)
-    video = [*clip.context[-count:, DREAMT_FROM - 2 : DREAMT_FROM].unbind(1)]
+    video = [*clip.context[part, DREAMT_FROM - 2 : DREAMT_FROM].unbind(1)]
     for t in range(DREAMT_FROM, chunks):
         newest, following = (given.chunks(slice(i, i + 1)) for i in (t - 1, t))
         both = newest.as_context().then(following)
         denoise = ChunkDenoiser(network, video[-1], video[-2], both, cache, filled, window)
-        noise = [torch.randn(video[-1].shape, generator=g) for _ in range(DREAMT_PASSES)]
+        noise = [drawn.normal(video[-1].shape) for _ in range(DREAMT_PASSES)]
         levels = linear_levels(DREAMT_PASSES)[:-1]
         x = consistency(denoise, noise[0], levels, lambda i, noise=noise: noise[i])
         video.append(x.float().clamp(-6, 6))
         cache, filled = denoise.following[0], (filled + 1).clamp(max=window)
     context = clip.context.clone()
-    context[-count:, DREAMT_FROM:] = torch.stack(video[2:], 1)
+    dreamt = torch.stack(video[2:], 1)
+    context[first:, DREAMT_FROM:] = dreamt[len(drawn) - (len(draws) - first) :]
     return replace(clip, context=context)
 
 
-def patch_mix(clip: Clip, share: float, patch: tuple[int, int], g: torch.Generator) -> Clip:
+def patch_mix(
+    clip: Clip, others: Tensor, share: float, patch: tuple[int, int], draws: Draws
+) -> Clip:
     """A `share` of the clips with pieces of another clip in their context, from some chunk on.
 
     Pieces are patches of the network, up to a third of them, blended at 0.3 to 1. They come from
     another place in the other clip, shifted by whole patches, alike for the whole batch: a second
-    car, a missing one, road in the grass, which true or resampled context never shows.
+    car, a missing one, road in the grass, which true or resampled context never shows. others: the
+    other clips, as long as the context.
     """
-    if not share:
-        return clip
     (rows, count, height, width, _), (ph, pw) = clip.context.shape, patch
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(shape, generator=g)
-
-    shift = [int(torch.randint(n, (1,), generator=g)) * p
+    uniform, shared = draws.uniform, draws.shared
+    shift = [int(shared.integers(n, (1,))) * p
              for n, p in ((-(-height // ph), ph), (-(-width // pw), pw))]  # fmt: skip
-    other = clip.context.roll(1, 0).roll(shift, (2, 3))
-    pieces = uniform(rows, -(-height // ph), -(-width // pw)) < uniform(rows, 1, 1) / 3
+    other = others.roll(shift, (2, 3))
+    pieces = uniform((rows, -(-height // ph), -(-width // pw))) < uniform((rows, 1, 1)) / 3
     pieces = repeat(pieces, "b y x -> b 1 (y p) (x q) 1", p=ph, q=pw)[:, :, :height, :width]
-    begun = torch.arange(count) >= torch.randint(count, (rows, 1), generator=g)
-    here = begun & (uniform(rows, 1) < share)
-    weight = pieces * here[:, :, None, None, None] * (0.3 + 0.7 * uniform(rows, 1, 1, 1, 1))
+    begun = torch.arange(count, device=pieces.device) >= draws.integers(count, (rows, 1))
+    here = begun & (uniform((rows, 1)) < share)
+    weight = pieces * here[:, :, None, None, None] * (0.3 + 0.7 * uniform((rows, 1, 1, 1, 1)))
     return replace(clip, context=clip.context + weight * (other - clip.context))
 
 
-def noise_augment(clip: Clip, most: float, g: torch.Generator) -> Clip:
+def noise_augment(clip: Clip, most: float, draws: Draws) -> Clip:
     """The clip with noise on its context, see `noise_context`."""
-    context, told = noise_context(clip.context, most, g)
+    context, told = noise_context(clip.context, most, draws)
     return replace(clip, context=context, context_level=told)

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from worldsim.data.latents import LatentRecording
 from worldsim.diffusion.consistency import earlier_level, halvings_at, pseudo_huber
+from worldsim.diffusion.draws import Draws
 from worldsim.diffusion.losses import chunk_error, ramp
 from worldsim.diffusion.schedule import corrupt, draw_levels
 from worldsim.models.dynamics import Dynamics
 
 from .context import check_dreamt, drift_augment
 from .dynamics import compiled, draw_batch, head_losses, settings_of
-from .loop import FitConfig, Losses, Watch, fit
+from .loop import FitConfig, Losses, Watch, fit, step_draws
 from .targets import check_masked, draw_targets, mean_where, predict_targets
 
 
@@ -68,10 +69,10 @@ class DistillationConfig:
         check_masked(self.masked)
 
 
-def student_levels(shape: tuple[int, ...], pure: float, g: torch.Generator) -> Tensor:
+def student_levels(shape: tuple[int, ...], pure: float, draws: Draws) -> Tensor:
     """Levels of the targets: a share `pure` starts from pure noise, the rest as in training."""
-    level = draw_levels(shape, g)
-    return torch.where(torch.rand(shape, generator=g) < pure, torch.ones(()), level)
+    level = draw_levels(shape, draws)
+    return torch.where(draws.uniform(shape) < pure, torch.ones_like(level), level)
 
 
 def train_student(
@@ -83,14 +84,15 @@ def train_student(
 
     def losses(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
         assert isinstance(net, Dynamics) and isinstance(ema, Dynamics)
-        batch = draw_batch(data, training, g)
-        clip = drift_augment(network(ema), batch, training, model.dit.config.patch, window, g)
+        draws = step_draws(training.fit, step, model.heads.values.device)
+        batch = draw_batch(data, training, draws)
+        clip = drift_augment(network(ema), batch, training, model.dit.config.patch, window, draws)
         clean = batch.latents[:, 1:]
-        level = student_levels(tuple(clean.shape[:2]), training.pure, g)
+        level = student_levels(tuple(clean.shape[:2]), training.pure, draws)
         finest = halvings_at(step, training.fit.steps, training.halvings)
-        earlier = earlier_level(level, torch.randint(finest + 1, level.shape, generator=g).float())
-        noise = torch.randn(clean.shape, generator=g)
-        order = draw_targets(training, g)
+        earlier = earlier_level(level, draws.integers(finest + 1, level.shape).float())
+        noise = draws.normal(clean.shape)
+        order = draw_targets(training, draws)
 
         def answer(model: nn.Module, t: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
             noisy, called = corrupt(clean, noise, t), network(cast(Dynamics, model))

@@ -20,6 +20,7 @@ from worldsim.config import to_json
 from worldsim.core import Conditions
 from worldsim.data.latents import LatentRecording
 from worldsim.data.loader import digest
+from worldsim.diffusion.draws import Draws
 from worldsim.diffusion.losses import chunk_error, ramp
 from worldsim.diffusion.schedule import corrupt, draw_levels
 from worldsim.diffusion.timeline import Network
@@ -27,7 +28,7 @@ from worldsim.models.dynamics import Dynamics
 
 from .checkpoint import Settings, fingerprint
 from .context import Batch, Faults, check_dreamt, drift_augment
-from .loop import FitConfig, Losses, Watch, fit
+from .loop import FitConfig, Losses, Watch, fit, step_draws
 from .targets import check_masked, draw_targets, mean_where, predict_targets
 
 
@@ -81,33 +82,37 @@ class Drawn(Faults, Protocol):
     def blind(self) -> tuple[int, int] | None: ...  # noqa: D102
 
 
-def draw_batch(data: LatentRecording, config: Drawn, g: torch.Generator) -> Batch:
-    """Random clips; a share `drop_action` of the actions is hidden.
+def draw_batch(data: LatentRecording, config: Drawn, draws: Draws) -> Batch:
+    """Random clips, the rows of `draws`; a share `drop_action` of the actions is hidden.
 
     Those whose context will be dreamt, the last ones, are of `blind` episodes, if any. A dream has
     another road than the recording, and the recording's answer is asked for; where the driver
     followed the recorded road, his actions give it away, and the network learns to bend roads to
     whoever drives.
     """
-    count, chunks, drop = config.fit.batch, config.targets + 1, config.drop_action
+    chunks, device = config.targets + 1, draws.device
     with torch.device("cpu"):  # where the recording is
-        here = cpu_generator(g)
-        rows = data.windows.sample(count, chunks, here)
-        if config.blind and (some := round(config.dreamt * count)):
-            rows[-some:] = data.windows.sample(some, chunks, here, config.blind)
+        rows = _windows(data, chunks, draws)
+        if config.blind and round(config.dreamt * draws.total):
+            blind = _windows(data, chunks, draws, config.blind)
+            first = len(rows) - draws.last(config.dreamt)
+            rows[first:] = blind[first:]
         clips = data.clips(rows)
-        known = clips.known & (torch.rand(rows.shape, generator=here) >= drop)
-    device = g.device
-    said = Conditions.of(clips.actions.to(device), known.to(device))
+        others = data.clips(_windows(data, chunks - 1, draws)).latents if config.damage else None
+    known = clips.known.to(device) & (draws.uniform(rows.shape) >= config.drop_action)
+    said = Conditions.of(clips.actions.to(device), known)
     parts = (clips.rewards, clips.continue_prob, clips.rewards_known, clips.continue_known)
-    return Batch(clips.latents.to(device), said, *(x.to(device) for x in parts))
+    latents, *parts = (x.to(device) for x in (clips.latents, *parts))
+    return Batch(latents, said, *parts, others=None if others is None else others.to(device))
 
 
-def cpu_generator(g: torch.Generator) -> torch.Generator:
-    """The generator itself on a CPU, else one there of the same seed."""
-    if g.device.type == "cpu":
-        return g
-    return torch.Generator().manual_seed(g.initial_seed())
+def _windows(
+    data: LatentRecording, length: int, draws: Draws, episodes: tuple[int, int] | None = None
+) -> Tensor:
+    """A random window for each row, (rows, length) int64; see `Windows.starts`."""
+    starts = data.windows.starts(length, episodes)
+    first = starts[draws.integers(len(starts), (len(draws),)).cpu()]
+    return first[:, None] + torch.arange(length)
 
 
 def head_losses(model: Dynamics, features: Tensor, batch: Batch, weight: float) -> Losses:
@@ -137,13 +142,12 @@ def train_dynamics(
 
     def losses(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
         assert isinstance(net, Dynamics) and isinstance(ema, Dynamics)
-        size = training.fit.batch
-        batch = draw_batch(data, training, g)
-        clip = drift_augment(network(ema), batch, training, model.dit.config.patch, window, g)
-        level = draw_levels((size, training.targets), g)
+        draws = step_draws(training.fit, step, model.heads.values.device)
+        batch = draw_batch(data, training, draws)
+        clip = drift_augment(network(ema), batch, training, model.dit.config.patch, window, draws)
         clean = batch.latents[:, 1:]
-        noise = torch.randn(clean.shape, generator=g)
-        order, noisy = draw_targets(training, g), corrupt(clean, noise, level)
+        level, noise = draw_levels(tuple(clean.shape[:2]), draws), draws.normal(clean.shape)
+        order, noisy = draw_targets(training, draws), corrupt(clean, noise, level)
         x, features, count = predict_targets(network(net), clip, noisy, level, window, order)
         error = chunk_error(x, clean)
         return {

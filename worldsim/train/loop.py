@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from worldsim.config import to_json
+from worldsim.diffusion.draws import Draws
 from worldsim.files import atomic_path, clear_leftovers, sync
 from worldsim.nn.dtype import default_float32, narrow
 
@@ -173,6 +174,11 @@ def learning_rate(config: FitConfig, step: int) -> float:
 def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
     """The generator of all random choices of one step, where they are needed."""
     return torch.Generator(device).manual_seed((seed << 32) + step)
+
+
+def step_draws(config: FitConfig, step: int, device: torch.device | str = "cpu") -> Draws:
+    """The random numbers of a step's rows."""
+    return Draws(config.seed, step, range(config.batch), device=device)
 
 
 def train_step(run: Run, loss_fn: LossFn) -> dict[str, float]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from worldsim.core import WorldError
+from worldsim.diffusion.draws import Draws
 from worldsim.diffusion.timeline import (
     Clip,
     Network,
@@ -37,11 +37,11 @@ def check_masked(share: float) -> None:
         raise WorldError(f"masked: expected a share from 0 to 1, got {share}")
 
 
-def draw_targets(config: Masked, g: torch.Generator) -> Order | None:
+def draw_targets(config: Masked, draws: Draws) -> Order | None:
     """What is known and in which order, for this batch; None for forwards from the past."""
-    if not config.masked or bool(torch.rand((), generator=g) >= config.masked):
+    if not config.masked or bool(draws.shared.uniform((1,)) >= config.masked):
         return None
-    return draw_order(config.fit.batch, config.targets + 1, g)
+    return draw_order(config.targets + 1, draws)
 
 
 def predict_targets(

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from worldsim.config import to_json
 from worldsim.data.clips import ClipLoader
 from worldsim.data.dataset import Dataset
+from worldsim.diffusion.draws import Draws
 from worldsim.models.vae import SpacetimeVAE, VAEConfig, to_float
-from worldsim.nn.draw import normal, uniform
 
 from .checkpoint import fingerprint
-from .loop import FitConfig, Losses, Watch, fit
+from .loop import FitConfig, Losses, Watch, fit, step_draws
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,15 +75,13 @@ def clipped_error(out: Tensor, video: Tensor) -> Tensor:
     return (out - video).masked_fill(over, 0.0)
 
 
-def vae_losses(
-    vae: SpacetimeVAE, video: Tensor, config: VAETrainingConfig, g: torch.Generator
-) -> Losses:
+def vae_losses(vae: SpacetimeVAE, video: Tensor, config: VAETrainingConfig, draws: Draws) -> Losses:
     """Reconstruction of all pixels, of moved pixels, and the KL term; video in [-1, 1]."""
     posterior = vae.posterior(video)
-    z = posterior.sample(g)
+    z = posterior.sample(draws.normal(posterior.mean.shape))
     spread = z.detach().std((0, 1, 2, 3))
-    level = config.jitter * uniform((len(z), 1, 1, 1, 1), g, z.device)
-    z = z + level * spread * normal(z.shape, g, z.device)
+    level = config.jitter * draws.uniform((len(z), 1, 1, 1, 1))
+    z = z + level * spread * draws.normal(z.shape)
     error = clipped_error(vae.decode_raw(z), video)
     cost = (error.abs() + 8 * error**2).mean(-1)
     moved = moved_pixels(video, config.moved_over)
@@ -120,7 +118,8 @@ def train_vae(
 
     def losses(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
         assert isinstance(net, SpacetimeVAE)
-        return vae_losses(net, _video(net, loader.clips(step)), training, g)
+        draws = step_draws(fit_config, step, net.mean.device)
+        return vae_losses(net, _video(net, loader.clips(step)), training, draws)
 
     settings = to_json(training) | {"model": to_json(model.config), "data": data.fingerprint()}
     settings |= {"begin": fingerprint(model)}
