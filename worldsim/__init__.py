@@ -105,3 +105,6 @@ gymnasium.register(
     order_enforce=False,
     disable_env_checker=True,
 )
+gymnasium.register(
+    "WorldSim/SceneryRacing-v0", entry_point="worldsim.recipes.car_racing.captioned:make"
+)

@@ -82,7 +82,7 @@ def test_parts_of_a_dict_observation() -> None:
     env.reset(seed=0)
     _, _, _, _, info = env.step(0)
     np.testing.assert_array_equal(info["state"], np.array([2, -2, 0], np.float32))
-    assert env.state_names == ("joints[0]", "joints[1]", "lit") and env.text == "count"
+    assert env.state_names == ("joints[0]", "joints[1]", "lit") and env.texts == ("count",)
     with pytest.raises(CollectError, match="state: expected vectors"):
         make_environment(replace(spec, state=("map",)))
 

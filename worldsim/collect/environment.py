@@ -199,6 +199,7 @@ class RecordedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.metadata = {**env.metadata, "render_fps": self.fps / recording.chunk}
         self.state_names = state_names(env.observation_space, recording.state)
         self.observed: Any = None
+        self.info: dict[str, Any] = {}
         self.frames: NDArray[np.uint8] = np.zeros((recording.chunk, *recording.size, 3), np.uint8)
         self.played = 0
 
@@ -208,15 +209,17 @@ class RecordedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         return state_vector(self.observed, self.recording.state)
 
     @property
-    def text(self) -> str:
-        """The caption in the newest observation, "" where there is none."""
-        return text_of(self.observed)
+    def texts(self) -> tuple[str, ...]:
+        """Captions of the newest chunk: in a dict observation, or of `info["text"]`."""
+        told = self.info.get("text", text_of(self.observed))
+        return tuple(filter(None, [told] if isinstance(told, str) else map(str, told)))
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
         """Begin an episode: the newest frame, or a chunk in which nothing moves."""
         self.observed, info = self.env.reset(seed=seed, options=options)
+        self.info = info
         self._warm_up()
         self.played = 0
         self.frames = self._resized([self.picture()] * self.recording.chunk)
@@ -225,7 +228,7 @@ class RecordedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
     def _warm_up(self) -> None:
         still = self._own(np.clip(0, *self._bounds))
         for step in range(self.recording.warmup):
-            self.observed, _, terminated, truncated, _ = self.env.step(still)
+            self.observed, _, terminated, truncated, self.info = self.env.step(still)
             if terminated or truncated:
                 raise CollectError(
                     f"warmup: expected an episode longer than {self.recording.warmup} frames, but "
@@ -244,6 +247,7 @@ class RecordedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             pictures.append(self.picture())
             total += float(reward)
         pictures += pictures[-1:] * (self.recording.chunk - len(pictures))
+        self.info = info
         self.frames = self._resized(pictures)
         self.played += self.recording.chunk
         over = self.played + self.recording.chunk > self.recording.max_frames

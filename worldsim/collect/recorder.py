@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from worldsim.data.captions import merged
 from worldsim.data.dataset import DatasetSpec, Episode
 
 from .environment import RecordedEnv
@@ -37,7 +38,7 @@ def describe(source: Source, name: str) -> DatasetSpec:
             action=env.native,
             state=env.state_names,
             has_rewards=True,
-            has_text=bool(env.text),
+            has_text=bool(env.texts),
             environment=source.spec if source.spec.id else None,
         )
     finally:
@@ -76,9 +77,8 @@ def _let_go(source: Source, env: RecordedEnv) -> None:
 def _play(
     env: RecordedEnv, act: Policy, policy: str, seed: int, name: str, stopped: Callable[[], bool]
 ) -> Episode:
-    chunks, actions, rewards, states = [], [], [], []
+    chunks, actions, rewards, states, told = [], [], [], [], []
     terminated = truncated = False
-    text = env.text
     while not (terminated or truncated):
         if stopped():
             raise Stopped
@@ -88,6 +88,8 @@ def _play(
         actions.append(action)
         rewards.append(reward)
         states.append(env.state)
+        told.append(env.texts)
+    text = told[0][0] if len(set(told)) == 1 and len(told[0]) == 1 else ""
     return Episode(
         name=name,
         frames=np.concatenate(chunks),
@@ -99,6 +101,7 @@ def _play(
         terminated=terminated,
         truncated=truncated,
         text=text,
+        captions=() if text else merged(told),
         policy=policy,
         seed=seed,
     )

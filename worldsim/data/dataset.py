@@ -95,6 +95,15 @@ class Frames(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Caption:
+    """What is said of the chunks from `first` to before `stop`."""
+
+    first: int
+    stop: int
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Episode:
     """N chunks of one episode; `actions[k]` led into `frames[k * chunk : (k + 1) * chunk]`.
 
@@ -111,7 +120,8 @@ class Episode:
         state: (N, S) float32, at the end of each chunk.
         rewards: (N,) float32, summed over the chunk.
         terminated, truncated: whether the last chunk ended the episode, as Gymnasium means it.
-        text: a caption, "" where there is none.
+        text: a caption of the whole, "" where there is none.
+        captions: what is said of stretches, several of one side by side.
         policy: name of who acted, "" where unknown.
         seed: the environment's reset seed, None where there was none.
     """
@@ -127,6 +137,7 @@ class Episode:
     terminated: bool = False
     truncated: bool = False
     text: str = ""
+    captions: tuple[Caption, ...] = ()
     policy: str = ""
     seed: int | None = None
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from worldsim.core import ActionSpec
 
+from .captions import check_captions
 from .dataset import DatasetSpec, Episode, unfit
 
 
@@ -34,11 +35,15 @@ def check_episode(episode: Episode, spec: DatasetSpec, where: object = None) -> 
     ):  # fmt: skip
         if values is not None and not there:
             raise unfit(where, name, "none, as the dataset declares none", values.shape)
-    if episode.text and not spec.has_text:
-        raise unfit(where, "text", "none, as the dataset declares none", episode.text[:80])
+    captions = check_captions(episode.captions, count, where)
+    if (episode.text or captions) and not spec.has_text:
+        got = (episode.text or captions[0].text)[:80]
+        raise unfit(where, "text", "none, as the dataset declares none", got)
     if episode.seed is not None and not 0 <= episode.seed < 2**63:
         raise unfit(where, "seed", "a whole number >= 0", episode.seed)
-    return replace(episode, actions=actions, known=known, state=state, rewards=rewards)
+    return replace(
+        episode, actions=actions, known=known, state=state, rewards=rewards, captions=captions
+    )
 
 
 def _check_frames(episode: Episode, spec: DatasetSpec, where: object) -> None:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from worldsim.files import atomic_path
 
+from .captions import by_chunk
 from .columns import Columns, columns_of
 from .dataset import Dataset, DatasetSpec, Episode, unfit
 from .encode import write_film
@@ -106,6 +107,6 @@ def _rows(episode: Episode, spec: DatasetSpec) -> list[list[object]]:
             parts[name] = [row[i] if k else "" for row, k in zip(flat, known, strict=True)]
     if episode.rewards is not None:
         parts["reward"] = held.rewards.tolist()
-    if episode.text:
-        parts["text"] = [episode.text] * len(held.rewards)
+    if any(texts := by_chunk(episode)):
+        parts["text"] = [text for text in texts for _ in range(episode.chunk)]
     return [list(parts), *map(list, zip(*parts.values(), strict=True))] if parts else []

@@ -20,6 +20,7 @@ from worldsim.files import open_plain
 from .dataset import DatasetError, DatasetSpec, Episode, Frames, unfit
 from .decode import Film, FilmFrames, probe
 from .indexed import Fit, FittedFrames, IndexedDataset, file_hash
+from .lerobot_tasks import captions_of, read_tasks
 from .parquet import read_parquet
 
 MAX_META = 2**26  # bytes of info.json, and of each list of v2.1
@@ -34,16 +35,22 @@ class _Row:
 
     index: int
     length: int
-    text: str
+    tasks: tuple[str, ...]
     data: Path
     films: dict[str, tuple[Path, float]]  # camera: file, and seconds in it
+
+    @property
+    def text(self) -> str:
+        """Its task; "" where it has several."""
+        return self.tasks[0] if len(self.tasks) == 1 else ""
 
 
 class LeRobotDataset(IndexedDataset):
     """The episodes of a LeRobot folder; `action[t]` was taken at frame t and led into frame t + 1.
 
     So `actions[k]` of an episode is the action of row k - 1, the first one is unknown, and the
-    same holds of rewards. Tasks become text, `observation.state` the state.
+    same holds of rewards. Tasks become text, several of an episode captions of its rows,
+    `observation.state` the state.
 
     Args:
         folder: with `meta/info.json`.
@@ -68,6 +75,7 @@ class LeRobotDataset(IndexedDataset):
         self._films: dict[Path, Film] = {}
         self._hashes: dict[tuple[Path, int, int], str] = {}
         self._tables: dict[Path, dict[str, NDArray[Any]]] = {}
+        self._tasks: dict[int, str] | None = None
         if not self._rows:
             raise unfit(self.folder, "episodes", "at least one", "none", "give another folder")
         first = [self._film(self._rows[0], name).size for name in self._cameras]
@@ -91,7 +99,7 @@ class LeRobotDataset(IndexedDataset):
             name=self.folder.resolve().name, frame_shape=(heights.pop(), width, 3), fps=self.fps,
             chunk=chunk, action=action, state=_names(self._features, int(np.prod(state))),
             has_rewards="next.reward" in self._features,
-            has_text=any(row.text for row in self._rows),
+            has_text=any(any(row.tasks) for row in self._rows),
         )  # fmt: skip
 
     def _action(self) -> ActionSpec:
@@ -159,6 +167,11 @@ class LeRobotDataset(IndexedDataset):
         frames = self._frames(row)
         if row.length % chunk:
             frames = _Part(frames, 0, row.length // chunk * chunk)
+        if len(row.tasks) > 1:
+            if self._tasks is None:
+                self._tasks = read_tasks(self.folder)
+            numbers = self._columns(row)["task_index"]
+            told["captions"] = captions_of(numbers, chunk, self._tasks, self.folder)
         return Episode(
             name=self._names[place], frames=frames, chunk=chunk, fps=self.fps, text=row.text, **told
         )
@@ -269,8 +282,8 @@ def _rows_v3(folder: Path, info: dict[str, Any]) -> list[_Row]:
                               file_index=int(file))  # fmt: skip
                 films[name] = film, float(start)
             data = _place(folder, info, "data_path", **{k: int(v) for k, v in at.items()})
-            text = _text(row.get("tasks"))
-            found.append(_Row(int(row["episode_index"]), int(row["length"]), text, data, films))
+            tasks = _tasks(row.get("tasks"))
+            found.append(_Row(int(row["episode_index"]), int(row["length"]), tasks, data, films))
         except DatasetError:
             raise
         except (KeyError, TypeError, ValueError) as error:
@@ -293,7 +306,7 @@ def _rows_v2(folder: Path, info: dict[str, Any]) -> list[_Row]:
             films = {n: (_place(folder, info, "video_path", video_key=n, **at), 0.0)
                      for n in cameras}  # fmt: skip
             data = _place(folder, info, "data_path", **at)
-            found.append(_Row(index, length, _text(row.get("tasks")), data, films))
+            found.append(_Row(index, length, _tasks(row.get("tasks")), data, films))
         except DatasetError:
             raise
         except (KeyError, TypeError, ValueError) as error:
@@ -307,8 +320,8 @@ def _records(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(columns, values, strict=True)) for values in rows]
 
 
-def _text(tasks: Any) -> str:
-    return "; ".join(map(str, tasks)) if isinstance(tasks, list) else str(tasks or "")
+def _tasks(tasks: Any) -> tuple[str, ...]:
+    return tuple(map(str, tasks)) if isinstance(tasks, list) else (str(tasks or ""),)
 
 
 def _place(folder: Path, info: dict[str, Any], key: str, **values: Any) -> Path:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from worldsim.files import atomic_path
 
+from .captions import by_chunk
 from .dataset import Dataset, DatasetSpec, Episode
 from .encode import write_film
 from .export import CRF, by_frame, frames_of
@@ -31,7 +32,8 @@ def to_lerobot(data: Dataset, folder: Path) -> None:
     """Write all episodes; `info.json` comes last, so that a folder without it is half-written.
 
     `action` of a row is taken at its frame and leads into the next one; the action that led into
-    an episode's first frame has no place there, and the last row repeats the one before.
+    an episode's first frame has no place there, and the last row repeats the one before. A row has
+    one task: of captions that lie side by side the first.
     """
     tasks: dict[str, int] = {}
     episodes: list[dict[str, Any]] = []
@@ -71,10 +73,11 @@ def _write_file(
             index = len(episodes)
             first = episodes[-1]["dataset_to_index"] if episodes else 0
             count = len(episode.frames)
-            task = tasks.setdefault(episode.text, len(tasks))
-            parts.append(_rows(episode, spec, index, first, task))
+            texts = by_chunk(episode)
+            numbers = np.array([tasks.setdefault(text, len(tasks)) for text in texts])
+            parts.append(_rows(episode, spec, index, first, numbers))
             episodes.append({
-                "episode_index": index, "tasks": [episode.text], "length": count,
+                "episode_index": index, "tasks": list(dict.fromkeys(texts)), "length": count,
                 "dataset_from_index": first, "dataset_to_index": first + count,
                 **{f"data/{k}": v for k, v in at.items()},
                 **{f"videos/{CAMERA}/{k}": v for k, v in at.items()},
@@ -95,9 +98,9 @@ def _write_file(
 
 
 def _rows(
-    episode: Episode, spec: DatasetSpec, index: int, first: int, task: int
+    episode: Episode, spec: DatasetSpec, index: int, first: int, tasks: NDArray[np.int64]
 ) -> dict[str, NDArray[Any]]:
-    """The rows of one episode, one a frame."""
+    """The rows of one episode, one a frame; tasks (N,), the number of each chunk's."""
     count, held = len(episode.frames), by_frame(episode, spec)
     numbers = np.arange(count)
     following = np.minimum(numbers + 1, count - 1)
@@ -120,7 +123,7 @@ def _rows(
     rows |= {
         "next.done": done, "timestamp": (numbers / spec.fps).astype(np.float32),
         "frame_index": numbers, "episode_index": np.full(count, index), "index": first + numbers,
-        "task_index": np.full(count, task),
+        "task_index": np.repeat(tasks, episode.chunk),
     }  # fmt: skip
     return rows
 

@@ -26,6 +26,7 @@ from worldsim.config import ConfigError, from_json, parse_json, short, to_json
 from worldsim.files import atomic_path, clear_leftovers, open_plain
 
 from .archive import UNREADABLE, Archive, ArchiveWriter, Stamp, open_archive
+from .captions import pack, unpack
 from .dataset import SPLITS, DatasetError, DatasetSpec, Episode, unfit
 from .episode import check_episode
 
@@ -38,6 +39,7 @@ MAX_PIECE = 64 * 2**20  # bytes of frames that are unpacked together
 MAX_META = 2**16  # bytes, 4 for each character
 PIECE_FRAMES, PIECE_BYTES = 64, 16 * 2**20  # what the writer makes of it
 NAME = re.compile(r"[A-Za-z0-9_%=+,-][A-Za-z0-9._%=+,-]{0,199}")
+CAPTIONS = "captions"  # a string array that holds JSON
 ARRAYS = {"actions": "if", "known": "b", "state": "f", "rewards": "f"}  # name: dtype kinds
 
 
@@ -135,6 +137,8 @@ def save_episode(path: Path | str, episode: Episode) -> None:
         for name in ARRAYS:
             if (values := getattr(episode, name)) is not None:
                 writer.add(name, values)
+        if episode.captions:
+            writer.add(CAPTIONS, pack(episode.captions))
         for number in range(-(-shape[0] // piece)):
             frames = np.asarray(episode.frames[number * piece : (number + 1) * piece])
             if frames.dtype != np.uint8 or frames.shape[1:] != shape[1:]:
@@ -158,10 +162,14 @@ def load_episode(path: Path | str) -> Episode:
             for name, kinds in ARRAYS.items()
             if name in archive.members
         }
+        captions = ()
+        if CAPTIONS in archive.members:
+            captions = unpack(str(archive.read(CAPTIONS, "U", 0, MAX_ARRAY).item()), path)
         frames = PiecewiseFrames(path, archive.stamp, meta.frames, meta.piece)
     return Episode(
         name=path.stem, frames=frames, chunk=meta.chunk, fps=meta.fps, terminated=meta.terminated,
-        truncated=meta.truncated, text=meta.text, policy=meta.policy, seed=meta.seed, **arrays,
+        truncated=meta.truncated, text=meta.text, captions=captions, policy=meta.policy,
+        seed=meta.seed, **arrays,
     )  # fmt: skip
 
 
@@ -184,11 +192,13 @@ def _read_meta(archive: Archive) -> _Meta:
         got = f"{meta.frames} in pieces of {meta.piece}, chunk {meta.chunk}, fps {meta.fps}"
         raise unfit(path, "frames", expected, short(got, 200))
     pieces = -(-meta.frames[0] // meta.piece)
-    found = set(archive.members) - {"meta", *ARRAYS}
+    found = set(archive.members) - {"meta", CAPTIONS, *ARRAYS}
     # counted first: a name for each declared piece may be more than memory holds
     if len(found) != pieces or any(_piece(n) not in found for n in range(pieces)):
         names = short(sorted(found)[:20], 200)
-        raise unfit(path, "arrays", f"meta, {pieces} pieces of frames, some of {[*ARRAYS]}", names)
+        raise unfit(
+            path, "arrays", f"meta, {pieces} pieces of frames, some of {[*ARRAYS, CAPTIONS]}", names
+        )
     return meta
 
 

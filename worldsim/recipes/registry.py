@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from worldsim.core import WorldSpec
 
-from .car_racing.settings import car_racing, car_racing_panel
+from .car_racing.settings import car_racing, car_racing_panel, scenery
 from .pendulum import pendulum
 from .recipe import Recipe
 
@@ -12,8 +12,9 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "car-racing": car_racing,
     "car-racing-panel": car_racing_panel,
     "pendulum": pendulum,
+    "scenery": scenery,
 }
-"""What is recorded for the bundled worlds."""
+"""What is recorded for the bundled worlds, and for those that are trained in words."""
 
 POLICIES = {"LunarLander-v3": "worldsim.recipes.lunar_lander:land"}
 """Who acts in an environment by default; random actions where it is not named here."""

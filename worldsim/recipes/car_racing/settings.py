@@ -1,5 +1,7 @@
 """How CarRacing-v3 is recorded."""
 
+from dataclasses import replace
+
 from worldsim.core import EnvironmentSpec
 from worldsim.recipes.recipe import Recipe
 
@@ -30,3 +32,13 @@ def car_racing_panel() -> Recipe:
     latest chunk tells it to 1.4 units a second, six without the panel to 3.7.
     """
     return car_racing().seen(crop=None, size=(64, 64))
+
+
+def scenery() -> Recipe:
+    """CarRacing in drawn sceneries with captions, 56x64: 500 tracks, half of which change once.
+
+    Half of the test split has combinations that are in no other recording.
+    """
+    seen = {"id": "WorldSim/SceneryRacing-v0", "warmup": 50}
+    base = car_racing().seen(**seen)
+    return replace(base, seeds={**base.seeds, "train": range(500)})

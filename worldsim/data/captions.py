@@ -1,0 +1,70 @@
+"""What is said of stretches of an episode: several wordings of one stretch lie side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldsim.config import ConfigError, from_json, parse_json
+
+from .dataset import Caption, Episode, unfit
+
+
+def merged(told: Sequence[tuple[str, ...]]) -> tuple[Caption, ...]:
+    """Captions of what was told of each chunk, (N,) wordings each: one a wording and stretch."""
+    found, first = [], 0
+    for wordings, group in groupby(told):
+        stop = first + len(list(group))
+        found += [Caption(first=first, stop=stop, text=text) for text in wordings if text]
+        first = stop
+    return tuple(found)
+
+
+def captions_of(episode: Episode) -> tuple[Caption, ...]:
+    """All that is said of an episode; its `text` holds throughout."""
+    whole = (Caption(first=0, stop=len(episode), text=episode.text),) if episode.text else ()
+    return whole + episode.captions
+
+
+def by_chunk(episode: Episode) -> list[str]:
+    """One caption for each chunk: the first of the shortest stretch that it lies in."""
+    found, lengths = [""] * len(episode), np.full(len(episode), len(episode) + 1)
+    for one in captions_of(episode):
+        for place in range(one.first, one.stop):
+            if one.stop - one.first < lengths[place]:
+                found[place], lengths[place] = one.text, one.stop - one.first
+    return found
+
+
+def check_captions(captions: Iterable[Caption], count: int, where: object) -> tuple[Caption, ...]:
+    """Captions of an episode of `count` chunks; raises DatasetError for one that does not fit."""
+    checked = tuple(captions)
+    for one in checked:
+        if not (0 <= one.first < one.stop <= count and one.text.strip()):
+            expected = f"words about chunks from 0 to {count}"
+            raise unfit(where, "captions", expected, f"{one.first} to {one.stop}: {one.text[:80]}")
+    return checked
+
+
+def pack(captions: Sequence[Caption]) -> NDArray[np.str_]:
+    """As a string array that an archive holds."""
+    rows = [[one.first, one.stop, one.text] for one in captions]
+    return np.array(json.dumps(rows, ensure_ascii=False, separators=(",", ":")))
+
+
+def unpack(text: str, path: Path) -> tuple[Caption, ...]:
+    """Captions from an archive's string; raises DatasetError."""
+    try:
+        rows: Any = parse_json(text, "captions")
+        if not isinstance(rows, list) or not all(isinstance(r, list) and len(r) == 3 for r in rows):
+            raise ConfigError("captions: expected a list of [first, stop, text]")
+        keys = ("first", "stop", "text")
+        return tuple(from_json(Caption, dict(zip(keys, row, strict=True))) for row in rows)
+    except ConfigError as error:
+        raise unfit(path, "captions", "a list of [first, stop, text]", str(error)[:200]) from error
