@@ -15,9 +15,6 @@ from tests.data.contracts import check_dataset
 from tests.measured_data import stored
 from worldsim.core import ActionSpec, EnvironmentSpec
 from worldsim.data import DatasetError, DatasetSpec, Episode, NativeDataset, NativeWriter
-from worldsim.data.captions import by_chunk
-from worldsim.data.dataset import Caption
-from worldsim.data.episode import check_episode
 from worldsim.data.native import file_name, load_episode, save_episode
 
 SPEC = DatasetSpec(
@@ -394,16 +391,3 @@ def test_a_foreign_description_is_refused(tmp_path: Path, content: str):
     (tmp_path / "dataset.json").write_text(content)
     with pytest.raises(DatasetError, match="dataset.json"):
         NativeDataset(tmp_path)
-
-
-def test_captions_of_stretches_come_back_and_must_fit(tmp_path: Path) -> None:
-    captions = (Caption(first=0, stop=2, text="größer"), Caption(first=1, stop=3, text="a\nb"))
-    whole = replace(episode(), captions=captions)
-    save_episode(tmp_path / "a.npz", whole)
-    assert load_episode(tmp_path / "a.npz").captions == captions
-    assert by_chunk(replace(whole, text="")) == ["größer", "größer", "a\nb"] + [""] * (
-        len(whole) - 3
-    )
-    wrong = replace(whole, captions=(Caption(first=1, stop=len(whole) + 1, text="x"),))
-    with pytest.raises(DatasetError, match="captions: expected words about chunks from 0"):
-        check_episode(wrong, SPEC)
