@@ -80,13 +80,20 @@ class DynaResult:
 
 
 def improve(
-    world: Path | str, agent: Path, folder: Path, run: Path, config: DynaConfig
+    world: Path | str,
+    agent: Path,
+    folder: Path,
+    run: Path,
+    config: DynaConfig,
+    *,
+    trust_code: bool = False,
 ) -> DynaResult:
     """One turn of the loop, resumable: typed again it goes on where it stood.
 
     world: a world's folder or name. agent: a saved agent, path without suffix. folder: the
     dataset, which grows by `config.episodes` training episodes. run: of this turn; RUN/world is the
-    new world's folder, RUN/agent the new agent. Raises WorldError, DatasetError or CollectError
+    new world's folder, RUN/agent the new agent. trust_code: import the module that the dataset's
+    environment names. Raises WorldError, DatasetError or CollectError
     where they do not fit each other.
     """
     known, old = NativeDataset(folder), load(world)
@@ -97,7 +104,7 @@ def improve(
     make = partial(make_agent, str(world), str(agent), config.noise)
     data = collect(
         known.spec.environment, out=folder, policy=CollectPolicy(name=name, make=make),
-        episodes=config.episodes, val=0, test=0, prefix=name,
+        episodes=config.episodes, val=0, test=0, prefix=name, trust_code=trust_code,
     )  # fmt: skip
     better = train_on(old, data, config.world, run)
     save(better, run / "world", overwrite=True)

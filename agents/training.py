@@ -17,13 +17,14 @@ import torch
 from tqdm import tqdm
 
 from worldsim import worlds
-from worldsim.config import from_json, parse_json, to_json
+from worldsim.config import from_json, read_json, read_json_lines, to_json
 from worldsim.core import WorldError, WorldSpec, WorldState, row_keys
 from worldsim.data.columns import check_kind
 from worldsim.data.dataset import Dataset
 from worldsim.data.latents import LatentRecording, latent_cache
 from worldsim.data.loader import load_recording
-from worldsim.files import open_plain, write_text
+from worldsim.files import write_text
+from worldsim.store.provenance import MOST_LOG
 from worldsim.store.tensors import load_tensors, save_tensors
 from worldsim.train.loop import FitConfig, Run, fit, learning_rate, step_generator
 from worldsim.world.diffusion import DiffusionWorld
@@ -191,7 +192,8 @@ def _average(run: Run) -> None:
 
 def logged_seconds(log: Path) -> float:
     """Wall time of a training by its log, without the pauses between its resumptions."""
-    times = [json.loads(line)["time"] for line in log.read_text().splitlines()]
+    lines = read_json_lines(log, MOST_LOG)
+    times = [x["time"] for x in lines if type(x.get("time")) in (int, float)]
     gaps = [later - time for time, later in zip(times, times[1:], strict=False)]
     return sum(gap for gap in gaps if gap < PAUSE)
 
@@ -259,10 +261,8 @@ def save_agent(agent: ActorCritic, path: Path, *, world: str = "", spent: Spent 
 def read_agent(path: Path) -> AgentFile:
     """What is known of the agent at PATH, without suffix."""
     try:
-        with open_plain(Path(f"{path}.json")) as file:
-            text = file.read(MOST_BYTES)
-        return from_json(AgentFile, parse_json(text, f"{path}.json"))
-    except (OSError, ValueError) as error:
+        return from_json(AgentFile, read_json(f"{path}.json", MOST_BYTES))
+    except ValueError as error:
         raise WorldError(
             f"agent: expected one saved at {path}, got {error}; train it with worldsim agent"
         ) from error

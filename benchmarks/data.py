@@ -29,6 +29,7 @@ from worldsim.data.latents import LatentFile
 from worldsim.data.windows import Windows
 from worldsim.diffusion.draws import Draws
 from worldsim.evaluate.report import write_card
+from worldsim.flags import refuse_repeated
 from worldsim.presets import SIZES
 from worldsim.store.provenance import provenance
 from worldsim.train.loop import FitConfig
@@ -133,4 +134,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["measure"]:
         measure(Path(sys.argv[2]))
     else:
-        tyro.cli(main)
+        tyro.cli(main, description=__doc__, args=refuse_repeated(sys.argv[1:]))

@@ -8,13 +8,13 @@ are those that every world of this house is held to.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import torch
 import tyro
 
+from worldsim.config import read_json
 from worldsim.evaluate import evaluate
 from worldsim.evaluate.report import table, write_card
 from worldsim.flags import refuse_repeated
@@ -58,7 +58,7 @@ def main(
         run = Path(teacher)
     record_tests(world, data)
     others = (noise_floor, offtrack_reference, policies)
-    measured = [None if path is None else json.loads(path.read_text()) for path in others]
+    measured = [None if path is None else read_json(path) for path in others]
     card = evaluate(
         world, data, teacher=teacher, run=run, quick=quick, device=device,
         noise_floor=measured[0], offtrack_reference=measured[1], policies=measured[2],

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,12 @@ class Crowd:
     known: list[bool] = field(default_factory=list)
 
     @staticmethod
-    def begin(seeds: Sequence[int], spec: EnvironmentSpec, context: int) -> Crowd:
+    def begin(
+        seeds: Sequence[int], spec: EnvironmentSpec, context: int, trust_code: bool = False
+    ) -> Crowd:
         """One pendulum a seed, standing still for the first chunk that is seen."""
-        cameras = [make_environment(spec, observation="chunk", actions="native") for _ in seeds]
+        make = partial(make_environment, spec, observation="chunk", actions="native")
+        cameras = [make(trust_code=trust_code) for _ in seeds]
         pairs = zip(cameras, seeds, strict=True)
         crowd = Crowd(cameras, context, [np.stack([c.reset(seed=s)[0] for c, s in pairs])])
         crowd.actions.append(torch.zeros(len(seeds), 1))
@@ -91,9 +95,12 @@ class Crowd:
         return world.encode(clip, torch.stack(self.actions, 1), known=known)
 
 
-def play(act: Act, spec: EnvironmentSpec, context: int, *, name: str) -> dict[str, Any]:
+def play(
+    act: Act, spec: EnvironmentSpec, context: int, *, name: str, trust_code: bool = False
+) -> dict[str, Any]:
     """Returns of 50 episodes of 200 frames, their mean and interval, and seconds a decision."""
-    crowd, total, thinking = Crowd.begin(SEEDS, spec, context), np.zeros(len(SEEDS)), 0.0
+    crowd = Crowd.begin(SEEDS, spec, context, trust_code)
+    total, thinking = np.zeros(len(SEEDS)), 0.0
     steps = 200 // spec.chunk
     for _ in tqdm(range(steps), desc=name):
         begun = time.perf_counter()
@@ -187,6 +194,7 @@ def main(
     out: Path = RESULTS / "pendulum.json",
     page: Path | None = None,
     compile: bool = True,
+    trust_code: bool = False,
 ) -> None:
     """Score policies on 50 real pendulums.
 
@@ -198,6 +206,7 @@ def main(
         out: the JSON file.
         page: whose table is replaced by this one, such as docs/reference/worlds/pendulum.md.
         compile: plan in compiled steps; making them takes a minute, once.
+        trust_code: import the module that the data's environment names.
     """
     loaded, recorded = load(world), NativeDataset(data)
     if (environment := recorded.spec.environment) is None:
@@ -205,7 +214,9 @@ def main(
     dream = FixedBatch(compiled(loaded) if compile else loaded, GROUP)
     found: dict[str, Any] = {}
     for row in rows(loaded, agents, steps_of(recorded), search, dream):
-        played = play(row.act, environment, loaded.spec.context, name=row.name)
+        played = play(
+            row.act, environment, loaded.spec.context, name=row.name, trust_code=trust_code
+        )
         found[row.name] = played | {
             "steps": row.steps, "dreamt": row.dreamt, "seconds": row.seconds,
         }  # fmt: skip

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 import tyro
 
+from worldsim.config import read_json_lines
 from worldsim.core import WorldError
 from worldsim.data import NativeDataset
 from worldsim.flags import refuse_repeated
@@ -126,7 +127,7 @@ def predict_first(run: Run, places: Places) -> None:
 
 def read(path: Path) -> list[Record]:
     """All lines, in the order in which they were written."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return read_json_lines(path, 2**28)
 
 
 def append(places: Places, kind: str, found: Record) -> None:

@@ -32,7 +32,8 @@ from worldsim.benchmarks.transfer_policies import (
     state_policy,
 )
 from worldsim.benchmarks.transfer_table import read, summary, table, write_table
-from worldsim.core import WorldState, row_keys
+from worldsim.core import WorldError, WorldState, row_keys
+from worldsim.flags import refuse_repeated
 from worldsim.store.folder import load
 from worldsim.store.provenance import provenance
 from worldsim.world.compiled import compiled
@@ -186,6 +187,8 @@ def main(
 
     Raises WorldError where the world names no environment.
     """
+    if out.suffix == ".json":
+        raise WorldError(f"out: expected another suffix, as the summary takes .json, got {out}")
     loaded = load(world)
     real_environment(loaded, trust_code=scope.trust_code).close()
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -210,4 +213,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    tyro.cli(main, description=__doc__, args=refuse_repeated(sys.argv[1:]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 
 from worldsim.agents.training import Spent, read_agent
 from worldsim.benchmarks.transfer_policies import Contestant
+from worldsim.config import read_json_lines
 from worldsim.core import WorldError
 from worldsim.metrics import Interval, bootstrap, pearson, weighted_mean
 
@@ -28,13 +28,7 @@ def mmrv(dream: list[float], real: list[float]) -> float:
 
 def read(path: Path) -> list[dict[str, Any]]:
     """Lines written so far; a torn last line is left out."""
-    found = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return found
+    return read_json_lines(path, 2**28)
 
 
 def interval(values: list[float]) -> Interval:

@@ -5,7 +5,6 @@ python -m benchmarks.trust_pictures
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 import tyro
 from PIL import Image, ImageDraw, ImageFont
 
+from worldsim.config import read_json
 from worldsim.flags import refuse_repeated
 from worldsim.play import film as video
 
@@ -116,7 +116,7 @@ def main(
         results: what `python -m benchmarks.trust` wrote.
         out: the picture.
     """
-    video.save_picture(out, drawn(json.loads(results.read_text())))
+    video.save_picture(out, drawn(read_json(results)))
     print(f"wrote {out}")
 
 

@@ -14,6 +14,9 @@ from torch import Tensor
 
 from .errors import WorldError
 
+MOST_ENTRIES = 4096  # of an action
+MOST_CHOICES = 2**16  # of an entry: each is a row of an embedding
+
 ActionKind = Literal["continuous", "discrete", "multi_discrete", "multi_binary", "none"]
 
 
@@ -41,8 +44,7 @@ class ActionSpec:
 
     def __post_init__(self) -> None:
         pairs = zip(self.low, self.high, strict=False)
-        bounded = len(self.low) == len(self.high) > 0
-        bounded = bounded and all(-inf < a < b < inf for a, b in pairs)
+        bounded = len(self.low) == len(self.high) > 0 and all(_apart(a, b) for a, b in pairs)
         box, choice, several = bool(self.low or self.high), bool(self.n or self.start), self.nvec
         fits = {
             "continuous": bounded and not (choice or several),
@@ -53,9 +55,16 @@ class ActionSpec:
         }
         if not fits.get(self.kind, False):
             raise WorldError(
-                "action: expected continuous with finite low < high per entry, discrete with "
-                "n > 0, multi_discrete with nvec, multi_binary with nvec of 2s, or none, "
-                f"got {self}"
+                "action: expected continuous with low < high per entry, finite and apart in "
+                "float32, discrete with n > 0, multi_discrete with nvec, multi_binary with nvec of "
+                f"2s, or none, got {self}"
+            )
+        entries, choices = len(self.low) or len(self.nvec), max(self.nvec, default=self.n)
+        far = abs(self.start) > 2**62
+        if entries > MOST_ENTRIES or choices > MOST_CHOICES or far:
+            raise WorldError(
+                f"action: expected at most {MOST_ENTRIES} entries, {MOST_CHOICES} choices of each "
+                f"and a start within 64 bits, got {entries}, {choices} and {self.start}"
             )
 
     @classmethod
@@ -184,6 +193,13 @@ class ActionSpec:
             else:
                 remedy = "clip it with np.clip(action, space.low, space.high)"
             raise WorldError(f"{expected} {given.tolist()}; {remedy}")
+
+
+def _apart(low: float, high: float) -> bool:
+    """Whether bounds are finite and apart in float32, which is what networks compute in."""
+    with np.errstate(over="ignore"):
+        a, b = np.float32(low), np.float32(high)
+        return bool(-inf < a < b < inf and np.isfinite(b - a))
 
 
 def _is_binary(x: Tensor) -> bool:

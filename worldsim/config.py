@@ -12,12 +12,15 @@ import json
 from dataclasses import fields, is_dataclass
 from functools import cache
 from math import isfinite
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from worldsim.core import WorldError
+from worldsim.files import open_plain, read_bytes
 
 T = TypeVar("T")
+MOST_BYTES = 2**24  # of a file of JSON, unless who reads it says
 SCALARS = (bool, int, float, str, NoneType)
 KEYWORDS = dict[str, Any]  # a field of free keywords, of which JSON alone says what they can be
 
@@ -90,9 +93,45 @@ def parse_json(text: str | bytes, path: str) -> Any:
         raise ConfigError(f"{path}: expected JSON, got {short(text, 40)}: {error}") from error
 
 
+def read_json(path: Path | str, most: int = MOST_BYTES) -> Any:
+    """The JSON in a plain file of at most `most` bytes; raises ConfigError that names the file."""
+    try:
+        data = read_bytes(Path(path), most)
+    except OSError as error:
+        raise ConfigError(f"{path}: expected JSON, got {error.strerror or error}") from error
+    return parse_json(data, str(path))
+
+
+def read_json_lines(path: Path | str, most: int = MOST_BYTES) -> list[dict[str, Any]]:
+    """The objects of a log, one a line; lines that are torn or are none are left out.
+
+    No file is an empty log. Raises ConfigError for what is no plain file, or is larger than `most`.
+    """
+    try:
+        if not Path(path).exists():
+            return []
+        with open_plain(Path(path)) as file:
+            data = file.read(most + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: expected a log, got {error.strerror or error}") from error
+    if len(data) > most:
+        raise ConfigError(f"{path}: expected a log of at most {most} bytes, got more")
+    found = []
+    for line in data.splitlines():
+        try:
+            value = json.loads(line)
+        except (RecursionError, ValueError):
+            continue
+        found += [value] if isinstance(value, dict) else []
+    return found
+
+
 def short(value: object, limit: int = 120) -> str:
-    """`repr(value)`, cut to `limit` characters: what came from outside may be long."""
-    text = repr(value[:limit] if isinstance(value, str | bytes) else value)
+    """`repr(value)`, cut to `limit` characters: what came from outside may be long or deep."""
+    try:
+        text = repr(value[:limit] if isinstance(value, str | bytes) else value)
+    except RecursionError:
+        text = f"a {type(value).__name__} within many others"
     return text if len(text) <= limit else f"{text[:limit]}..."
 
 
@@ -145,7 +184,10 @@ def value_from_json(kind: Any, data: Any, path: str) -> Any:
     if kind == KEYWORDS:
         if not isinstance(data, dict):
             raise ConfigError(f"{path}: expected an object, got {short(data)}")
-        return _plain(data, path, free=True)
+        try:
+            return _plain(data, path, free=True)
+        except RecursionError as error:
+            raise ConfigError(f"{path}: expected few lists within lists, got many") from error
     if origin is Literal:
         fits = any(type(data) is type(arg) and data == arg for arg in args)
     elif kind in SCALARS:

@@ -148,15 +148,16 @@ class EnvironmentSpec:
     state: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        least = {"chunk": 1, "warmup": 0, "max_frames": 1}
-        for name, bound in least.items():
-            if type(value := getattr(self, name)) is not int or value < bound:
-                raise WorldError(f"{name}: expected a whole number from {bound} up, got {value!r}")
+        ranges = {"chunk": (1, 1000), "warmup": (0, 10**6), "max_frames": (1, 10**12)}
+        for name, (least, most) in ranges.items():
+            if type(value := getattr(self, name)) is not int or not least <= value <= most:
+                expected = f"a whole number from {least} to {most}"
+                raise WorldError(f"{name}: expected {expected}, got {value!r}")
         if self.max_frames < self.chunk:
             got = f"{self.max_frames} for chunks of {self.chunk}"
             raise WorldError(f"max_frames: expected at least one chunk, got {got}")
-        if len(self.size) != 2 or min(self.size) < 1:
-            raise WorldError(f"size: expected (height, width) of at least 1, got {self.size}")
+        if len(self.size) != 2 or min(self.size) < 1 or max(self.size) > 2**14:
+            raise WorldError(f"size: expected (height, width) from 1 to {2**14}, got {self.size}")
 
 
 @dataclass(frozen=True)

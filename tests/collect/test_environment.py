@@ -108,6 +108,10 @@ def test_pictures_that_are_rendered_cropped_grey_or_missing() -> None:
         {"wrappers": ("payload:wrap",)},
         {"id": "WorldSim-v0", "kwargs": {"world": "payload:make"}},
         {"kwargs": {"deep": [{"env_id": "payload:X-v0"}]}},
+        {"kwargs": {"opponent": "payload.Policy"}},
+        {"kwargs": {"payload:X": 1}},
+        {"kwargs": {"xml_file": "payload/scene.xml"}},
+        {"kwargs": {"env_id": "\u03c0ayload:X-v0"}},
     ],
 )
 def test_nothing_in_a_file_is_imported_unasked(

@@ -15,6 +15,7 @@ def dyna(
     data: Path,
     run: Path,
     config: DynaConfig = DynaConfig(),  # noqa: B008
+    trust_code: bool = False,
     threads: int | None = None,
 ) -> None:
     """Close the loop once: the agent acts in reality, the world learns from it, the agent too.
@@ -28,10 +29,11 @@ def dyna(
         data: the world's dataset; the agent's episodes join its training split.
         run: the turn's folder; a turn goes on where it stood.
         config: how much of what.
+        trust_code: import the module that the data's environment names.
         threads: CPU threads; all by default.
     """
     use_threads(threads)
-    done = improve(world, agent, data, run, config)
+    done = improve(world, agent, data, run, config, trust_code=trust_code)
     mean = sum(done.returns) / len(done.returns)
     print(f"the agent earned {mean:.1f} in {len(done.returns)} real episodes before it learned")
     print(f"real env steps used by now: {done.real_steps:,}; saved {run}/world, {run}/agent/agent")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from worldsim.config import read_json
 from worldsim.core import WorldError
 from worldsim.evaluate import evaluate, renew_trust
 from worldsim.evaluate.describe import describe
@@ -53,7 +53,7 @@ def evaluate_world(
     folder = destination(world, out, in_place)
     teacher = None if run is None else str(run)
     floor, off_road, ranked = (
-        None if path is None else json.loads(path.read_text())
+        None if path is None else read_json(path)
         for path in (noise_floor, offtrack_reference, policies)
     )
     if only_trust:

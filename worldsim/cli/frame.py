@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import Any
 
 from worldsim import __version__
-from worldsim.errors import WorldError
+from worldsim.errors import WorldError, printable
 from worldsim.flags import refuse_repeated
 
 from .extras import missing_module
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug or sentence is None:
             traceback.print_exc()
         if sentence is not None:
-            print(f"error: {sentence}", file=sys.stderr)
+            print(f"error: {printable(sentence)}", file=sys.stderr)
         return EXIT_ERROR if sentence is not None else 1
 
 

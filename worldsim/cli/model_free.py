@@ -21,6 +21,7 @@ def model_free(
     run: Path = Path("runs/agents/seed-0"),
     recipe: AgentTrainingConfig = REAL,
     steps: int | None = None,
+    trust_code: bool = False,
     threads: int | None = None,
 ) -> None:
     """Train the same agent in the real environment alone: what it costs to have no world.
@@ -34,12 +35,14 @@ def model_free(
         run: the agent's folder.
         recipe: as of an agent that dreams; rows: environments, horizon: steps of an episode.
         steps: real env steps to spend; by default as many as the data holds.
+        trust_code: import the module that the data's environment names.
         threads: CPU threads; all by default.
     """
     use_threads(threads)
     recorded = NativeDataset(data)
     spent = steps or sum(recorded.split("train").lengths)
     train_model_free(
-        load(world), recorded.spec.environment, recipe, run, steps=spent, name=world_name(world)
-    )
+        load(world), recorded.spec.environment, recipe, run, steps=spent, name=world_name(world),
+        trust_code=trust_code,
+    )  # fmt: skip
     print(f"saved {run}/real/agent")

@@ -44,7 +44,7 @@ def play(
         port: 0 takes a free one.
         allow: further "name:port" by which the browser may reach this server.
         browser: open the page in the default browser.
-        trust_code: allow the world's environment to be one whose name imports a module.
+        trust_code: import the module that the world's environment names.
         compile: dream by programs compiled for this machine: faster, but the first time they take
             a minute or two to make.
         device: where to dream.

@@ -20,7 +20,9 @@ from .errors import CollectError
 from .observation import state_names, state_vector, text_of, to_picture
 
 Env = gymnasium.Env[Any, Any]
-IMPORTS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]")  # "module:name", which would be imported
+CODE = re.compile(r"[:/\\]|^[^\W\d]\w*(\.[^\W\d]\w*)+$")
+"""What may name a module or a file: a colon or a slash anywhere, or names joined by dots."""
+
 FAMILIES = {  # of ids that Gymnasium does not have itself: distribution, module that registers them
     "ALE": ("ale-py", "ale_py"),
     "BabyAI": ("minigrid", "minigrid"),
@@ -66,13 +68,17 @@ def make_source(spec: EnvironmentSpec, *, trust_code: bool = False) -> Env:
 
 
 def _refuse_imports(spec: EnvironmentSpec) -> None:
-    """Nothing in a file may choose what is imported, keywords of further makers included."""
+    """Nothing in a file may choose what is imported or opened.
+
+    Keywords count: what an environment does with "package.module" or with a path is not known.
+    """
     names = [spec.id] if ":" in spec.id else []
-    names += [*spec.wrappers, *filter(IMPORTS.match, _strings(spec.kwargs))]
+    names += [*spec.wrappers, *filter(CODE.search, _strings(spec.kwargs))]
     if names:
         raise CollectError(
-            f"environment: expected no code to be named by a file, got {names[0][:200]!r}; pass "
-            "trust_code=True (--trust-code) to import it, if you trust whoever made the file"
+            f"environment: expected no module or path to be named by a file, got "
+            f"{names[0][:200]!r}; pass trust_code=True (--trust-code) to use it, if you trust "
+            "whoever made the file"
         )
 
 

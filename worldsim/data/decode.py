@@ -5,8 +5,10 @@ Only plain local files of listed formats are opened, so that no playlist leads e
 
 from __future__ import annotations
 
+import ctypes
 from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +28,26 @@ FORMATS = (  # of FFmpeg's demuxers, none of which opens other files
 )  # fmt: skip
 OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
 INDEXED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # others are decoded from their start
-MAX_PIXELS = 2**26  # of one frame
+MAX_PIXELS = 2**25  # of one frame: 8K
+MAX_BLOCK = 2**28  # bytes that FFmpeg may take at once, whatever sizes a file declares
 MAX_FRAMES = 10**7  # of one film
 STEADY = 0.25  # of a frame: times that differ less from a steady rate are steady
+LIBRARIES = ("av.libs/libavutil*", "av/.dylibs/libavutil*")  # beside PyAV, of its wheels
 UNREADABLE = (
     av.error.FFmpegError, StopIteration, ValueError, OSError, MemoryError, RuntimeError,
 )  # fmt: skip
 REMEDY = "convert it with ffmpeg, or take it out of the folder"
+
+
+def _bound_memory() -> None:
+    """FFmpeg's own `-max_alloc`, which PyAV does not hand on: a header of a few bytes may ask for
+    an index of gigabytes. Where PyAV was built against another FFmpeg there is no such bound."""
+    for library in (p for name in LIBRARIES for p in Path(av.__file__).parents[1].glob(name)):
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(str(library)).av_max_alloc(ctypes.c_size_t(MAX_BLOCK))
+
+
+_bound_memory()
 
 
 @dataclass(frozen=True)

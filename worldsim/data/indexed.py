@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldsim.config import to_json
+from worldsim.errors import printable
 from worldsim.files import open_plain
 
 from .dataset import MULTIPLE, DatasetSpec, Episode, Frames, splits_of, unfit
@@ -162,4 +163,4 @@ class FittedFrames:
 
 def say(message: str) -> None:
     """One line for the user: what was changed on the way in."""
-    print(f"worldsim: {message}", file=sys.stderr)
+    print(f"worldsim: {printable(message)}", file=sys.stderr)

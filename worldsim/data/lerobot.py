@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from worldsim.config import ConfigError, parse_json, short
+from worldsim.config import short
 from worldsim.core import ActionSpec
-from worldsim.files import open_plain
 
-from .dataset import DatasetError, DatasetSpec, Episode, Frames, unfit
+from .dataset import DatasetSpec, Episode, Frames, unfit
 from .decode import Film, FilmFrames, probe
 from .indexed import Fit, FittedFrames, IndexedDataset, file_hash
+from .lerobot_meta import IMAGES, Row, features_of, get, read_info, rows_v2, rows_v3
 from .lerobot_tasks import captions_of, read_tasks
 from .parquet import read_parquet
 
-MAX_META = 2**26  # bytes of info.json, and of each list of v2.1
+MAX_STATE = 4096  # entries of a state vector
 COLUMNS = ("action", "observation.state", "next.reward", "next.done", "episode_index",
            "frame_index", "task_index")  # fmt: skip
-IMAGES = ("video",)
-
-
-@dataclass(frozen=True)
-class _Row:
-    """Where one episode lies."""
-
-    index: int
-    length: int
-    tasks: tuple[str, ...]
-    data: Path
-    films: dict[str, tuple[Path, float]]  # camera: file, and seconds in it
-
-    @property
-    def text(self) -> str:
-        """Its task; "" where it has several."""
-        return self.tasks[0] if len(self.tasks) == 1 else ""
 
 
 class LeRobotDataset(IndexedDataset):
@@ -64,14 +47,17 @@ class LeRobotDataset(IndexedDataset):
         chunk: int | None = None, camera: str | None = None,
     ) -> None:  # fmt: skip
         self.folder = Path(folder)
-        self.info = _json(self.folder / "meta" / "info.json")
-        version = str(_get(self.info, "codebase_version", str, self.folder))
+        self.info = read_info(self.folder / "meta" / "info.json")
+        version = str(get(self.info, "codebase_version", str, self.folder))
         if not re.fullmatch(r"v[23]\.\d+", version):
             raise unfit(self.folder, "codebase_version", "v2.x or v3.x", version, "convert it")
-        self.fps = float(_get(self.info, "fps", (int, float), self.folder))
-        self._features = _get(self.info, "features", dict, self.folder)
+        fps = get(self.info, "fps", (int, float), self.folder)
+        if not 0 < fps <= 1e6:
+            raise unfit(self.folder / "meta/info.json", "fps", "a number above 0", short(fps, 80))
+        self.fps = float(fps)
+        self._features = features_of(self.info, self.folder)
         self._cameras = _chosen(self._features, camera, self.folder)
-        self._rows = (_rows_v2 if version < "v3" else _rows_v3)(self.folder, self.info)
+        self._rows = (rows_v2 if version < "v3" else rows_v3)(self.folder, self.info)
         self._films: dict[Path, Film] = {}
         self._hashes: dict[tuple[Path, int, int], str] = {}
         self._tables: dict[Path, dict[str, NDArray[Any]]] = {}
@@ -94,10 +80,9 @@ class LeRobotDataset(IndexedDataset):
         if action.kind != "none" and chunk != 1:
             expected = "1, as an action is given for each frame"
             raise unfit(self.folder, "chunk", expected, chunk, "take chunk=1")
-        state = self._features.get("observation.state", {}).get("shape") or [0]
         return DatasetSpec(
             name=self.folder.resolve().name, frame_shape=(heights.pop(), width, 3), fps=self.fps,
-            chunk=chunk, action=action, state=_names(self._features, int(np.prod(state))),
+            chunk=chunk, action=action, state=_names(self._features, self.folder),
             has_rewards="next.reward" in self._features,
             has_text=any(any(row.tasks) for row in self._rows),
         )  # fmt: skip
@@ -107,7 +92,12 @@ class LeRobotDataset(IndexedDataset):
             return ActionSpec(kind="none")
         arrays = []
         for row in tqdm(self._rows, desc="actions", leave=False, delay=2):
-            arrays.append(self._columns(row)["action"])
+            columns = self._columns(row)
+            if "action" not in columns:
+                raise unfit(row.data, "columns", "one called action", sorted(columns))
+            arrays.append(columns["action"])
+        if len({(a.shape[1:], a.dtype) for a in arrays}) > 1:
+            raise unfit(self.folder, "action", "rows of one shape and type", "several")
         every = np.concatenate(arrays)
         if every.ndim == 1 or (every.dtype.kind in "iu" and every.shape[1] == 1):
             every = every.reshape(len(every))
@@ -119,7 +109,7 @@ class LeRobotDataset(IndexedDataset):
         high = np.where(high > low, high, low + 1)
         return ActionSpec(kind="continuous", low=tuple(low.tolist()), high=tuple(high.tolist()))
 
-    def _columns(self, row: _Row) -> dict[str, NDArray[Any]]:
+    def _columns(self, row: Row) -> dict[str, NDArray[Any]]:
         """The arrays of one episode, checked against its length."""
         if row.data not in self._tables:
             lists = read_parquet(row.data, COLUMNS)
@@ -140,13 +130,13 @@ class LeRobotDataset(IndexedDataset):
                 raise unfit(row.data, name, "numbers", values.dtype)
         return found
 
-    def _film(self, row: _Row, camera: str) -> Film:
+    def _film(self, row: Row, camera: str) -> Film:
         path = row.films[camera][0]
         if path not in self._films:
             self._films[path] = probe(path)
         return self._films[path]
 
-    def _frames(self, row: _Row) -> Frames:
+    def _frames(self, row: Row) -> Frames:
         parts = []
         for camera, fit in zip(self._cameras, self._fits, strict=True):
             film, (path, seconds) = self._film(row, camera), row.films[camera]
@@ -163,32 +153,33 @@ class LeRobotDataset(IndexedDataset):
         row, chunk = self._rows[place], self.spec.chunk
         told: dict[str, Any] = {}
         if len(self._features.keys() & {"action", "observation.state", "next.reward"}):
-            told = self._told(self._columns(row)) if chunk == 1 else {}
+            told = self._told(row) if chunk == 1 else {}
         frames = self._frames(row)
         if row.length % chunk:
             frames = _Part(frames, 0, row.length // chunk * chunk)
         if len(row.tasks) > 1:
             if self._tasks is None:
                 self._tasks = read_tasks(self.folder)
-            numbers = self._columns(row)["task_index"]
+            numbers = _shaped(row, self._columns(row), "task_index", ())
             told["captions"] = captions_of(numbers, chunk, self._tasks, self.folder)
         return Episode(
             name=self._names[place], frames=frames, chunk=chunk, fps=self.fps, text=row.text, **told
         )
 
-    def _told(self, columns: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    def _told(self, row: Row) -> dict[str, Any]:
         told: dict[str, Any] = {}
+        columns = self._columns(row)
         count = len(next(iter(columns.values())))
         if "action" in columns:
-            actions = columns["action"].reshape(count, *self.spec.action.shape)
+            actions = _shaped(row, columns, "action", self.spec.action.shape)
             told["actions"] = np.concatenate([actions[:1], actions[:-1]])
             told["known"] = np.arange(count) > 0
         if self.spec.state:
-            told["state"] = columns["observation.state"].reshape(count, -1)
+            told["state"] = _shaped(row, columns, "observation.state", (len(self.spec.state),))
         if "next.reward" in columns:
-            rewards = columns["next.reward"].reshape(count).astype(np.float32)
+            rewards = _shaped(row, columns, "next.reward", ()).astype(np.float32)
             told["rewards"] = np.concatenate([np.zeros(1, np.float32), rewards[:-1]])
-        if "next.done" in columns and bool(columns["next.done"].reshape(count)[-1]):
+        if "next.done" in columns and bool(_shaped(row, columns, "next.done", ())[-1]):
             told["truncated"] = True  # it ended; whether by itself is not said
         return told
 
@@ -206,6 +197,18 @@ class LeRobotDataset(IndexedDataset):
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_tables": {}}
+
+
+def _shaped(
+    row: Row, columns: dict[str, NDArray[Any]], name: str, shape: tuple[int, ...]
+) -> NDArray[Any]:
+    """A column's rows in their shape; DatasetError where there is none, or they are of another."""
+    if name not in columns:
+        raise unfit(row.data, "columns", f"one called {name}", sorted(columns))
+    values = columns[name]
+    if values[0].size != prod(shape):
+        raise unfit(row.data, name, f"rows of {prod(shape)} numbers", f"{values[0].size}")
+    return values.reshape(len(values), *shape)
 
 
 class _Part:
@@ -255,117 +258,18 @@ def _chosen(features: dict[str, Any], camera: str | None, folder: Path) -> list[
     raise unfit(folder, "camera", expected, repr(camera), "give camera=")
 
 
-def _names(features: dict[str, Any], count: int) -> tuple[str, ...]:
-    names = features.get("observation.state", {}).get("names")
+def _names(features: dict[str, Any], folder: Path) -> tuple[str, ...]:
+    """A name for each entry of the state vector; () where there is none."""
+    about = features.get("observation.state", {})
+    shape = about.get("shape") or [0]
+    sides = shape if isinstance(shape, list) else [shape]
+    whole = len(sides) < 9 and all(type(x) is int and 0 <= x <= MAX_STATE for x in sides)
+    if not whole or (count := prod(sides)) > MAX_STATE:
+        expected = f"a shape of at most {MAX_STATE} numbers"
+        raise unfit(folder / "meta/info.json", "observation.state", expected, short(shape, 80))
+    names = about.get("names")
     if isinstance(names, dict) and len(names) == 1:
         names = next(iter(names.values()))
     if isinstance(names, list) and len(names) == count and all(isinstance(n, str) for n in names):
         return tuple(names)
     return tuple(f"state_{i}" for i in range(count))
-
-
-def _rows_v3(folder: Path, info: dict[str, Any]) -> list[_Row]:
-    cameras = [n for n, f in info["features"].items() if f.get("dtype") in IMAGES]
-    files = sorted((folder / "meta" / "episodes").rglob("*.parquet"))
-    rows = [row for path in files for row in _records(read_parquet(path))]
-    found = []
-    for row in rows:
-        try:
-            at = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
-            films = {}
-            for name in cameras:
-                chunk, file, start = (
-                    row[f"videos/{name}/{key}"]
-                    for key in ("chunk_index", "file_index", "from_timestamp")
-                )
-                film = _place(folder, info, "video_path", video_key=name, chunk_index=int(chunk),
-                              file_index=int(file))  # fmt: skip
-                films[name] = film, float(start)
-            data = _place(folder, info, "data_path", **{k: int(v) for k, v in at.items()})
-            tasks = _tasks(row.get("tasks"))
-            found.append(_Row(int(row["episode_index"]), int(row["length"]), tasks, data, films))
-        except DatasetError:
-            raise
-        except (KeyError, TypeError, ValueError) as error:
-            got = short(error, 100)
-            raise unfit(folder / "meta/episodes", "columns", "those of v3.0", got) from error
-    return sorted(found, key=lambda row: row.index)
-
-
-def _rows_v2(folder: Path, info: dict[str, Any]) -> list[_Row]:
-    cameras = [n for n, f in info["features"].items() if f.get("dtype") in IMAGES]
-    path, found = folder / "meta" / "episodes.jsonl", []
-    for line in _text_of(path).splitlines():
-        if not line.strip():
-            continue
-        row = _parsed(line, path)
-        try:
-            index, length = int(row["episode_index"]), int(row["length"])
-            at = {"episode_chunk": index // int(info.get("chunks_size", 1000)),
-                  "episode_index": index}  # fmt: skip
-            films = {n: (_place(folder, info, "video_path", video_key=n, **at), 0.0)
-                     for n in cameras}  # fmt: skip
-            data = _place(folder, info, "data_path", **at)
-            found.append(_Row(index, length, _tasks(row.get("tasks")), data, films))
-        except DatasetError:
-            raise
-        except (KeyError, TypeError, ValueError) as error:
-            got = short(error, 100)
-            raise unfit(path, "episode", "episode_index, length and tasks", got) from error
-    return sorted(found, key=lambda row: row.index)
-
-
-def _records(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
-    rows = zip(*columns.values(), strict=True)
-    return [dict(zip(columns, values, strict=True)) for values in rows]
-
-
-def _tasks(tasks: Any) -> tuple[str, ...]:
-    return tuple(map(str, tasks)) if isinstance(tasks, list) else (str(tasks or ""),)
-
-
-def _place(folder: Path, info: dict[str, Any], key: str, **values: Any) -> Path:
-    """A file by the template that info.json gives, which may not lead out of the folder."""
-    template = str(info.get(key))
-    fields = {name.partition(":")[0] for name in re.findall(r"{([^{}]*)}", template)}
-    braces = "".join(re.findall(r"{[^}]*}", template))
-    if not fields <= values.keys() or re.search(r"[.\[!]", braces):
-        raise unfit(folder, key, f"a template of {sorted(values)}", short(template, 100))
-    if any(int(x) > 10**9 for x in re.findall(r"\d+", template)):
-        raise unfit(folder, key, "short numbers", short(template, 100))
-    path = folder / template.format(**values)
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise unfit(folder, key, "a path within the folder", short(template, 100))
-    return path
-
-
-def _text_of(path: Path) -> str:
-    try:
-        with open_plain(path) as file:
-            data = file.read(MAX_META + 1)
-        if len(data) > MAX_META:
-            raise unfit(path, "size", f"at most {MAX_META} bytes", "more")
-        return data.decode()
-    except (OSError, UnicodeDecodeError) as error:
-        got = getattr(error, "strerror", None) or str(error)
-        raise unfit(path, "file", "a text file of a LeRobot dataset", got) from error
-
-
-def _parsed(text: str, path: Path) -> dict[str, Any]:
-    try:
-        value = parse_json(text, path.name)
-    except ConfigError as error:
-        raise unfit(path, "contents", "JSON", str(error)) from error
-    if not isinstance(value, dict):
-        raise unfit(path, "contents", "an object", short(value, 80))
-    return value
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return _parsed(_text_of(path), path)
-
-
-def _get(info: dict[str, Any], key: str, kind: Any, folder: Path) -> Any:
-    if not isinstance(value := info.get(key), kind):
-        raise unfit(folder / "meta/info.json", key, str(kind), short(value, 80))
-    return value

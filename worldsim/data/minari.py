@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from worldsim.actions import MOST_ENTRIES
 from worldsim.config import ConfigError, parse_json, short
 from worldsim.core import ActionSpec, WorldError
 from worldsim.files import open_plain
 
+from .archive import UNREADABLE
 from .dataset import DatasetError, DatasetSpec, Episode, unfit
 from .indexed import Fit, FittedFrames, IndexedDataset, file_hash, say
 
-MAX_ARRAY = 2**28  # bytes of each array but frames
+MAX_ARRAY = 2**26  # bytes of each array but frames
+MAX_PIECE = 2**26  # bytes that are unpacked together: of a piece ("chunk" in HDF5) of an array
+MAX_RATIO = 1100  # bytes of an array for each that the file holds: deflate packs no tighter
+SMALL = 2**16  # bytes of an array that needs no look at how it is packed
 MAX_FRAMES = 2**40  # bytes of an episode's frames, which are read in slices
 FILTERS = {1, 2, 3, 32000}  # deflate, shuffle, fletcher32, lzf: what h5py has without plugins
 DEFAULT_FPS = 30.0
@@ -49,8 +55,8 @@ class MinariDataset(IndexedDataset):
         self.meta = _metadata(self.folder)
         self._jpeg = bool(self.meta.get("jpeg_encoding"))
         with _opened(self.path) as file:
-            groups = _episodes(file)
             _check_tree(file, self.path)
+            groups = _episodes(file)
             counts = [len(file[g]["rewards"]) + 1 for g in groups]
             images = dict(_images(file[groups[0]]["observations"], "", self._jpeg, self.meta))
             self._key_of_image = _chosen(images, camera, self.folder)
@@ -160,7 +166,7 @@ def _opened(path: Path) -> Iterator[Any]:
         open_plain(path).close()
         with h5py.File(path, "r", locking=False) as file:
             yield file
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError) as error:
+    except (*UNREADABLE, AttributeError) as error:
         if isinstance(error, WorldError):
             raise
         got = getattr(error, "strerror", None) or short(str(error), 200)
@@ -170,9 +176,13 @@ def _opened(path: Path) -> Iterator[Any]:
 def _check_tree(file: Any, path: Path) -> None:
     """Refuse what leads out of the file or asks for too much, before any of it is opened."""
     h5py = import_module("h5py")
-    queue = [file]
+    queue, seen = [file], set()
     while queue:
         group = queue.pop()
+        place = h5py.h5o.get_info(group.id).addr
+        if place in seen:  # groups may hold each other
+            raise unfit(path, group.name, "each group once", "a group within another one, too")
+        seen.add(place)
         for name in group:
             link = group.get(name, getlink=True)
             if not isinstance(link, h5py.HardLink):
@@ -181,13 +191,25 @@ def _check_tree(file: Any, path: Path) -> None:
             if isinstance(item, h5py.Group):
                 queue.append(item)
                 continue
+            if not isinstance(item, h5py.Dataset) or item.shape is None:
+                raise unfit(path, item.name, "groups and arrays", type(item).__name__)
             plist = item.id.get_create_plist()
             filters = {plist.get_filter(i)[0] for i in range(plist.get_nfilters())}
             if item.external or item.is_virtual or not filters <= FILTERS:
                 raise unfit(path, item.name, "plain data", f"external or virtual, {filters}")
             most = MAX_FRAMES if "observations" in item.name else MAX_ARRAY
-            if int(np.prod(item.shape, dtype=object)) * item.dtype.itemsize > most:
+            if (size := _bytes(item.shape, item)) > most:
                 raise unfit(path, item.name, f"at most {most} bytes", f"shape {item.shape}")
+            held = item.id.get_storage_size()
+            if size > max(SMALL, MAX_RATIO * held):
+                raise unfit(path, item.name, f"the {size} bytes that it declares", f"{held}")
+            if item.chunks and _bytes(item.chunks, item) > MAX_PIECE:
+                expected = f"pieces of at most {MAX_PIECE} bytes"
+                raise unfit(path, item.name, expected, f"shape {item.chunks}")
+
+
+def _bytes(shape: tuple[int, ...], item: Any) -> int:
+    return prod(map(int, shape)) * item.dtype.itemsize
 
 
 def _episodes(file: Any) -> list[str]:
@@ -287,9 +309,12 @@ def _action(meta: dict[str, Any], path: Path) -> ActionSpec:
         if kind == "MultiDiscrete":
             return ActionSpec(kind="multi_discrete", nvec=tuple(map(int, space["nvec"])))
         if kind == "MultiBinary":
-            return ActionSpec(kind="multi_binary", nvec=(2,) * int(np.prod(space["n"])))
+            count = prod(map(int, np.ravel(space["n"])))
+            if not 0 < count <= MOST_ENTRIES:
+                raise ValueError(f"MultiBinary of {short(space['n'], 80)}")
+            return ActionSpec(kind="multi_binary", nvec=(2,) * count)
         low, high = (tuple(np.ravel(space[k]).astype(float).tolist()) for k in ("low", "high"))
         return ActionSpec(kind="continuous", low=low, high=high)
-    except (ConfigError, LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         expected = "a bounded Box, Discrete, MultiDiscrete or MultiBinary"
         raise unfit(path.parent / "metadata.json", "action_space", expected, error) from error

@@ -8,20 +8,23 @@ cell is an unknown action. One table may serve several films by a column `file`.
 from __future__ import annotations
 
 import csv
-import io
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from worldsim.config import short
 from worldsim.core import ActionSpec
 from worldsim.files import open_plain
 
 from .dataset import unfit
 
 MAX_TABLE = 2**28  # bytes of a CSV
+MAX_LINE = 2**16  # bytes of a line
 SUFFIXES = (".csv", ".parquet")
 REMEDY = "write a row for each frame, see docs/data-format.md"
 
@@ -65,17 +68,32 @@ def read_tables(path: Path) -> dict[str, Table]:
 def _csv(path: Path) -> Columns:
     try:
         with open_plain(path) as file:
-            data = file.read(MAX_TABLE + 1)
-        if len(data) > MAX_TABLE:
-            raise unfit(path, "size", f"at most {MAX_TABLE} bytes", "more", REMEDY)
-        rows = list(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline="")))
+            if (size := os.fstat(file.fileno()).st_size) > MAX_TABLE:
+                raise unfit(path, "size", f"at most {MAX_TABLE} bytes", size, REMEDY)
+            rows = csv.reader(_lines(file, path))
+            head = [name.strip() for name in next(rows, [])]
+            if not head or len(set(head)) < len(head):
+                raise unfit(path, "columns", "a head of distinct names", short(head), REMEDY)
+            columns: list[list[str]] = [[] for _ in head]
+            for row in filter(None, rows):
+                if len(row) != len(head):
+                    where, expected = f"line {rows.line_num}", f"{len(head)} cells"
+                    raise unfit(path, where, expected, len(row), REMEDY)
+                for column, cell in zip(columns, row, strict=True):
+                    column.append(cell)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise unfit(path, "file", "a table in CSV", str(error), REMEDY) from error
-    head, body = (rows[0], [r for r in rows[1:] if r]) if rows else ([], [])
-    if not head or len(set(head)) < len(head) or any(len(r) != len(head) for r in body):
-        got = f"{len(rows)} rows of {sorted({len(r) for r in rows})[:5]} cells"
-        raise unfit(path, "columns", "a head of distinct names, and cells for each", got, REMEDY)
-    return {name.strip(): [r[i] for r in body] for i, name in enumerate(head)}
+    return dict(zip(head, columns, strict=True))
+
+
+def _lines(file: IO[bytes], path: Path) -> Iterator[str]:
+    """Lines of text, none longer than a row may be."""
+    first = True
+    while line := file.readline(MAX_LINE + 1):
+        if len(line) > MAX_LINE:
+            raise unfit(path, "line", f"at most {MAX_LINE} bytes", "more", REMEDY)
+        yield line.decode("utf-8-sig" if first else "utf-8")
+        first = False
 
 
 def _parquet(path: Path) -> Columns:
@@ -101,7 +119,7 @@ def _table(path: Path, columns: Columns) -> Table:
 def _numbers(path: Path, name: str, cells: list[Any]) -> NDArray[np.float64]:
     try:
         found = np.asarray([np.nan if x in ("", None) else x for x in cells], np.float64)
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise unfit(path, name, "numbers", str(error)[:100], REMEDY) from error
     if np.isinf(found).any():
         raise unfit(path, name, "finite numbers", "infinity", REMEDY)

@@ -5,17 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from worldsim.config import short
+from worldsim.errors import WorldError, printable
+
 from .report import table
 
 HORIZONS = (1, 2, 4, 8, 16, 32, 60)
 
 
 def describe(card: dict[str, Any]) -> str:
-    """Everything a card says, as plain text; cards of earlier versions leave out what they lack."""
-    figures = card.get("figures", {})
-    parts = [table(card["lines"]), *_missing(card), *_horizons(figures), *_confusion(figures),
-             *_trust(figures)]  # fmt: skip
-    return "\n\n".join([*parts, "\n".join(_origin(card))])
+    """Everything a card says, as plain text; cards of earlier versions leave out what they lack.
+
+    Raises WorldError for a card that is none. What it quotes moves no terminal's cursor.
+    """
+    try:
+        figures = card.get("figures", {})
+        parts = [table(card["lines"]), *_missing(card), *_horizons(figures), *_confusion(figures),
+                 *_trust(figures)]  # fmt: skip
+        text = "\n\n".join([*parts, "\n".join(_origin(card))])
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise WorldError(
+            f"card: expected what worldsim eval writes, got {short(error, 100)}; measure it again"
+        ) from error
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _missing(card: dict[str, Any]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shlex
@@ -17,6 +16,9 @@ import gymnasium
 import numpy
 import torch
 
+from worldsim.config import read_json_lines
+
+MOST_LOG = 2**28  # bytes of a training's log
 PAUSE = 600.0  # seconds without a log line after which a training counts as interrupted
 
 
@@ -78,7 +80,7 @@ def training_cost(run: Path | None) -> dict[str, Any]:
     logs = sorted(run.glob("*/log.jsonl")) if run is not None else []
     stages: dict[str, Any] = {}
     for log in logs:
-        lines = [json.loads(line) for line in log.read_text().splitlines() if line.strip()]
+        lines = [x for x in read_json_lines(log, MOST_LOG) if {"time", "step"} <= x.keys()]
         times = [line["time"] for line in lines]
         gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
         seconds = sum(g for g in gaps if 0 < g < PAUSE)
