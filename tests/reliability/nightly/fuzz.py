@@ -1,218 +1,119 @@
 """E1: whatever bytes lie in a file that worldsim reads, they are read or refused in our words.
 
-Each reader gets a good file with bits flipped, spans cut, doubled, overwritten or spliced, and, of
-JSON, values replaced; also behind a hash that fits, where the format has one. Anything but success
-or a typed error is a failure, and so is a case of more than 2 seconds or 256 MiB.
+Coverage-guided (atheris, libFuzzer) and aware of the formats (`changes.py`): each reader of
+`fuzz_targets.py` gets a good file changed, and changed again where that reached new code. Anything
+but success or a typed, printable error is a fault, and so is a case of more than 2 seconds or 256
+MiB, code that runs, and a file touched elsewhere. Each reader is tried in a process of its own
+(`fuzz_child.py`), so that a crash of FFmpeg, HDF5 or Arrow is a fault among others.
+
+    python -m tests.reliability.nightly.fuzz --full           # every reader
+    python -m tests.reliability.nightly.fuzz --reader film.mp4 --count 240
+
+What was tried adds up in `benchmarks/results/fuzz.json`.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import random
-import resource
+import signal
+import subprocess
+import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
-from tests.reliability.nightly import bad_data
 from tests.reliability.nightly.rows import Outcome, Row, main
-from tests.world_folders import forge, fresh
-from tests.worlds import tiny_world
-from worldsim.agents.actor_critic import ActorCritic, AgentConfig
-from worldsim.agents.training import load_agent, save_agent
-from worldsim.config import from_json, parse_json
-from worldsim.core import WorldError, WorldState, row_keys
-from worldsim.data import NativeDataset
-from worldsim.store.folder import load
-from worldsim.store.manifest import CARD, CONFIG, MANIFEST, STARTS, WEIGHTS
-from worldsim.store.snapshot import load_state, save_state
-from worldsim.store.tensors import load_tensors, save_tensors
-from worldsim.train.checkpoint import read_checkpoint, write_checkpoint
-from worldsim.world.diffusion import WorldConfig
+from worldsim.files import write_text
+from worldsim.store.provenance import provenance
 
-SECONDS, MEBIBYTES = 2.0, 256
-Draw = random.Random
-VALUES = (None, True, -1, 0, 1, 2**31, 2**63, 10**30, -1e308, 0.5, "", "x", "\x1b[2J", [], {}, [[]],
-          {"a": 1}, "1" * 5000, [0] * 1000)  # fmt: skip
+KEPT = 20  # faults that a reader's line tells of
+GRACE = 60  # seconds more than its own that a reader may take, twice over
+ROOT = Path(__file__).resolve().parents[3]
+RESULTS = ROOT / "benchmarks" / "results" / "fuzz.json"
+Line = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Target:
-    """A file and what reads it; `put` writes its bytes, hash and all where it has one."""
-
-    path: Path
-    read: Callable[[], Any]
-    put: Callable[[bytes], Any]
-
-
-def bytes_changed(data: bytes, draw: Draw) -> bytes:
-    """A few changes of a file's bytes."""
-    out = bytearray(data)
-    for _ in range(draw.choice((1, 1, 2, 5))):
-        size = len(out)
-        a = draw.randrange(size + 1)
-        b = min(size, a + draw.choice((1, 2, 8, 100, size)))
-        kind = draw.randrange(6)
-        if kind == 0 and a < size:
-            out[a] ^= 1 << draw.randrange(8)
-        elif kind == 1:
-            del out[a:b]
-        elif kind == 2:
-            out[a:a] = out[a:b]
-        elif kind == 3:
-            out[a:b] = draw.randbytes(b - a)
-        elif kind == 4:
-            out[a : a + 8] = draw.choice((0, 1, 2**31 - 1, 2**32, 2**64 - 1)).to_bytes(8, "little")
-        else:
-            c = draw.randrange(size + 1)
-            out[c:c] = data[a:b]
-    return bytes(out)
+def tried(name: str, seconds: float, seed: int) -> Line:
+    """One reader's line: CPU-seconds, executions, faults; again where its process broke."""
+    whole: Line = {"cpu_seconds": 0.0, "executions": 0, "faults": {}}
+    while whole["cpu_seconds"] < seconds - 1 and len(whole["faults"]) < KEPT:
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder)
+            left = seconds - whole["cpu_seconds"]
+            broken = _ended([name, str(left), str(seed), folder], place, left)
+            line = {"cpu_seconds": left, "executions": 0, "faults": {}}
+            if (told := place / "line.json").exists():
+                line = json.loads(told.read_text())
+            cases = sorted(p for p in place.glob("*-*") if p.is_file())
+            if broken:
+                line["faults"][broken] = cases[0].read_bytes()[:4096].hex() if cases else ""
+        whole["cpu_seconds"] += line["cpu_seconds"]
+        whole["executions"] += line["executions"]
+        whole["faults"] |= line["faults"]
+        seed += 1
+    return whole
 
 
-def json_changed(data: bytes, draw: Draw) -> bytes:
-    """One value of JSON replaced, taken out or given another name; bytes where it is none."""
-    try:
-        raw = json.loads(data)
-    except ValueError:
-        return bytes_changed(data, draw)
-    places = list(_places(raw))
-    if draw.random() < 0.3 or not places:
-        return bytes_changed(data, draw)
-    parent, key = draw.choice(places)
-    if isinstance(parent, dict) and draw.random() < 0.2:
-        parent[draw.choice(("x", "", "__class__", "\x1b[31m"))] = parent.pop(key)
-    elif isinstance(parent, dict) and draw.random() < 0.2:
-        del parent[key]
-    else:
-        parent[key] = draw.choice(VALUES)
-    return json.dumps(raw, indent=1).encode() + b"\n"
+def _ended(asked: list[str], place: Path, seconds: float) -> str:
+    """Run a child to its end; how it broke, "" if it did not."""
+    command = [sys.executable, "-m", "tests.reliability.nightly.fuzz_child", *asked]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    with (place / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
+        try:
+            code = process.wait(10 * (seconds + GRACE))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            return "hangs"
+    if code == 0:
+        return ""
+    name = signal.Signals(-code).name if code < 0 else f"exit {code}"
+    told = (place / "log").read_text(errors="replace").splitlines()
+    return (
+        f"crash: {name}: {next((x for x in told if 'ERROR' in x), told[-1] if told else '')[:200]}"
+    )
 
 
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    for key in value if isinstance(value, dict) else range(len(value)):
-        yield value, key
-        if isinstance(value[key], dict | list):
-            yield from _places(value[key])
+def keep(lines: dict[str, Line], path: Path = RESULTS) -> None:
+    """Add what was tried to what was tried before; faults are the last run's."""
+    known = json.loads(path.read_text())["readers"] if path.exists() else {}
+    for name, line in lines.items():
+        past = known.get(name, {})
+        total = {k: round(past.get(k, 0) + line[k], 1) for k in ("cpu_seconds", "executions")}
+        known[name] = total | {"faults": line["faults"], "commit": provenance()["commit"]}
+    told = {"readers": dict(sorted(known.items())), "provenance": provenance()}
+    write_text(path, json.dumps(told, indent=1) + "\n")
 
 
-def header_changed(data: bytes, draw: Draw) -> bytes:
-    """JSON within the header of a safetensors file changed, its length put right."""
-    length = int.from_bytes(data[:8], "little")
-    text = json_changed(data[8 : 8 + length], draw)
-    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+def readers() -> list[str]:
+    """Names of all readers."""
+    from tests.reliability.nightly.fuzz_targets import targets
+
+    with tempfile.TemporaryDirectory() as folder:
+        return list(targets(Path(folder) / "files"))
 
 
-def targets(root: Path) -> dict[str, Target]:
-    """A good file of every kind."""
-    world = tiny_world()
-    home, data = fresh(root), root / "data"
-    data.mkdir()
-    bad_data.dataset(data)
-    state = world.reset(row_keys([1]))
-    snapshot = save_state(root / "state", state, world)
-    save_tensors(root / "tensors", {"a": torch.zeros(3), "b": torch.ones(2, 2)}, {"step": 1})
-    write_checkpoint(root / "checkpoint", 3, {"lr": 0.1}, {"w": torch.zeros(4)})
-    save_agent(ActorCritic(world.spec, AgentConfig(width=4, hidden=8)), root / "agent")
-
-    def plain(name: str, read: Callable[[], Any]) -> Target:
-        return Target(root / name, read, (root / name).write_bytes)
-
-    def forged(name: str) -> Target:
-        """A file of the world whose hash in the manifest is put right."""
-        good = (home / MANIFEST).read_bytes()
-
-        def put(content: bytes) -> None:
-            (home / MANIFEST).write_bytes(good)
-            forge(home, name, content, list_tensors=False)
-
-        return Target(home / name, lambda: load(home), put)
-
-    config = root / "config.json"
-    config.write_bytes((home / CONFIG).read_bytes())
-    episode = f"data/train/{bad_data.NAME}"
-    return {
-        "config": plain("config.json", lambda: _config(config)),
-        "manifest": plain(f"{home.name}/{MANIFEST}", lambda: load(home)),
-        **{name: forged(name) for name in (CONFIG, *WEIGHTS, STARTS, CARD)},
-        "snapshot": plain(snapshot.name, lambda: load_state(snapshot, WorldState, world)),
-        "tensors": plain("tensors", lambda: load_tensors(root / "tensors", finite=True)),
-        "checkpoint": plain("checkpoint", lambda: read_checkpoint(root / "checkpoint")),
-        "agent weights": plain("agent.safetensors", lambda: load_agent(root / "agent", world.spec)),
-        "agent": plain("agent.json", lambda: load_agent(root / "agent", world.spec)),
-        "dataset": plain("data/dataset.json", lambda: _read(data)),
-        "episode": plain(episode, lambda: _read(data)),
-    }
-
-
-def _config(path: Path) -> WorldConfig:
-    return from_json(WorldConfig, parse_json(path.read_bytes(), path.name))
-
-
-def _read(folder: Path) -> None:
-    data = NativeDataset(folder)
-    for place in range(len(data)):
-        data.episode(place).frames[:]
-
-
-@contextmanager
-def limited(found: list[str]) -> Iterator[None]:
-    """Says what took more time or memory than a refusal may."""
-    memory, start = _memory(), time.process_time()
-    yield
-    seconds, grown = time.process_time() - start, _memory() - memory
-    if seconds > SECONDS:
-        found.append(f"{seconds:.1f} s")
-    if grown > MEBIBYTES:
-        found.append(f"{grown:.0f} MiB")
-
-
-def _memory() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
-def attempt(target: Target, good: bytes, draw: Draw) -> list[str]:
-    """One changed file, read: what was wrong with that."""
-    json_like = target.path.suffix == ".json"
-    kinds = [json_changed] if json_like else [bytes_changed]
-    if good[8:9] == b"{":
-        kinds.append(header_changed)
-    data, wrong = draw.choice(kinds)(good, draw), []
-    try:
-        target.put(data)
-        with limited(wrong):
-            target.read()
-    except WorldError as error:
-        text = str(error)
-        wrong += [] if text.isprintable() and len(text) < 4000 else [f"unprintable: {text!r:.200}"]
-    except Exception as error:
-        wrong.append(f"untyped: {error!r:.300}")
-    finally:
-        target.put(good)
-    return wrong
-
-
-def fuzzed(count: int) -> Outcome:
-    """`count` CPU-seconds for every kind of file."""
+def fuzzed(count: int, only: Sequence[str] = (), each: Callable[[str, Line], Any] | None = None,
+           ) -> Outcome:  # fmt: skip
+    """`count` CPU-seconds for every reader."""
     failures, figures = [], {}
-    with tempfile.TemporaryDirectory() as name:
-        os.makedirs(Path(name) / "root")
-        for kind, target in tqdm(targets(Path(name) / "root").items(), desc="files", leave=False):
-            good, draw, tried = target.path.read_bytes(), random.Random(kind), 0
-            end = time.process_time() + count
-            while time.process_time() < end:
-                wrong = attempt(target, good, draw)
-                failures += [f"{kind}, case {tried}: {x}" for x in wrong]
-                tried += 1
-            target.read()
-            figures[kind] = tried
+    for name in tqdm(only or readers(), desc="readers"):
+        line = tried(name, count, random.randrange(2**31))
+        keep({name: line})
+        failures += [f"{name}: {fault}" for fault in line["faults"]]
+        figures[name] = f"{line['executions']} in {line['cpu_seconds']:.0f} s"
+        for fault in line["faults"]:
+            tqdm.write(f"{name}: {fault}")
+        if each is not None:
+            each(name, line)
     return Outcome(failures=failures, figures=figures)
 
 
@@ -221,5 +122,19 @@ ROWS = (
         unit="CPU-seconds a reader", ci=0, full=1800, attempt=fuzzed),
 )  # fmt: skip
 
+
+def cli(given: Sequence[str]) -> None:
+    """Some readers only."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--reader", action="append")
+    parser.add_argument("--count", type=float, default=60)
+    asked = parser.parse_args(given)
+    sys.exit(bool(fuzzed(asked.count, asked.reader).failures))
+
+
 if __name__ == "__main__":
+    if find_spec("atheris") is None:
+        sys.exit("pip install atheris: what the fuzzer is made of")
+    if "--reader" in sys.argv:
+        cli(sys.argv[1:])
     main(ROWS)
