@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worldsim.config import ConfigError, parse_json
+from worldsim.config import parse_json
 from worldsim.files import open_plain
 
 from .captions import merged
@@ -25,7 +25,7 @@ def read_tasks(folder: Path) -> dict[int, str]:
     try:
         rows = _table(table) if path is table else _lines(lines)
         return {int(number): str(task) for number, task in rows}
-    except (OSError, ConfigError, KeyError, TypeError, ValueError) as error:
+    except (OSError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise unfit(path, "tasks", "a number and a task a row", str(error)[:100]) from error
 
 
@@ -48,7 +48,7 @@ def captions_of(
     """Captions from the task of each frame, (T,); a chunk has that of its first."""
     found = []
     for number in np.ravel(numbers)[::chunk][: len(numbers) // chunk].tolist():
-        if int(number) not in tasks:
+        if number not in tasks:  # a float may be a number, and may be none
             raise unfit(folder / "meta", "task_index", f"one of {len(tasks)} tasks", number)
-        found.append((tasks[int(number)],))
+        found.append((tasks[number],))
     return merged(found)
