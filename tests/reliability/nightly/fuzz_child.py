@@ -13,10 +13,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any
 
-import atheris
+atheris: Any = import_module("atheris")  # in C++, and without types
 
 with atheris.instrument_imports(include=["worldsim"], enable_loader_override=False):
     from tests.reliability.nightly.audit import Audit
