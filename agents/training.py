@@ -21,11 +21,12 @@ from worldsim.config import from_json, read_json, read_json_lines, to_json
 from worldsim.core import WorldError, WorldSpec, WorldState, row_keys
 from worldsim.data.columns import check_kind
 from worldsim.data.dataset import Dataset
+from worldsim.data.indexed import file_hash
 from worldsim.data.latents import LatentRecording, latent_cache
 from worldsim.data.loader import load_recording
 from worldsim.files import write_text
 from worldsim.store.provenance import MOST_LOG
-from worldsim.store.tensors import load_tensors, save_tensors
+from worldsim.store.tensors import load_tensors, save_tensors, verify_tensors
 from worldsim.train.loop import FitConfig, Run, fit, learning_rate, step_generator
 from worldsim.world.diffusion import DiffusionWorld
 
@@ -243,26 +244,46 @@ class AgentFile:
         agent: its sizes.
         world: the name or absolute folder of the world that it was trained in, "" if unknown.
         spent: what its training took.
+        weights: SHA-256 of the file of weights that it was written beside, "" if unknown.
     """
 
     agent: AgentConfig
     world: str = ""
     spent: Spent = Spent()
+    weights: str = ""
 
 
 def save_agent(agent: ActorCritic, path: Path, *, world: str = "", spent: Spent = Spent()) -> None:
-    """Write PATH.safetensors and PATH.json, the latter last: with it the agent is whole."""
+    """Write PATH.safetensors, which holds all there is to know, and PATH.json, for people.
+
+    A kill at any moment leaves the old agent or the new one; the first is whole with its JSON.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_tensors(f"{path}.safetensors", agent.state_dict())
     about = AgentFile(agent=agent.config, world=world, spent=spent)
+    weights = Path(f"{path}.safetensors")
+    save_tensors(weights, agent.state_dict(), to_json(about))
+    about = replace(about, weights=file_hash(weights))
     write_text(path.with_name(f"{path.name}.json"), json.dumps(to_json(about), indent=1) + "\n")
 
 
 def read_agent(path: Path) -> AgentFile:
-    """What is known of the agent at PATH, without suffix."""
+    """What is known of the agent at PATH, without suffix.
+
+    Its weights know it, too, and theirs counts where a save was killed between the two files.
+    Raises WorldError where either is damaged, or the JSON says other than the weights it names.
+    """
+    weights = Path(f"{path}.safetensors")
     try:
-        return from_json(AgentFile, read_json(f"{path}.json", MOST_BYTES))
-    except ValueError as error:
+        raw = read_json(f"{path}.json", MOST_BYTES)
+        told = from_json(AgentFile, {"weights": ""} | raw if isinstance(raw, dict) else raw)
+        own = verify_tensors(weights)
+        if own is None:  # of an earlier worldsim
+            return told
+        known = from_json(AgentFile, own, str(weights))
+        if told.weights == file_hash(weights) and replace(told, weights="") != known:
+            raise WorldError(f"other settings in {path}.json than in the weights beside it")
+        return known
+    except (OSError, ValueError) as error:
         raise WorldError(
             f"agent: expected one saved at {path}, got {error}; train it with worldsim agent"
         ) from error

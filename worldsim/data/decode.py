@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from worldsim.files import open_plain
 
+from .archive import UNREADABLE as DAMAGED
 from .dataset import DatasetError, unfit
 
 FORMATS = (  # of FFmpeg's demuxers, none of which opens other files
@@ -33,9 +34,7 @@ MAX_BLOCK = 2**28  # bytes that FFmpeg may take at once, whatever sizes a file d
 MAX_FRAMES = 10**7  # of one film
 STEADY = 0.25  # of a frame: times that differ less from a steady rate are steady
 LIBRARIES = ("av.libs/libavutil*", "av/.dylibs/libavutil*")  # beside PyAV, of its wheels
-UNREADABLE = (
-    av.error.FFmpegError, StopIteration, ValueError, OSError, MemoryError, RuntimeError,
-)  # fmt: skip
+UNREADABLE = (*DAMAGED, av.error.FFmpegError, AttributeError, StopIteration)
 REMEDY = "convert it with ffmpeg, or take it out of the folder"
 
 
@@ -131,11 +130,12 @@ class _opened:
         try:
             open_plain(self.path).close()
             self.container = av.open(str(self.path.resolve()), options=OPTIONS)
-        except (OSError, ValueError, av.error.FFmpegError) as error:
+        except UNREADABLE as error:
             got = getattr(error, "strerror", None) or str(error)
             raise unfit(self.path, "file", "a video file", got, REMEDY) from error
         streams = self.container.streams.video
-        pixels = streams[0].width * streams[0].height if streams else 0
+        known = streams and streams[0].codec_context  # none of a kind that FFmpeg has no decoder of
+        pixels = streams[0].width * streams[0].height if known else 0
         if not 0 < pixels <= MAX_PIXELS:
             self.container.close()
             expected = f"a video stream of at most {MAX_PIXELS} pixels a frame"
@@ -145,15 +145,7 @@ class _opened:
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         self.container.close()
-        wrong = (
-            av.error.FFmpegError,
-            StopIteration,
-            ValueError,
-            OSError,
-            MemoryError,
-            RuntimeError,
-        )
-        if isinstance(error, wrong) and not isinstance(error, DatasetError):
+        if isinstance(error, UNREADABLE) and not isinstance(error, DatasetError):
             got = str(error) or type(error).__name__
             raise unfit(self.path, "frames", "a whole film", got, REMEDY) from error
 

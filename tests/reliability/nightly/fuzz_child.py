@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ LIBRARIES = (
     "<string>",
     "/proc/self",
 )
+NATIVE = re.compile(r"'(av|h5py|pyarrow)/")  # Cython makes a code object for each traceback
 HARMLESS = {*sys.stdlib_module_names, *packages_distributions(), "worldsim", "tests"}
 
 
@@ -95,6 +97,7 @@ def _where(error: BaseException) -> str:
 def _ran(events: list[str]) -> list[str]:
     """What was run or touched, beyond Python loading a part of what is installed."""
     left = [event for event in events if not _harmless(event)]
+    left = [x for x in left if not (x.startswith("code.__new__") and NATIVE.search(x))]
     loading = any(event.startswith("import ") and _harmless(event) for event in events)
     return [event for event in left if not (loading and event.startswith("marshal.loads"))]
 

@@ -39,6 +39,10 @@ class Writer(Protocol):
         """The version that is there; raises if there is none, or not a whole one."""
         ...
 
+    def over(self, folder: Path, version: int) -> bool:
+        """Whether it is finished; raises if it ended otherwise than one that nobody killed."""
+        ...
+
 
 # --- a training ---
 
@@ -79,6 +83,12 @@ class Training:
         if sha256((folder / "checkpoint").read_bytes()).digest() != undisturbed()[0][step]:
             raise ValueError(f"step {step} is another than that of a training nobody killed")
         return step
+
+    def over(self, folder: Path, version: int) -> bool:
+        """Whether all steps are done, with the log of a training nobody killed."""
+        if version == STEPS and log_of(folder) != undisturbed()[1]:
+            raise RuntimeError("the log is another than that of a training nobody killed")
+        return version == STEPS
 
 
 @cache
@@ -129,6 +139,10 @@ class World:
             raise ValueError(f"the weights of {world.spec.name} are {world.vae.mean}")
         return version
 
+    def over(self, folder: Path, version: int) -> bool:
+        """It never ends."""
+        return False
+
 
 # --- an episode ---
 
@@ -154,6 +168,10 @@ class Recording:
                 raise ValueError(f"{name} are not those of version {found.seed}")
         assert found.seed is not None
         return found.seed
+
+    def over(self, folder: Path, version: int) -> bool:
+        """It never ends."""
+        return False
 
 
 def _episode(version: int) -> Episode:
