@@ -23,7 +23,7 @@ from worldsim.nn.device import as_device
 from .rows import Clip
 from .source import SharedWorld, Source, as_source, find_world, use_one_thread_if_forked
 
-OBSERVATIONS = ("frame", "chunk", "latent")
+OBSERVATIONS = ("frame", "chunk", "latent", "dict")
 SEEDS = 2**63  # a row's key holds int64
 MOST_STEPS = 128  # of denoising: more changes nothing that can be seen, and takes minutes a step
 
@@ -74,7 +74,7 @@ class EnvCore:
     Attributes:
         world: the world itself; not pickled where it can be found again.
         source: what finds it again.
-        observation: "frame", "chunk" or "latent".
+        observation: "frame", "chunk", "latent" or "dict".
         action: the actions an agent gives, in the range it gives them in.
         normalized: whether that range is -1 to 1.
         time_limit: steps an episode.
@@ -103,6 +103,11 @@ class EnvCore:
         self.caller = OneCaller()
         self.world = find_world(self.source, *self._loading)
         spec = self.world.spec
+        if observation == "dict" and spec.state is None:
+            raise WorldError(
+                f"observation: expected {OBSERVATIONS[:-1]}, as {spec.name} knows no state vector "
+                "beside its frames, got 'dict'; a world of recordings with a state has one"
+            )
         self.observation = observation
         self.normalized = actions == "normalized"
         self.action = spec.action.normalized() if self.normalized else spec.action
@@ -120,9 +125,13 @@ class EnvCore:
         """Whether observations are decoded."""
         return self.observation != "latent"
 
-    def space(self) -> gymnasium.spaces.Box:
+    def space(self) -> gymnasium.spaces.Box | gymnasium.spaces.Dict:
         """What one row is seen as."""
         spec = self.world.spec
+        if self.observation == "dict":
+            assert spec.state is not None
+            frame = gymnasium.spaces.Box(0, 255, spec.frame_shape, np.uint8)
+            return gymnasium.spaces.Dict({"frame": frame, "state": spec.state.space()})
         if not self.pixels:
             most = np.finfo(np.float32).max
             return gymnasium.spaces.Box(-most, most, spec.latent_shape, np.float32)
@@ -150,19 +159,23 @@ class EnvCore:
         return given.numpy() if given.ndim else int(given)
 
     def clip(self, options: dict[str, Any], rows: int | None = None) -> Clip | None:
-        """The user's start clip in `options`, `(B, k * c, H, W, 3)` and `(B, k, *action)` if known.
+        """The user's start clip in `options`, `(B, k * c, H, W, 3)`, and `(B, k, *action)` and
+        `(B, k, D)` if known.
 
         Without `rows` the clip is that of a sole environment, and B is 1. With `rows` it is one for
         all of them, or one for each with a leading axis of its own.
         """
         frames, actions = options.get("frames"), options.get("actions")
         self._check_fps(options.get("fps"))
-        if frames is None and actions is None:
+        states = options.get("states")
+        if frames is None and actions is None and states is None:
             return None
         if frames is None:
-            raise WorldError('options["actions"]: needs the clip it led into as options["frames"]')
+            name = "actions" if actions is not None else "states"
+            raise WorldError(f'options["{name}"]: needs the clip it led into as options["frames"]')
         try:
-            return self._check_clip(as_tensor(frames, "frames").clone(), actions, rows)
+            clip = self._check_clip(as_tensor(frames, "frames").clone(), actions, rows)
+            return *clip, self._check_states(states, len(clip[0]))
         except WorldError as error:
             raise WorldError(f"options: {error}") from error
 
@@ -174,8 +187,17 @@ class EnvCore:
                 "resample the clip"
             )
 
+    def _check_states(self, states: Any, rows: int) -> Tensor | None:
+        """State vectors of a clip of `rows`, (B, k, D); one list of them is for all rows."""
+        if states is None:
+            return None
+        given = as_tensor(states, "states").to(torch.float32)
+        return repeat(given, "... -> b ...", b=rows) if given.ndim == 2 else given
+
     @torch.no_grad()
-    def _check_clip(self, frames: Tensor, actions: Any, rows: int | None) -> Clip:
+    def _check_clip(
+        self, frames: Tensor, actions: Any, rows: int | None
+    ) -> tuple[Tensor, Tensor | None]:
         spec = self.world.spec
         batch = () if rows is None or frames.ndim != 5 else (rows,)
         time = len(batch)

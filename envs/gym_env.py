@@ -29,7 +29,7 @@ from .state import EnvState, Episode, Rng
 from .trust import TrustPolicy, step_info
 
 
-class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
+class WorldSimEnv(LightSpec, gymnasium.Env[Any, Any]):
     """A recorded world that runs on by itself: every step is dreamed by a video model.
 
     ## Action Space
@@ -49,6 +49,9 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
       `Box(0, 255, (chunk, H, W, 3), uint8)`.
     - `observation="latent"`: the step's latent, a float32 `Box`. Nothing is decoded, so this is
       the fastest. Its bounds are those of float32: nothing is promised beyond finite numbers.
+    - `observation="dict"`, in a world that knows a state vector beside its frames
+      (`world.spec.state`): `{"frame": ..., "state": ...}`, the newest frame and a float32 `Box`
+      `(D,)` in the state's own units. Zeros where a start clip tells none.
 
     ## Rewards
     The reward the world expects for the step, summed over its frames.
@@ -59,7 +62,8 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
     that seed. Or your own clip: `reset(options={"frames": frames, "actions": actions})` with
     `frames` `(n, H, W, 3)` uint8, where n is 1 (a picture that stands still) or a multiple of
     `chunk` up to `context * chunk`, oldest first; and, if known, `actions`
-    `(n / chunk, *action)`, of which each led into its chunk. `fps`, frames a second of the clip, is
+    `(n / chunk, *action)`, of which each led into its chunk; and `states` `(n / chunk, D)` at each
+    chunk's end, in a world that knows them. `fps`, frames a second of the clip, is
     compared with the world's if given.
 
     ## Episode End
@@ -108,7 +112,7 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
         self,
         world: str | PathLike[str] | WorldModel | SharedWorld = "car-racing",
         device: str | torch.device = "cpu",
-        observation: Literal["frame", "chunk", "latent"] = "frame",
+        observation: Literal["frame", "chunk", "latent", "dict"] = "frame",
         actions: Literal["normalized", "native"] = "normalized",
         render_mode: Literal["rgb_array"] | None = None,
         num_steps: int | None = None,
@@ -146,9 +150,9 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
     @torch.no_grad()
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[Any], dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """Begin an episode; see "Starting State". On an error everything stays as it was."""
-        clip = self.core.clip(check_options(options, ("frames", "actions", "fps")))
+        clip = self.core.clip(check_options(options, ("frames", "actions", "states", "fps")))
         before = self._np_random, self._np_random_seed, self._seeded
         super().reset(seed=seed)
         try:
@@ -160,7 +164,7 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
 
     @one_caller
     @torch.no_grad()
-    def step(self, action: Any) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Dream one step on. On an error everything stays as it was."""
         values = self.core.native(self.core.action.check(action))
         episode = self._running("step")
@@ -253,17 +257,20 @@ class WorldSimEnv(LightSpec, gymnasium.Env[NDArray[Any], Any]):
         if clip is None:
             state = self.world.reset(key)
         else:
-            frames, actions = clip
-            state = self.world.encode(frames, actions, key)
+            frames, actions, states = clip
+            state = self.world.encode(frames, actions, key, states=states)
         return Episode(state=state, seed=seed, number=number, steps=0, over=False)
 
-    def _show(self, episode: Episode) -> NDArray[Any]:
+    def _show(self, episode: Episode) -> Any:
         """Go on from `episode`, and observe it. Nothing changes if decoding fails."""
         if not self.core.pixels:
             self._episode, self._frames = episode, None
             return episode.state.latent[0].to("cpu", torch.float32, copy=True).numpy()
         frames = self._decode(episode)
         self._episode, self._frames = episode, frames
+        if self.core.observation == "dict":
+            vector = episode.state.states[0, -1].to("cpu", copy=True).numpy()
+            return {"frame": frames[-1].copy(), "state": vector}
         return (frames if self.core.observation == "chunk" else frames[-1]).copy()
 
     def _decode(self, episode: Episode) -> NDArray[np.uint8]:

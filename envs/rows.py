@@ -24,8 +24,12 @@ REASONS = ("", "not finite", "untrusted")
 
 NOT_FINITE, UNTRUSTED = (REASONS.index(reason) for reason in ("not finite", "untrusted"))
 
-Clip = tuple[Tensor, Tensor | None]
-"""Frames `(B, k * c, H, W, 3)` and actions `(B, k, *action)`, if known, to start from."""
+Clip = tuple[Tensor, Tensor | None, Tensor | None]
+"""Frames `(B, k * c, H, W, 3)`, and actions `(B, k, *action)` and state vectors `(B, k, D)`, if
+known, to start from."""
+
+Seen = Tensor | dict[str, Tensor]
+"""What rows are seen as, (B, ...), or by name."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,12 @@ class ObservedRows:
             frames = torch.where(mask[:, None, None, None, None], self.frames, other.frames)
         return ObservedRows(self.state.where(mask, other.state), frames)
 
-    def observe(self, observation: str) -> Tensor:
-        """A copy of the "frame", the "chunk" or the "latent", (B, ...)."""
+    def observe(self, observation: str) -> Seen:
+        """A copy of "frame", "chunk" or "latent", (B, ...); of frame and state for "dict"."""
         if self.frames is None:
             return self.state.latent.to(torch.float32, copy=True)
+        if observation == "dict":
+            return {"frame": self.frames[:, -1].clone(), "state": self.state.states[:, -1].clone()}
         return (self.frames if observation == "chunk" else self.frames[:, -1]).clone()
 
 
@@ -130,11 +136,15 @@ def keep_finite(
     """
     total = after.latent.flatten(1).sum(1, dtype=torch.float32)
     total = total + prediction.reward + prediction.continue_prob
+    total = total + after.states[:, -1:].flatten(1).sum(1)
     if total.device.type == "cpu" and isfinite(total.sum().item()):  # looking costs nothing here
         return after, prediction, torch.zeros_like(total, dtype=torch.bool)
     broken = ~total.isfinite()
     mask = broken.reshape(-1, *[1] * (after.latents.ndim - 1))
     held = replace(after, latents=torch.where(mask, before.latents, after.latents))
+    if after.states.shape[1]:
+        states = torch.where(broken[:, None, None], before.states, after.states)
+        held = replace(held, states=states)
     fills = {"reward": 0, "continue_prob": 1, "trust": nan}
     kept = {name: getattr(prediction, name).masked_fill(broken, x) for name, x in fills.items()}
     return held, replace(prediction, **kept), broken
@@ -173,6 +183,6 @@ def _start(world: WorldModel, key: Tensor, rows: Tensor, clip: Clip | None) -> W
     key = key[rows.to(key.device)].to(world.device)
     if clip is None:
         return world.reset(key)
-    frames, actions = (None if x is None else x[rows.to(x.device)] for x in clip)
+    frames, actions, states = (None if x is None else x[rows.to(x.device)] for x in clip)
     assert frames is not None
-    return world.encode(frames, actions, key)
+    return world.encode(frames, actions, key, states=states)

@@ -8,7 +8,9 @@ from math import prod
 from os import PathLike
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from gymnasium.spaces import Dict, Space
 from gymnasium.utils.seeding import np_random
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
@@ -40,8 +42,9 @@ class WorldSimTorchRL(EnvBase):
     64 rows. With another `batch_size` tensordicts have exactly that.
 
     ## Entries
-    - `"observation"` (latent, float32) or `"pixels"` (frame or chunk, uint8). `observation` is
-      `"latent"` by default: planning never needs pixels.
+    - `"observation"` (latent, float32) or `"pixels"` (frame or chunk, uint8); with
+      `observation="dict"` `"frame"` and `"state"`, see `WorldSimEnv`. `observation` is `"latent"`
+      by default: planning never needs pixels.
     - `"world"`: the world's state, a nested tensordict of `worldsim.WorldState`.
     - `"action"`: float32 from -1 to 1, or a `Categorical` or `MultiCategorical` of int64, which
       count from 0; `actions="native"` takes boxes in the world's own range. Actions go to the
@@ -81,7 +84,7 @@ class WorldSimTorchRL(EnvBase):
         world: str | PathLike[str] | WorldModel | SharedWorld = "car-racing",
         batch_size: Sequence[int] = (),
         device: str | torch.device = "cpu",
-        observation: Literal["frame", "chunk", "latent"] = "latent",
+        observation: Literal["frame", "chunk", "latent", "dict"] = "latent",
         actions: Literal["normalized", "native"] = "normalized",
         num_steps: int | None = None,
         time_limit: int | None = None,
@@ -99,12 +102,11 @@ class WorldSimTorchRL(EnvBase):
         self.trust_policy = TrustPolicy.towards(core.world, trust, trust_threshold, trust_penalty)
         super().__init__(device=core.world.device, batch_size=torch.Size(batch_size))
         self.core, self.resets = core, resets
-        self.seen = "pixels" if core.pixels else "observation"
         shape = self.batch_size
         model = core.world.reset(torch.zeros(1, 2, dtype=torch.int64, device=core.world.device))
         held = {k: _unbounded(x, shape) for k, x in self._pack(model, (1,)).items()}
         self.trust_specs = self._trust_specs()
-        seen = {self.seen: self._seen_spec(), STATE: Composite(held, shape=shape)}
+        seen = self._seen_specs() | {STATE: Composite(held, shape=shape)}
         self.observation_spec = Composite(seen | self.trust_specs, shape=shape)
         # All that evolves is an observation too: what is in the state alone is never carried on.
         self.state_spec = Composite({STATE: Composite(held, shape=shape).clone()}, shape=shape)
@@ -227,10 +229,9 @@ class WorldSimTorchRL(EnvBase):
     ) -> TensorDict:
         """What rows show; `entries` is what a step said of them, real frames are what they are."""
         seen = observed.observe(self.core.observation)
-        held = {
-            self.seen: seen.reshape(*batch, *seen.shape[1:]),
-            STATE: self._pack(observed.state, batch),
-        }
+        named = seen if isinstance(seen, dict) else {self._seen_key: seen}
+        held: dict[str, Any] = {k: x.reshape(*batch, *x.shape[1:]) for k, x in named.items()}
+        held[STATE] = self._pack(observed.state, batch)
         if entries is None:
             real = {"trust": 1.0, "raw_reward": 0.0}
             how = {"dtype": torch.float32, "device": self.device}
@@ -264,10 +265,19 @@ class WorldSimTorchRL(EnvBase):
             specs["raw_reward"] = Unbounded(single, dtype=torch.float32)
         return specs
 
-    def _seen_spec(self) -> TensorSpec:
+    @property
+    def _seen_key(self) -> str:
+        return "pixels" if self.core.pixels else "observation"
+
+    def _seen_specs(self) -> dict[str, TensorSpec]:
         space = self.core.space()
+        parts = dict(space.items()) if isinstance(space, Dict) else {self._seen_key: space}
+        return {name: self._seen_spec(part) for name, part in parts.items()}
+
+    def _seen_spec(self, space: Space[Any]) -> TensorSpec:
+        assert space.shape is not None
         shape = torch.Size((*self.batch_size, *space.shape))
-        if self.core.pixels:
+        if space.dtype == np.uint8:
             return Bounded(0, 255, shape, dtype=torch.uint8)
         return Unbounded(shape, dtype=torch.float32)
 

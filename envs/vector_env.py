@@ -134,7 +134,7 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         num_envs: int = 1,
         world: str | PathLike[str] | WorldModel | SharedWorld = "car-racing",
         device: str | torch.device = "cpu",
-        observation: Literal["frame", "chunk", "latent"] = "frame",
+        observation: Literal["frame", "chunk", "latent", "dict"] = "frame",
         actions: Literal["normalized", "native"] = "normalized",
         render_mode: Literal["rgb_array"] | None = None,
         num_steps: int | None = None,
@@ -191,7 +191,7 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         options: dict[str, Any] | None = None,
     ) -> tuple[Array, dict[str, Any]]:
         """Begin episodes; see "Seeds" and "Starting State". On an error all stays as it was."""
-        options = check_options(options, ("reset_mask", "frames", "actions", "fps"))
+        options = check_options(options, ("reset_mask", "frames", "actions", "states", "fps"))
         rows = check_mask(options.get("reset_mask"), self.num_envs, running=self._live is not None)
         clip = self.core.clip(options, self.num_envs)
         seeds = check_seeds(seed, self.num_envs)
@@ -345,8 +345,11 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         """As the caller wants it; never memory that is used again here."""
         return x.cpu().numpy() if self.output == "numpy" else x
 
-    def _observe(self, observed: ObservedRows) -> Array:
-        return self._out(observed.observe(self.core.observation))
+    def _observe(self, observed: ObservedRows) -> Array | dict[str, Array]:
+        seen = observed.observe(self.core.observation)
+        if isinstance(seen, dict):
+            return {name: self._out(x) for name, x in seen.items()}
+        return self._out(seen)
 
     def _info(self, what: dict[str, Tensor], mask: Tensor | None = None) -> dict[str, Array]:
         """Info on the rows of `mask`, each with its mask; zero elsewhere, as Gymnasium has it."""

@@ -15,6 +15,7 @@ FLOORS = (
     (
         "core",
         "rows",
+        "states",
         "errors",
         "actions",
         "config",

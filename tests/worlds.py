@@ -1,5 +1,7 @@
 """Small untrained worlds for tests: the real networks, with weights that make every part count."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -9,10 +11,12 @@ from worldsim.models.dit import DiTConfig
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.heads import HeadsConfig
 from worldsim.models.vae import SpacetimeVAE, VAEConfig
+from worldsim.states import StateSpec
 from worldsim.world.diffusion import DiffusionWorld, Sampling, Starts, WorldConfig
 from worldsim.world.uncertainty import Trust
 
 CAR = ActionSpec(kind="continuous", low=(-1.0, 0.0, 0.0), high=(1.0, 1.0, 1.0))
+SPEED = StateSpec(names=("speed", "turn"), mean=(5.0, 0.0), std=(3.0, 0.5), change=(0.4, 0.2))
 BUTTONS = ActionSpec(kind="discrete", n=5)
 DIT = DiTConfig(dim=32, depth=4, heads=2, kv_heads=1, mlp=2)
 
@@ -27,7 +31,7 @@ def scramble(module: nn.Module, seed: int = 0) -> None:
 
 
 def tiny_dynamics(
-    channels: int = 4, action: ActionSpec = CAR, dit: DiTConfig = DIT, **more: int
+    channels: int = 4, action: ActionSpec = CAR, dit: DiTConfig = DIT, **more: Any
 ) -> Dynamics:
     torch.manual_seed(0)
     if dit.cross_attention:
@@ -39,7 +43,12 @@ def tiny_dynamics(
 
 
 def tiny_world(
-    action: ActionSpec = CAR, *, steps: int = 1, context: int = 3, size: tuple[int, int] = (24, 32)
+    action: ActionSpec = CAR,
+    *,
+    steps: int = 1,
+    context: int = 3,
+    size: tuple[int, int] = (24, 32),
+    state: StateSpec | None = None,
 ) -> DiffusionWorld:
     torch.manual_seed(0)
     vae = SpacetimeVAE(VAEConfig(channels=4, widths=(16, 16), blocks=(1, 1)))
@@ -53,19 +62,22 @@ def tiny_world(
         action=action,
         fps=50.0,
         time_limit=20,
+        state=state,
     )
     g = torch.Generator().manual_seed(1)
     clips = torch.randint(0, 256, (3, 2 * context, height, width, 3), generator=g)
     actions = torch.stack(
         [torch.as_tensor(action.space(seed=i).sample()) for i in range(3 * context)]
     ).reshape(3, context, *action.shape)
-    dynamics = tiny_dynamics(4, action)
+    dynamics = tiny_dynamics(4, action, state=state)
     config = WorldConfig(
         spec=spec, vae=vae.config, dit=DIT, heads=dynamics.heads.config,
         conditioning=dynamics.conditioning.config, sampling=Sampling(num_steps=steps),
     )  # fmt: skip
     known = torch.ones(3, context, dtype=torch.bool)
-    return DiffusionWorld(config, vae, dynamics, Starts(clips.to(torch.uint8), actions, known))
+    states = None if state is None else torch.randn(3, context, len(state), generator=g)
+    starts = Starts(clips.to(torch.uint8), actions, known, states)
+    return DiffusionWorld(config, vae, dynamics, starts)
 
 
 def make_tiny(device: torch.device | str = "cpu") -> DiffusionWorld:

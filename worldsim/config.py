@@ -1,14 +1,17 @@
 """Config is data: closed frozen dataclasses to JSON and back.
 
 Closed means that every key must be known and none may be missing, also where a field has a default:
-a default that changes later must not change a world that was saved before. Nothing in the JSON can
-name a class or run code; bounds are held by the dataclasses' own `__post_init__`.
+a default that changes later must not change a world that was saved before. Fields marked
+`worldsim.core.ABSENT` alone are left out where they have their default, which means "without": so
+worlds from before there was such a part say the same as ever. Nothing in the JSON can name a class
+or run code; bounds are held by the dataclasses' own `__post_init__`.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Collection
 from dataclasses import fields, is_dataclass
 from functools import cache
 from math import isfinite
@@ -35,10 +38,11 @@ def to_json(config: Any, path: str = "config") -> Any:
     Raises ConfigError for any other value and for numbers that are not finite (JSON has none).
     """
     if is_dataclass(config) and not isinstance(config, type):
-        types = _field_types(type(config))
+        types, absent = _field_types(type(config)), _may_be_absent(type(config))
         return {
             name: _plain(getattr(config, name), f"{path}.{name}", free=kind == KEYWORDS)
             for name, kind in types.items()
+            if name not in absent or getattr(config, name) != absent[name]
         }
     return _plain(config, path, free=False)
 
@@ -65,9 +69,11 @@ def from_json(cls: type[T], data: Any, path: str = "config") -> T:
     float), numbers that are not finite, and whatever the dataclass itself refuses.
     """
     types = _field_types(cls)
-    _check_keys(data, list(types), path)
+    _check_keys(data, list(types), path, _may_be_absent(cls))
     values = {
-        name: value_from_json(kind, data[name], f"{path}.{name}") for name, kind in types.items()
+        name: value_from_json(kind, data[name], f"{path}.{name}")
+        for name, kind in types.items()
+        if name in data
     }
     try:
         return cls(**values)
@@ -80,6 +86,12 @@ def _field_types(cls: type) -> dict[str, Any]:
     """A dataclass' fields and their annotations; looked up once, as lists hold many of a kind."""
     hints = get_type_hints(cls)
     return {f.name: hints[f.name] for f in fields(cls)}
+
+
+@cache
+def _may_be_absent(cls: type) -> dict[str, Any]:
+    """Defaults of the fields that JSON leaves out where they have them."""
+    return {f.name: f.default for f in fields(cls) if f.metadata.get("absent")}
 
 
 def parse_json(text: str | bytes, path: str) -> Any:
@@ -155,7 +167,7 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _check_keys(data: Any, known: list[str], path: str) -> None:
+def _check_keys(data: Any, known: list[str], path: str, absent: Collection[str] = ()) -> None:
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected an object with keys {known}, got {short(data)}")
     for key in data:
@@ -163,7 +175,7 @@ def _check_keys(data: Any, known: list[str], path: str) -> None:
             close = difflib.get_close_matches(str(key)[:100], known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ConfigError(f"{path}: unknown key {short(key)}, expected {known}{hint}")
-    missing = [name for name in known if name not in data]
+    missing = [name for name in known if name not in data and name not in absent]
     if missing:
         got = short(list(data))
         raise ConfigError(f"{path}: missing keys {missing}, expected {known}, got {got}")

@@ -19,6 +19,10 @@ from torch import Tensor
 from .actions import ActionSpec
 from .errors import WorldError
 from .rows import Conditions, Rows
+from .states import StateSpec
+
+ABSENT = {"absent": True}
+"""Metadata of a field that JSON leaves out where it has its default: "without", for good."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,7 @@ class WorldSpec:
         action: the actions.
         fps: video frames a second; a step lasts `chunk / fps` seconds.
         time_limit: steps after which an episode is truncated.
+        state: the state vector that the world knows beside pixels, None without.
     """
 
     name: str
@@ -44,6 +49,7 @@ class WorldSpec:
     action: ActionSpec
     fps: float
     time_limit: int
+    state: StateSpec | None = field(default=None, metadata=ABSENT)
 
     @property
     def action_space(self) -> gymnasium.Space[Any]:
@@ -181,6 +187,8 @@ class WorldState(Rows):
             without.
         world, world_known: (B, 1) int64 and bool, which of several worlds; empty `(B, 0)` in one
             that stands alone.
+        states, states_known: (B, K, D) and (B, K) bool, the state vector at each chunk's end, in
+            its own units, zeros where not known; empty `(B, 0)` in a world without.
     """
 
     latents: Tensor
@@ -197,12 +205,14 @@ class WorldState(Rows):
     text_known: Tensor
     world: Tensor
     world_known: Tensor
+    states: Tensor
+    states_known: Tensor
 
     @classmethod
     def of(cls, **parts: Tensor) -> Self:
         """A state of these parts; those left out are empty, (B, 0)."""
         empty = parts["latents"].new_empty(len(parts["latents"]), 0)
-        masks = ("latent_known", "text_known", "world_known")
+        masks = ("latent_known", "text_known", "world_known", "states_known")
         left = {f.name: empty.bool() if f.name in masks else empty for f in fields(cls)}
         return cls(**{**left, **parts})
 
@@ -213,11 +223,15 @@ class WorldState(Rows):
 
     @property
     def context(self) -> Conditions:
-        """What is said of the K context chunks; no text is."""
+        """What is said of the K context chunks; no text is, and no state before the oldest."""
         silent = torch.zeros_like(self.known) if self.text.shape[1] else self.text_known
+        state, state_known = (
+            torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], 1)
+            for x in (self.states, self.states_known)
+        )
         return Conditions(
             self.actions, self.known, self.latent_actions, self.latent_known,
-            self.text, silent, self.world, self.world_known,
+            self.text, silent, self.world, self.world_known, state, state_known,
         )  # fmt: skip
 
     def prompted(self, text: Tensor) -> Self:
@@ -281,11 +295,13 @@ class WorldModel(Protocol):
         key: Tensor | None = None,
         *,
         known: Tensor | None = None,
+        states: Tensor | None = None,
     ) -> WorldState:
         """The state after a clip: `(B, k * c, H, W, 3)` uint8, 1 <= k <= K.
 
         actions: `(B, k, *action)`, None where all are unknown. known: `(B, k)` bool, which of them
-        are known, all if None. key: `(B, 2)`; without, rows have the seeds 0 to B - 1.
+        are known, all if None. key: `(B, 2)`; without, rows have the seeds 0 to B - 1. states:
+        `(B, k, D)` at each chunk's end, NaN where unknown, in a world with `spec.state`.
         """
         ...
 
@@ -296,6 +312,7 @@ class WorldModel(Protocol):
         key: Tensor | None = None,
         *,
         known: Tensor | None = None,
+        states: Tensor | None = None,
     ) -> WorldState:
         """`encode` of a clip whose latents `(B, k, *latent)` are known already."""
         ...

@@ -58,6 +58,16 @@ def pearson(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
     return torch.where(flat, torch.nan, (w * da * db).sum(-1) / (var_a * var_b).sqrt())
 
 
+def r_squared(predicted: Tensor, true: Tensor, weights: Tensor) -> Tensor:
+    """1 - squared error over the truth's variance, both (N,), under weights (D, N) -> (D,).
+
+    1 is perfect, 0 no better than the mean; NaN or minus infinity where the truth is flat.
+    """
+    mean = weighted_mean(true, weights)
+    spread = weighted_mean(true.double() ** 2, weights) - mean**2
+    return 1 - weighted_mean((predicted.double() - true.double()) ** 2, weights) / spread
+
+
 class Interval(NamedTuple):
     """A figure and its 95% bootstrap interval."""
 

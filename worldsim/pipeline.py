@@ -53,11 +53,13 @@ from worldsim.train.recipe import (
     assemble,
     check_begin,
     finish,
+    go_on,
     latents_of,
     load_final,
     new_dynamics,
     recipe_for,
     start_clips,
+    state_spec,
     world_of,
     world_spec,
 )
@@ -153,7 +155,7 @@ def train(
         budget = Budget(hours, steps, compile)
         Pipeline(opened, sizes, base, state, place, budget, writers, old).fit()
         world = assemble(
-            opened, sizes, folder, out.name, num_steps=num_steps,
+            opened, sizes, folder, out.name, num_steps=num_steps, begin=old,
             time_limit=time_limit or default_time_limit(opened),
         )  # fmt: skip
         world = world.to(place)
@@ -235,6 +237,7 @@ class Pipeline:
         self.device, self.budget, self.writers, self.begin = device, budget, writers, begin
         self.sampled = time.monotonic()
         self.stages = STAGES if begin is None else GOING_ON
+        self.states = state_spec(data, begin)
         self.trainings: dict[str, Any] = dict(
             zip(STAGES, (recipe.vae, recipe.forced, recipe.teacher, recipe.distill), strict=True)
         )
@@ -310,9 +313,9 @@ class Pipeline:
         fit = train_student if stage == "student" else train_dynamics
 
         def fit_dynamics(training: Any, where: Path, watch: Watch | None = None) -> Dynamics:
-            model = new_dynamics(self.data, sizes, training.fit.seed)
+            model = new_dynamics(self.data, sizes, training.fit.seed, self.states)
             if self.begin is not None:
-                model.load_state_dict(self.begin.dynamics.state_dict())
+                go_on(model, self.begin.dynamics)
             elif before is not None:
                 load_final(model, folder / before)
             return fit(latents, model.to(self.device), sizes.context, training, where, watch)
@@ -358,7 +361,7 @@ class Pipeline:
         )
         try:
             vae = load_final(SpacetimeVAE(sizes.vae), folder / "vae").to(self.device)
-            spec = world_spec(data, sizes, data.spec.name, default_time_limit(data))
+            spec = world_spec(data, sizes, "sample", default_time_limit(data), self.states)
             starts = start_clips(data, sizes.context, 1)
             world = world_of(spec, sizes, vae, copy.deepcopy(network), sampling, starts)
             figures = write_sample(world, data, folder / "samples", f"{stage}-{step:06d}")

@@ -66,6 +66,9 @@ class Conditions(Rows):
             context, so nothing of an old one is left in a cache.
         world: (B, 1) int64, which of several worlds.
         world_known: (B, 1) bool.
+        state: (B, F, D), the state vector at the end of the chunk before each, which its action
+            was taken in.
+        state_known: (B, F) bool.
     """
 
     action: Tensor
@@ -76,6 +79,8 @@ class Conditions(Rows):
     text_known: Tensor
     world: Tensor
     world_known: Tensor
+    state: Tensor
+    state_known: Tensor
 
     @classmethod
     def of(cls, action: Tensor, known: Tensor | None = None, **parts: Tensor | None) -> Self:
@@ -86,7 +91,8 @@ class Conditions(Rows):
         lead = action.shape[:2]
         known = torch.ones(lead, dtype=torch.bool, device=action.device) if known is None else known
         given = {name: value for name, value in parts.items() if value is not None}
-        for name, shape in (("latent_action", lead), ("text", lead), ("world", (lead[0], 1))):
+        shapes = {"latent_action": lead, "text": lead, "world": (lead[0], 1), "state": lead}
+        for name, shape in shapes.items():
             if name in given and f"{name}_known" not in given:
                 given[f"{name}_known"] = known.new_ones(shape)
             given.setdefault(name, action.new_empty(lead[0], 0, dtype=torch.float32))
@@ -102,11 +108,18 @@ class Conditions(Rows):
         """The same about chunks that are context: no prompt speaks of them."""
         return replace(self, text_known=torch.zeros_like(self.text_known))
 
+    def stateless(self) -> Self:
+        """The same with no state vector known."""
+        return replace(self, state_known=torch.zeros_like(self.state_known))
+
     def then(self, later: Self) -> Self:
         """These chunks and later ones of the same rows, whose text and world hold."""
         both = {n: torch.cat([getattr(self, n), getattr(later, n)], 1) for n in _MOMENTARY}
         return replace(later, **both)
 
 
-_MOMENTARY = ("action", "action_known", "latent_action", "latent_action_known", "text_known")
+_MOMENTARY = (
+    "action", "action_known", "latent_action", "latent_action_known", "text_known", "state",
+    "state_known",
+)  # fmt: skip
 """Parts of `Conditions` that are said of every chunk."""

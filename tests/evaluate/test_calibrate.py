@@ -149,7 +149,7 @@ def test_trust_of_real_steps_only():
     clip = cut_clips(recorded(5001, 20, terminated=True), 0, [16], 3, 8)
     assert clip is not None
     flat = torch.zeros(1, 8)
-    trust, mse = trusted.real_steps(clip, horizon.Dreamt(flat, flat, flat, flat + 0.7))
+    trust, mse = trusted.real_steps(clip, horizon.Dreamt(flat, flat, flat, flat + 0.7, flat))
     assert len(trust) == len(mse) == int(clip.valid.sum()) < 8
 
 

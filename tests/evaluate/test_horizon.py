@@ -53,20 +53,22 @@ def test_persistence_is_zero_where_nothing_moves():
 
 def predicted(clips: Clips, reward: torch.Tensor, continue_prob: torch.Tensor) -> Dreamt:
     return Dreamt(
-        torch.zeros_like(clips.rewards), reward, continue_prob, torch.ones_like(continue_prob)
-    )
+        torch.zeros_like(clips.rewards), reward, continue_prob, torch.ones_like(continue_prob),
+        clips.states,
+    )  # fmt: skip
 
 
 def test_reward_figures_of_a_perfect_and_of_a_blind_head():
     clips = clips_of()
     continue_prob = torch.ones_like(clips.rewards)
     perfect = horizon.reward_figures(clips, predicted(clips, clips.rewards, continue_prob))
+    assert perfect is not None
     assert perfect["pearson"]["value"] == pytest.approx(1) and perfect["f1"] == 1
     assert perfect["threshold"] == pytest.approx(1.4, abs=1e-4)
     blind = horizon.reward_figures(
         clips, predicted(clips, torch.ones_like(clips.rewards), continue_prob)
     )
-    assert math.isnan(blind["pearson"]["value"])
+    assert blind is not None and math.isnan(blind["pearson"]["value"])
     assert blind["f1"] == 0 and blind["f1_at_zero"] == pytest.approx(20 / 58)  # 10 of 48
 
 

@@ -11,7 +11,7 @@ from worldsim.data.latents import LatentRecording
 from worldsim.data.windows import Windows
 from worldsim.diffusion.draws import Draws
 from worldsim.diffusion.timeline import Clip
-from worldsim.models.dit import DiTOutput
+from worldsim.models.dynamics import DynamicsOutput
 from worldsim.train.context import (
     DREAMT_FROM,
     DREAMT_PASSES,
@@ -72,7 +72,8 @@ def test_resampled_context_is_what_the_network_says_there():
     true = clip()
 
     def oracle(x, noise_level, conditions, neighbour, *, time, mask, cache=None):
-        return DiTOutput(torch.cat([x[:, :T], true.latents[:, 1:]], 1), x.mean((2, 3)), x)
+        latents = torch.cat([x[:, :T], true.latents[:, 1:]], 1)
+        return DynamicsOutput(latents, x.mean((2, 3)), x, conditions.state)
 
     shown = resample_context(oracle, true, 1.0, WINDOW, draws())
     assert torch.equal(shown.context, true.context)
@@ -84,15 +85,24 @@ def test_a_dreamt_context_starts_true_and_is_the_networks_own():
 
     def counting(x, noise_level, conditions, neighbour, *, time, mask, cache=None, prefix=None):
         kv = x.new_zeros(len(x), 1, 2, x.shape[1], 1, 1, 1)
-        return DiTOutput(neighbour + 1, x.mean((2, 3)), kv)
+        state = conditions.state + 1
+        return DynamicsOutput(neighbour + 1, x.mean((2, 3)), kv, state)
 
-    shown = dream_context(counting, true, 0.5, WINDOW, draws())
+    states = torch.zeros(len(true.latents), T + 1, 2)
+    known = torch.zeros(states.shape[:2], dtype=torch.bool)
+    told = Conditions.of(true.conditions.action, state=states, state_known=known)
+    shown = dream_context(counting, replace(true, conditions=told), 0.5, WINDOW, draws())
     assert torch.equal(shown.context[:2], true.context[:2])
     assert torch.equal(shown.context[2:, :DREAMT_FROM], true.context[2:, :DREAMT_FROM])
     last = true.context[2:, DREAMT_FROM - 1]
     for n in range(DREAMT_FROM, T):
         expected = (last + n - DREAMT_FROM + 1).clamp(-6, 6)
         assert torch.allclose(shown.context[2:, n], expected, atol=1e-4)
+    # the state dreamt with a chunk is what is known before the next one, in the dreams alone
+    said, first = shown.conditions, DREAMT_FROM + 1
+    assert said.state_known[2:, first:].all() and not said.state_known[2:, :first].any()
+    assert not said.state_known[:2].any()
+    assert said.state[2:, first:, 0].tolist() == [list(range(1, T - DREAMT_FROM + 1))] * 2
     assert torch.equal(shown.latents, true.latents)
 
 

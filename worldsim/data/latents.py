@@ -29,7 +29,10 @@ from .dataset import Dataset, Episode, unfit
 from .windows import Windows
 
 PIECE = 256  # chunks encoded at once
-COLUMNS = ("actions", "known", "rewards", "rewards_known", "continue_prob", "continue_known")
+COLUMNS = (
+    "actions", "known", "rewards", "rewards_known", "continue_prob", "continue_known", "states",
+    "states_known",
+)  # fmt: skip
 AGAIN = "remove the file: it is made again from the data"
 
 
@@ -98,6 +101,8 @@ class LatentClips:
     rewards_known: Tensor
     continue_prob: Tensor
     continue_known: Tensor
+    states: Tensor
+    states_known: Tensor
 
 
 def _ones() -> Tensor:
@@ -110,8 +115,9 @@ class LatentRecording:
 
     Attributes:
         latents: (N, h, w, C) float16, in memory or on disk; indexed by rows.
-        actions, rewards, continue_prob, and the masks `known`, `rewards_known`, `continue_known`:
-            as in `Columns`; masks that are not given are all True.
+        actions, rewards, continue_prob, states, and the masks `known`, `rewards_known`,
+            `continue_known`, `states_known`: as in `Columns`; masks that are not given are all
+            True, states that are not given have no entries.
         windows: which chunks belong together.
     """
 
@@ -123,9 +129,13 @@ class LatentRecording:
     known: Tensor = field(default_factory=_ones)
     rewards_known: Tensor = field(default_factory=_ones)
     continue_known: Tensor = field(default_factory=_ones)
+    states: Tensor = field(default_factory=partial(torch.zeros, 0))
+    states_known: Tensor = field(default_factory=_ones)
 
     def __post_init__(self) -> None:
-        for name in ("known", "rewards_known", "continue_known"):
+        if not len(self.states):
+            object.__setattr__(self, "states", torch.zeros(len(self.actions), 0))
+        for name in ("known", "rewards_known", "continue_known", "states_known"):
             if not len(getattr(self, name)):
                 object.__setattr__(self, name, torch.ones(len(self.actions), dtype=torch.bool))
 
@@ -181,7 +191,7 @@ def _encode(vae: SpacetimeVAE, data: Dataset, file: Path, key: str) -> None:
         out.truncate(sum(lengths[:done]) * size)
         for place in tqdm(range(len(data)), desc="encoding", leave=False):
             episode = data.episode(place)
-            columns.append(columns_of(episode, data.spec.action))
+            columns.append(columns_of(episode, data.spec.action, len(data.spec.state)))
             if place >= done:
                 out.seek(0, os.SEEK_END)
                 for piece in encode_episode(vae, episode):
@@ -229,6 +239,7 @@ def _stored_key(file: Path) -> str:
         with safe_open(file, "pt") as stored:
             shape = stored.get_tensor("shape").tolist()
             whole = file.with_suffix(".bin").stat().st_size == 2 * prod(shape)
+            whole = whole and set(COLUMNS) <= set(stored.keys())
             return (stored.metadata() or {}).get("key", "") if whole else ""
     except (OSError, SafetensorError, ValueError):
         return ""

@@ -21,7 +21,7 @@ from .draws import Draws
 
 
 class Output(Protocol):
-    """What a network's pass returns; see `worldsim.models.dit.DiTOutput`."""
+    """What a network's pass returns; see `worldsim.models.dynamics.DynamicsOutput`."""
 
     @property
     def x(self) -> Tensor: ...  # noqa: D102
@@ -29,6 +29,8 @@ class Output(Protocol):
     def features(self) -> Tensor: ...  # noqa: D102
     @property
     def kv(self) -> Tensor: ...  # noqa: D102
+    @property
+    def state(self) -> Tensor: ...  # noqa: D102
 
 
 Network = Callable[..., Any]
@@ -207,6 +209,7 @@ class ChunkDenoiser:
 
     Attributes:
         features: (B, dim) of the last call's noisy chunk.
+        state: (B, D), its state vector, by the last call; (B, 0) in a world without.
         answers: (B, h, w, C) of every call so far.
     """
 
@@ -234,6 +237,7 @@ class ChunkDenoiser:
         self.joined: Tensor | None = cache[:, :, :, :0] if held == window else None
         self._full: Tensor | None = None
         self.features: Tensor | None = None
+        self.state = conditions.state[:, -1] if conditions.state.shape[1] else conditions.state
         self.answers: list[Tensor] = []
 
     @property
@@ -305,6 +309,7 @@ class ChunkDenoiser:
             prefix=self.prefix,
         )
         self.features = out.features[:, -1]
+        self.state = out.state[:, -1] if out.state.shape[1] else out.state
         return out
 
     def _first(self, x: Tensor, level: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from worldsim import metrics
 from worldsim.core import WorldError
+from worldsim.data.columns import state_width
 from worldsim.data.dataset import Dataset
 from worldsim.models.vae import to_float
 from worldsim.world.diffusion import DiffusionWorld
@@ -92,7 +93,7 @@ def watch(world: DiffusionWorld, clips: Clips, rows: int, advance: Callable[[int
     parts: list[tuple[Tensor, Tensor]] = []
     for some in (clips[a : a + rows] for a in range(0, len(clips), rows)):
         key = torch.stack([some.episode, some.start], 1)
-        state = world.encode(some.context, some.context_actions, key, known=some.context_known)
+        state = some.begin(world, key)
         seen = []
         for t in steps:
             state, _ = world.step(state, some.actions[:, t - 1].to(world.device))
@@ -157,7 +158,7 @@ def _recorded(world: DiffusionWorld, data: Dataset) -> tuple[Tensor, Tensor, Ten
 @torch.no_grad()
 def vae_error(world: DiffusionWorld, clips: Clips) -> float:
     """What the VAE alone loses on the newest context chunk of the clips."""
-    state = world.encode(clips.context, clips.context_actions, known=clips.context_known)
+    state = clips.begin(world)
     real = clips.context[:, -world.spec.chunk :]
     return float(metrics.squared_error(world.decode(state).cpu(), real).mean())
 
@@ -297,7 +298,8 @@ def clips_of(
     horizon = horizon_for([min(data.lengths[i], MOST) for i in places], spec.context, horizon)
     parts = []
     for place in places:
-        episode = Recorded.of(data.episode(place), spec.action, MOST)
+        width = state_width(data.spec, spec)
+        episode = Recorded.of(data.episode(place), spec.action, MOST, state=width)
         spare = len(episode) - horizon - spec.context
         times = [(place * GOLDEN + i / starts) % 1 for i in range(starts)]
         firsts = sorted({spec.context + int(time * (spare + 1)) for time in times if spare >= 0})

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from worldsim.data import Dataset, NativeDataset
+from worldsim.data.columns import state_width
 from worldsim.recipes.landmarks import Landmarks, landmarks_for
 from worldsim.store.folder import load
 from worldsim.store.provenance import provenance, training_cost
@@ -26,6 +27,7 @@ from .clips import Clips, Recorded, cut_clips, ending_starts, even_starts, split
 from .plan import QUICK, EvaluationPlan, fitted_to_data, fitted_to_time
 from .report import finite, report
 from .speed import measure_speed
+from .states import state_figures
 from .teacher import behind_teacher, taught, teacher_of
 
 ENDINGS = (1, 4, 8, 16)
@@ -199,7 +201,8 @@ def _load_uncarded(name: Path | str, device: torch.device | str) -> DiffusionWor
 
 
 def _recorded(job: Evaluation, place: int) -> Recorded:
-    return Recorded.of(job.data.episode(place), job.world.spec.action, job.plan.chunks)
+    spec, width = job.world.spec, state_width(job.data.spec, job.world.spec)
+    return Recorded.of(job.data.episode(place), spec.action, job.plan.chunks, state=width)
 
 
 def _clips(job: Evaluation, episodes: Iterable[Recorded]) -> Clips:
@@ -272,6 +275,7 @@ def _figures(
         "teacher": _teacher(job, teacher, clips, errors),
         "actions": _actions(job, clips, main),
         "reward": _reward(job, clips, main),
+        "states": _states(job, clips, main),
         "ends": _ends(job, measured, main),
         "long": _long(job, measured, offtrack_reference),
     }
@@ -334,6 +338,16 @@ def _reward(job: Evaluation, clips: Clips, dreamt: horizon.Dreamt) -> dict[str, 
         job.not_measured["reward"] = "the data have no rewards"
     elif figures["pearson"] is None:
         job.not_measured["reward, Pearson"] = f"no clip has {figures['steps']} rewarded steps"
+    return figures
+
+
+def _states(job: Evaluation, clips: Clips, dreamt: horizon.Dreamt) -> dict[str, Any] | None:
+    spec = job.world.spec.state
+    if spec is None:
+        return None
+    figures = state_figures(clips, dreamt.states, spec.names)
+    if figures is None:
+        job.not_measured["states"] = "the data have none, or others than the world"
     return figures
 
 

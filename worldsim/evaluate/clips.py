@@ -11,9 +11,10 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from worldsim.core import ActionSpec, Rows, WorldError, WorldSpec
+from worldsim.core import ActionSpec, Rows, WorldError, WorldSpec, WorldState
 from worldsim.data import Dataset, Episode
 from worldsim.data.columns import check_kind, columns_of
+from worldsim.world.diffusion import DiffusionWorld
 
 PREFERRED = {"test": ("test", "val", "train"), "val": ("val", "train"), "train": ("train", "val")}
 """Which split serves where one is missing, best first."""
@@ -29,6 +30,7 @@ class Recorded:
         rewards: (n,), NaN where the data have none.
         terminated: whether the last chunk ended it.
         acts: whether there are any actions to know.
+        states: (n, D) state vectors at each chunk's end, NaN where unknown; D is 0 if not asked.
     """
 
     frames: Tensor
@@ -37,14 +39,15 @@ class Recorded:
     rewards: Tensor
     terminated: bool
     acts: bool
+    states: Tensor
 
     def __len__(self) -> int:
         return len(self.frames)
 
     @staticmethod
-    def of(episode: Episode, action: ActionSpec, most: int = 10**6) -> Recorded:
-        """The first `most` chunks of an episode."""
-        count, columns = min(len(episode), most), columns_of(episode, action)
+    def of(episode: Episode, action: ActionSpec, most: int = 10**6, *, state: int = 0) -> Recorded:
+        """The first `most` chunks of an episode; `state` is the width of its state vectors."""
+        count, columns = min(len(episode), most), columns_of(episode, action, state)
         frames = torch.from_numpy(np.asarray(episode.frames[0 : count * episode.chunk]))
         return Recorded(
             frames=rearrange(frames, "(n c) ... -> n c ...", c=episode.chunk),
@@ -53,6 +56,7 @@ class Recorded:
             rewards=columns.rewards.where(columns.rewards_known, torch.nan)[:count],
             terminated=episode.terminated and count == len(episode),
             acts=action.kind != "none",
+            states=columns.states.where(columns.states_known[:, None], torch.nan)[:count],
         )
 
 
@@ -69,6 +73,7 @@ class Clips(Rows):
         ends: (N, T) bool, the step with which the episode terminated.
         valid: (N, T) bool, False after the episode's end and after an action that is not known.
         start: (N,) int64, chunk of the episode that step 1 should bring.
+        context_states: (N, K, D) and states: (N, T, D), state vectors, NaN where unknown.
     """
 
     episode: Tensor
@@ -81,12 +86,23 @@ class Clips(Rows):
     ends: Tensor
     valid: Tensor
     start: Tensor
+    context_states: Tensor
+    states: Tensor
 
     def upto(self, steps: int) -> Clips:
         """The same clips, cut after `steps` steps."""
-        cut = ("frames", "actions", "rewards", "ends", "valid")
+        cut = ("frames", "actions", "rewards", "ends", "valid", "states")
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return Clips(**values | {name: values[name][:, :steps] for name in cut})
+
+    def begin(self, world: DiffusionWorld, key: Tensor | None = None) -> WorldState:
+        """The state after every clip's context, with its state vectors if the world takes such."""
+        states = self.context_states if world.spec.state is not None else None
+        if states is not None and not states.shape[-1]:
+            states = None
+        return world.encode(
+            self.context, self.context_actions, key, known=self.context_known, states=states
+        )
 
     @property
     def cluster(self) -> Tensor:
@@ -131,6 +147,8 @@ def cut_clips(
         ends=valid & (after == count - 1) & episode.terminated,
         valid=valid,
         start=first[:, 0],
+        context_states=episode.states[before],
+        states=episode.states[after],
     )
 
 

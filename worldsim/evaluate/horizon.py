@@ -25,12 +25,14 @@ LATER = 8
 
 @dataclass(frozen=True)
 class Dreamt:
-    """What T steps of N dreams gave: squared error, reward, continue_prob, trust, each (N, T)."""
+    """What T steps of N dreams gave: squared error, reward, continue_prob, trust, each (N, T), and
+    state vectors (N, T, D)."""
 
     mse: Tensor
     reward: Tensor
     continue_prob: Tensor
     trust: Tensor
+    states: Tensor
 
 
 def dream(
@@ -45,12 +47,13 @@ def dream(
     for a in range(0, len(clips), rows):
         some = clips[a : a + rows]
         key = torch.stack([some.episode, some.start], 1)
-        state = world.encode(some.context, some.context_actions, key, known=some.context_known)
+        state = some.begin(world, key)
         rollout = replay(world, state, actions[a : a + rows].to(world.device), decode_every=1)
         assert rollout.frames is not None
         real = some.frames[:, : actions.shape[1]]
         error = metrics.squared_error(rollout.frames.reshape(real.shape), real)
-        heads = (x.cpu() for x in (rollout.rewards, rollout.continue_prob, rollout.trust))
+        told = (rollout.rewards, rollout.continue_prob, rollout.trust, rollout.states)
+        heads = (x.cpu() for x in told)
         parts.append((error.mean((-3, -2, -1)), *heads))
         advance(len(some))
     return Dreamt(*(torch.cat(x) for x in zip(*parts, strict=True)))

@@ -46,7 +46,8 @@ def report(figures: dict[str, Any], speed: Sequence[dict[str, Any]] = ()) -> lis
              _speed(speed)]  # fmt: skip
     rest = [_everywhere(figures, own), *(_above(figures, n) for n in others),
             *(_everywhere(figures, n) for n in others), _moved(figures), _teacher(figures),
-            _ends(figures), _trust(figures), _policies(figures), _long(figures)]  # fmt: skip
+            _ends(figures), _states(figures), _trust(figures), _policies(figures),
+            _long(figures)]  # fmt: skip
     return [line for part in (*first, *rest) for line in part]
 
 
@@ -122,6 +123,12 @@ def _ends(figures: dict[str, Any]) -> Iterator[Line]:
     if ends["count"]:
         note = f"{ends['count']} real ends: {counts['hits']} predicted, {counts['missed']} missed"
         yield _line("end: F1 a step", ends["f1"], None, note=note)
+
+
+def _states(figures: dict[str, Any]) -> Iterator[Line]:
+    for name, by_horizon in (figures.get("states") or {}).items():
+        for h, found in by_horizon.items():
+            yield _with_interval(f"state {name}: R² after {h} steps", found, None)
 
 
 def _speed(rows: Sequence[dict[str, Any]]) -> Iterator[Line]:

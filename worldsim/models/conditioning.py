@@ -7,7 +7,7 @@ projection of IP-Adapter, Ye et al. 2023, 2308.06721).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from itertools import accumulate
 from typing import NamedTuple
@@ -16,8 +16,9 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from worldsim.core import ActionSpec, Conditions
+from worldsim.core import ABSENT, ActionSpec, Conditions
 from worldsim.nn.embed import fourier
+from worldsim.states import StateSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,7 @@ class ConditioningConfig:
         text: width of a prompt's vector, 0 without.
         text_tokens: tokens that it becomes for cross-attention, 0 for none.
         worlds: how many worlds one network knows, 0 where it is one.
+        state: the state vector before each chunk, None without.
     """
 
     action: ActionSpec
@@ -37,6 +39,7 @@ class ConditioningConfig:
     text: int = 0
     text_tokens: int = 0
     worlds: int = 0
+    state: StateSpec | None = field(default=None, metadata=ABSENT)
 
     def __post_init__(self) -> None:
         for name in ("latent_action", "text", "text_tokens", "worlds"):
@@ -91,6 +94,34 @@ class ActionEmbed(nn.Module):
         return torch.stack([self.table(row) for row in rows]).sum(0)
 
 
+WAVES, REACH = 4, 4.0
+"""Frequencies that an entry of a state is told in, and the standard deviations they span."""
+
+
+class StateEmbed(nn.Module):
+    """State vectors to vectors, with a learned one for what is not known; without a say at first.
+
+    A vector for adaLN and no token of its own: attention over time is between the same patches, so
+    that a token would reach them in every second block only, and all keys that are there already
+    would lose weight to it, before it knows anything.
+    """
+
+    def __init__(self, spec: StateSpec, dim: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.unknown = nn.Parameter(torch.zeros(dim))
+        self.proj = nn.Linear(len(spec) * (1 + 2 * WAVES), dim)
+        nn.init.zeros_(self.proj.weight)
+        nn.init.zeros_(self.proj.bias)
+
+    def forward(self, state: Tensor, known: Tensor) -> Tensor:
+        """`(..., D)` and bool `(...)` -> `(..., dim)`."""
+        x = self.spec.normalized(state).clamp(-2 * REACH, 2 * REACH)
+        told = torch.cat([x, fourier(x / REACH, WAVES, 8.0).flatten(-2)], -1)
+        vector = self.proj(told.to(self.proj.weight.dtype))
+        return torch.where(known[..., None], vector, self.unknown)
+
+
 class Conditioning(nn.Module):
     """`Conditions` of F chunks as vectors for a network of width `dim`.
 
@@ -107,6 +138,7 @@ class Conditioning(nn.Module):
         count = config.text_tokens
         self.text_tokens = nn.Linear(config.text, count * dim) if count else None
         self.world = nn.Embedding(config.worlds, dim) if config.worlds else None
+        self.state = StateEmbed(config.state, dim) if config.state else None
         names = [name for name in ("latent_action", "text", "worlds") if getattr(config, name)]
         self.unknown = nn.ParameterDict({n: nn.Parameter(torch.zeros(dim)) for n in names})
         self._init_weights()
@@ -132,6 +164,8 @@ class Conditioning(nn.Module):
         if self.world is not None:
             vector = self.world(given.world)
             parts.append(self._known("worlds", vector, given.world_known))
+        if self.state is not None:
+            parts.append(self.state(given.state, given.state_known))
         vector = reduce(torch.add, parts) if parts else self._silent(given)
         if self.text_tokens is None:
             return Conditioned(vector)

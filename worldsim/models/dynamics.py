@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from worldsim.core import Conditions
 
 from .conditioning import Conditioning, ConditioningConfig
-from .dit import DiTConfig, DiTOutput, VideoDiT
+from .dit import DiTConfig, VideoDiT
 from .heads import Heads, HeadsConfig
+
+
+class DynamicsOutput(NamedTuple):
+    """What a pass returns: `DiTOutput`, and the state vector.
+
+    Attributes:
+        state: (B, F, D) at each chunk's end; empty (B, 0) without.
+    """
+
+    x: Tensor
+    features: Tensor
+    kv: Tensor
+    state: Tensor
 
 
 class Dynamics(nn.Module):
     """`conditioning` (conditions -> vectors), `dit` (latents -> latents) and `heads`
-    (features -> reward, end). Called, it is a pass of the first two.
+    (features -> reward, end, state). Called, it is a pass of the first two, and the state.
     """
 
     def __init__(
@@ -33,7 +47,7 @@ class Dynamics(nn.Module):
             )
         self.conditioning = Conditioning(conditioning, dit.dim)
         self.dit = VideoDiT(dit, channels)
-        self.heads = Heads(heads, dit.dim)
+        self.heads = Heads(heads, dit.dim, conditioning.state)
 
     def forward(
         self,
@@ -46,11 +60,15 @@ class Dynamics(nn.Module):
         mask: Tensor,
         cache: Tensor | None = None,
         prefix: Tensor | None = None,
-    ) -> DiTOutput:
+    ) -> DynamicsOutput:
         """A pass over F chunks (B, F, h, w, C) under their conditions; see `VideoDiT.forward`."""
         vector, tokens, reads = self.conditioning(conditions)
         prompt = None if tokens is None or reads is None else (tokens, reads)
-        return self.dit(
+        out = self.dit(
             x, noise_level, vector, neighbour,
             time=time, mask=mask, cache=cache, prefix=prefix, prompt=prompt,
         )  # fmt: skip
+        state = conditions.state
+        if self.heads.state is not None:
+            state = self.heads.state(out.features, state, conditions.state_known)
+        return DynamicsOutput(out.x, out.features, out.kv, state)

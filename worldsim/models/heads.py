@@ -1,4 +1,4 @@
-"""Reward and continuation from the features of the denoiser's own pass."""
+"""Reward, continuation and state vector from the features of the denoiser's own pass."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from worldsim.states import StateSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,50 @@ class HeadsOutput(NamedTuple):
     continue_logits: Tensor
 
 
+STATE_BOUND = 8.0
+"""Standard deviations from the mean: a state further out is a head's mistake and is clipped."""
+
+
+class StateHead(nn.Module):
+    """Features (..., dim) to the state vector at a chunk's end.
+
+    Where the state before the chunk is known it says what changes, in units of a usual change
+    (as dynamics models of states do: PETS, 1805.12114); else the state itself. Before training
+    nothing changes.
+    """
+
+    def __init__(self, spec: StateSpec, hidden: int, dim: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.body = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, hidden), nn.SiLU())
+        self.change = nn.Linear(hidden, len(spec))
+        self.whole = nn.Linear(hidden, len(spec))
+        for layer in (self.change, self.whole):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Tensor, before: Tensor, known: Tensor) -> Tensor:
+        """`(..., dim)`, `(..., D)` and bool `(...)` -> `(..., D)`, in the state's own units."""
+        mean, std, change = (self.spec.numbers(n, features) for n in ("mean", "std", "change"))
+        h = self.body(features)
+        moved = before + change * _columns(self.change, h).float()
+        told = mean + std * _columns(self.whole, h).float()
+        low, high = mean - STATE_BOUND * std, mean + STATE_BOUND * std
+        return torch.where(known[..., None], moved, told).clamp(low, high)
+
+    def loss(self, predicted: Tensor, true: Tensor, known: Tensor) -> Tensor:
+        """Huber's loss `(...)`, in usual changes where the state before was `known`, else in
+        standard deviations."""
+        change, std = (self.spec.numbers(n, true) for n in ("change", "std"))
+        unit = torch.where(known[..., None], change, std)
+        return F.smooth_l1_loss(predicted / unit, true / unit, reduction="none").mean(-1)
+
+
+def _columns(layer: nn.Linear, h: Tensor) -> Tensor:
+    """`layer(h)` for a few columns: a small product would round by a row's place in the batch."""
+    return (h[..., None, :] * layer.weight).sum(-1) + layer.bias
+
+
 class Heads(nn.Module):
     """Features (..., dim) to a distribution over rewards and the chance that the episode goes on.
 
@@ -47,9 +93,10 @@ class Heads(nn.Module):
 
     values: Tensor
 
-    def __init__(self, config: HeadsConfig, dim: int) -> None:
+    def __init__(self, config: HeadsConfig, dim: int, state: StateSpec | None = None) -> None:
         super().__init__()
         self.config = config
+        self.state = StateHead(state, config.hidden, dim) if state else None
         self.body = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, config.hidden), nn.SiLU())
         self.reward = nn.Linear(config.hidden, config.bins)
         self.cont = nn.Linear(config.hidden, 1)

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from worldsim.collect.errors import CollectError
 from worldsim.core import ActionSpec, WorldError, WorldSpec, row_keys
-from worldsim.data.columns import columns_of
+from worldsim.data.columns import columns_of, state_in
 from worldsim.data.dataset import Episode
 from worldsim.recipes.car_racing.drivers import brownian
 from worldsim.recipes.car_racing.landmarks import recognised
@@ -103,7 +103,8 @@ def against_reality(world: DiffusionWorld, episode: Episode, steps: int) -> Iter
     spec, rate = world.spec, world.spec.fps / world.spec.chunk
     count = len(episode)
     chunks = torch.from_numpy(episode.frames[:]).reshape(count, spec.chunk, *spec.frame_shape)
-    actions = columns_of(episode, spec.action).actions
+    columns = columns_of(episode, spec.action, state_in(episode, spec))
+    actions, told = columns.actions, bool(columns.states_known.any())
     last = min(count, steps + spec.context)
     every, since, state = round(ANCHOR_SECONDS * rate), 0, None
     for t in range(spec.context, last):
@@ -112,7 +113,9 @@ def against_reality(world: DiffusionWorld, episode: Episode, steps: int) -> Iter
         if state is None or (not free and done % every == 0):
             past = slice(t - spec.context, t)
             frames, led = chunks[past].flatten(0, 1)[None], actions[past][None]
-            state, since = world.encode(frames, led, row_keys([episode.seed or 0])), 0
+            states = columns.states[past][None] if told else None
+            key = row_keys([episode.seed or 0])
+            state, since = world.encode(frames, led, key, states=states), 0
         state, _ = world.step(state, actions[t][None].to(world.device))
         since += 1
         dreamed = world.decode(state)[0].cpu().numpy()

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from worldsim import metrics
-from worldsim.data.columns import columns_of
+from worldsim.data.columns import columns_of, state_in
 from worldsim.data.dataset import Dataset, Episode
 from worldsim.world.diffusion import DiffusionWorld
 
@@ -63,10 +63,11 @@ def dream_along(
     spec, context = world.spec, world.spec.context
     last, begun = first + context + steps, first + context
     real = torch.from_numpy(np.array(episode.frames[first * spec.chunk : last * spec.chunk]))
-    columns = columns_of(episode, spec.action)
+    columns = columns_of(episode, spec.action, state_in(episode, spec))
     seen, start = slice(first, begun), context * spec.chunk
     actions, known = columns.actions[None, seen], columns.known[None, seen]
-    state = world.encode(real[None, :start], actions, known=known)
+    states = columns.states[None, seen] if columns.states_known.any() else None
+    state = world.encode(real[None, :start], actions, known=known, states=states)
     chunks = [real[:start]]
     for t in range(begun, last):
         action = columns.actions[None, t].to(world.device) if columns.known[t] else None

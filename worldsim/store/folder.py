@@ -3,7 +3,8 @@
     manifest.json       format, schema version, size and SHA-256 of every file, every tensor's shape
     config.json         `WorldConfig`
     vae.safetensors     and conditioning.safetensors, dit.safetensors, heads.safetensors
-    starts.npz          frames (N, K * c, H, W, 3) uint8, actions (N, K, *action), known (N, K) bool
+    starts.npz          frames (N, K * c, H, W, 3) uint8, actions (N, K, *action), known (N, K)
+                        bool; in a world that knows state vectors states (N, K, D), NaN if unknown
     trust.safetensors   how far its dreams can be trusted, fitted; may be missing
     card.json           fidelity figures with the command that measured them; may be missing
 
@@ -185,7 +186,7 @@ def _pack(
     if world.trust is not None:
         files[TRUST] = pack(world.trust, dtype)
     starts = io.BytesIO()
-    arrays = {name: getattr(world.starts, name) for name in ("frames", "actions", "known")}
+    arrays = {name: x for name, x in vars(world.starts).items() if x is not None}
     np.savez_compressed(starts, **{k: v.cpu().numpy() for k, v in arrays.items()})  # type: ignore[arg-type]
     files[STARTS] = starts.getvalue()
     if card is not None:
@@ -270,6 +271,8 @@ def _read_starts(folder: Path, entry: FileEntry, config: WorldConfig) -> Starts:
         "actions": (action, (spec.context, *spec.action.shape)),
         "known": ("?", (spec.context,)),
     }
+    if spec.state is not None:
+        wanted["states"] = ("f4", (spec.context, len(spec.state)))
     try:
         with archive_of(path, read_contents(folder, entry)) as archive:
             if sorted(archive.members) != sorted(wanted):
@@ -296,9 +299,9 @@ def _array(
 
 def _check_starts(path: Path, starts: Starts, config: WorldConfig) -> None:
     frames, actions, action = starts.frames, starts.actions, config.spec.action
-    counts = [len(frames), len(actions), len(starts.known)]
-    if len(set(counts)) > 1 or not len(frames):
-        got = f"{counts[0]} clips, {counts[1]} lists of actions, {counts[2]} of masks"
+    counts = {name: len(x) for name, x in vars(starts).items() if x is not None}
+    if len(set(counts.values())) > 1 or not len(frames):
+        got = ", ".join(f"{count} {name}" for name, count in counts.items())
         raise WorldFolderError(path, "frames", "as many clips as lists of actions", got)
     known = actions[starts.known]
     try:

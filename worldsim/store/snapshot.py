@@ -40,7 +40,7 @@ from .manifest import GIB
 from .tensors import entry_bytes, read_header
 
 T = TypeVar("T")
-FORMAT, SCHEMA = "worldsim-snapshot", 4
+FORMAT, SCHEMA = "worldsim-snapshot", 5
 MAX_FILE = 16 * GIB
 EXACT = ("worldsim", "torch", "device", "dtype", "compiled", "numerics", "threads", "micro_batch")
 """Header fields that must agree for a future to repeat bit for bit."""
@@ -195,7 +195,7 @@ def world_hash(world: WorldModel) -> str:
     world, seal = _inner(world), sha256()
     if isinstance(world, DiffusionWorld):
         seal.update(json.dumps(to_json(world.config)).encode())
-        tensors = dict(vars(world.starts))
+        tensors = {name: x for name, x in vars(world.starts).items() if x is not None}
         parts = (world.vae, world.dynamics, world.trust)
         for part in filter(None, parts):
             state = part.state_dict(keep_vars=True)

@@ -45,6 +45,7 @@ class Batch:
     (B, T + 1), and bool masks of where these are known, None for everywhere.
 
     others: (B, T, h, w, C) of another clip each, for `patch_mix`; None where nothing is damaged.
+    states: (B, T + 1, D) at each chunk's end, and where they are known; None without.
     """
 
     latents: Tensor
@@ -54,6 +55,8 @@ class Batch:
     rewards_known: Tensor | None = None
     continue_known: Tensor | None = None
     others: Tensor | None = None
+    states: Tensor | None = None
+    states_known: Tensor | None = None
 
 
 class Faults(Protocol):
@@ -113,6 +116,7 @@ def dream_context(network: Network, clip: Clip, share: float, window: int, draws
     Chunk by chunk, each from those before it, by a student in `DREAMT_PASSES` passes (Self Forcing,
     2506.08009): faults as deep as the clip is long, which resampling never shows. What a clip saw
     of the world at its start must still decide its end, or the answer is the mean of all futures.
+    State vectors are dreamt with it, and are what the next chunk is told.
     """
     if not round(share * draws.total):
         return clip
@@ -135,11 +139,41 @@ def dream_context(network: Network, clip: Clip, share: float, window: int, draws
         levels = linear_levels(DREAMT_PASSES)[:-1]
         x = consistency(denoise, noise[0], levels, lambda i, noise=noise: noise[i])
         video.append(x.float().clamp(-6, 6))
+        given = _told(given, t + 1, denoise.state)
         cache, filled = denoise.following[0], (filled + 1).clamp(max=window)
     context = clip.context.clone()
-    dreamt = torch.stack(video[2:], 1)
-    context[first:, DREAMT_FROM:] = dreamt[len(drawn) - (len(draws) - first) :]
-    return replace(clip, context=context)
+    dreamt, here = torch.stack(video[2:], 1), slice(len(drawn) - (len(draws) - first), None)
+    context[first:, DREAMT_FROM:] = dreamt[here]
+    conditions = Conditions.cat([clip.conditions[:first], given[here]])
+    return replace(clip, context=context, conditions=conditions)
+
+
+def _told(given: Conditions, place: int, state: Tensor) -> Conditions:
+    """The same with `state` (B, D) as what is known before chunk `place`; unchanged without any."""
+    if not state.shape[1]:
+        return given
+    states, known = given.state.clone(), given.state_known.clone()
+    states[:, place], known[:, place] = state, True
+    return replace(given, state=states, state_known=known)
+
+
+def tell_states(
+    states: Tensor, known: Tensor, std: Tensor, drop: float, noise: float, draws: Draws
+) -> tuple[Tensor, Tensor]:
+    """What clips are told of the states before their chunks: (B, T + 1, D), and bool (B, T + 1).
+
+    states, known: at each chunk's end. A share `drop` of the clips knows none up to some chunk, as
+    a dream does that begins with frames alone; half of the others are told of them with noise of up
+    to `noise` standard deviations, as a dream's own predictions have.
+    """
+    rows, count = known.shape
+    before = torch.cat([torch.zeros_like(states[:, :1]), states[:, :-1]], 1)
+    told = torch.cat([torch.zeros_like(known[:, :1]), known[:, :-1]], 1)
+    share, place, half, size = (draws.uniform((rows, 1)) for _ in range(4))
+    first = (share < drop) * place * (count + 1)
+    told &= torch.arange(count, device=known.device) >= first
+    size = (half < 0.5) * size * noise
+    return before + size[..., None] * std * draws.normal(before.shape), told
 
 
 def patch_mix(

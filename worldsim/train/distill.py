@@ -24,7 +24,7 @@ from worldsim.models.dynamics import Dynamics
 from .context import check_dreamt, drift_augment
 from .dynamics import compiled, draw_batch, head_losses, settings_of
 from .loop import FitConfig, Losses, Watch, fit, step_draws
-from .targets import check_masked, draw_targets, mean_where, predict_targets
+from .targets import as_ordered, check_masked, draw_targets, mean_where, predict_targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,9 @@ class DistillationConfig:
         damage: share of clips whose context is damaged.
         drop_action: share of actions hidden.
         masked: share of batches in which chunks ahead are known, or time runs backwards.
-        heads: weight of the reward and continuation losses.
+        drop_state: share of clips that know no state vector up to some chunk.
+        state_noise: most noise on state vectors that clips are told of, standard deviations.
+        heads: weight of the reward, continuation and state losses.
         compile: fuse the network with torch.compile.
     """
 
@@ -61,6 +63,8 @@ class DistillationConfig:
     damage: float = 0.4
     drop_action: float = 0.05
     masked: float = 0.0
+    drop_state: float = 0.2
+    state_noise: float = 0.1
     heads: float = 0.1
     compile: bool = True
 
@@ -85,7 +89,7 @@ def train_student(
     def losses(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
         assert isinstance(net, Dynamics) and isinstance(ema, Dynamics)
         draws = step_draws(training.fit, step, model.heads.values.device)
-        batch = draw_batch(data, training, draws)
+        batch = draw_batch(data, training, draws, model.conditioning.config.state)
         clip = drift_augment(network(ema), batch, training, model.dit.config.patch, window, draws)
         clean = batch.latents[:, 1:]
         level = student_levels(tuple(clean.shape[:2]), training.pure, draws)
@@ -93,6 +97,7 @@ def train_student(
         earlier = earlier_level(level, draws.integers(finest + 1, level.shape).float())
         noise = draws.normal(clean.shape)
         order = draw_targets(training, draws)
+        clip = as_ordered(clip, order)
 
         def answer(model: nn.Module, t: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
             noisy, called = corrupt(clean, noise, t), network(cast(Dynamics, model))
@@ -108,7 +113,7 @@ def train_student(
             "consistency": mean_where(pseudo_huber(x - target), count),
             "anchor": training.anchor * mean_where(anchor, count),
             "_mse": mean_where(error.detach(), count),
-            **head_losses(net, features, batch, training.heads),
+            **head_losses(net, features, batch, clip, training.heads),
         }
 
     settings = settings_of(training, model, window, data)

@@ -23,13 +23,14 @@ from worldsim.data.loader import digest
 from worldsim.diffusion.draws import Draws
 from worldsim.diffusion.losses import chunk_error, ramp
 from worldsim.diffusion.schedule import corrupt, draw_levels
-from worldsim.diffusion.timeline import Network
+from worldsim.diffusion.timeline import Clip, Network
 from worldsim.models.dynamics import Dynamics
+from worldsim.states import StateSpec
 
 from .checkpoint import Settings, fingerprint
-from .context import Batch, Faults, check_dreamt, drift_augment
+from .context import Batch, Faults, check_dreamt, drift_augment, tell_states
 from .loop import FitConfig, Losses, Watch, fit, step_draws
-from .targets import check_masked, draw_targets, mean_where, predict_targets
+from .targets import as_ordered, check_masked, draw_targets, mean_where, predict_targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,9 @@ class DynamicsTrainingConfig:
         drop_action: share of actions hidden, so that unlabelled video works too.
         masked: share of batches in which chunks ahead are known, or time runs backwards, so that
             `generate` can do so; the others are as stepping is.
-        heads: weight of the reward and continuation losses.
+        drop_state: share of clips that know no state vector up to some chunk.
+        state_noise: most noise on state vectors that clips are told of, standard deviations.
+        heads: weight of the reward, continuation and state losses.
         compile: fuse the network with torch.compile; pays after some hundred steps.
     """
 
@@ -61,6 +64,8 @@ class DynamicsTrainingConfig:
     damage: float = 0.0
     drop_action: float = 0.05
     masked: float = 0.0
+    drop_state: float = 0.2
+    state_noise: float = 0.1
     heads: float = 0.1
     compile: bool = True
 
@@ -79,16 +84,22 @@ class Drawn(Faults, Protocol):
     @property
     def drop_action(self) -> float: ...  # noqa: D102
     @property
+    def drop_state(self) -> float: ...  # noqa: D102
+    @property
+    def state_noise(self) -> float: ...  # noqa: D102
+    @property
     def blind(self) -> tuple[int, int] | None: ...  # noqa: D102
 
 
-def draw_batch(data: LatentRecording, config: Drawn, draws: Draws) -> Batch:
+def draw_batch(
+    data: LatentRecording, config: Drawn, draws: Draws, spec: StateSpec | None = None
+) -> Batch:
     """Random clips, the rows of `draws`; a share `drop_action` of the actions is hidden.
 
     Those whose context will be dreamt, the last ones, are of `blind` episodes, if any. A dream has
     another road than the recording, and the recording's answer is asked for; where the driver
     followed the recorded road, his actions give it away, and the network learns to bend roads to
-    whoever drives.
+    whoever drives. spec: of the state vectors that the network is told, if any.
     """
     chunks, device = config.targets + 1, draws.device
     with torch.device("cpu"):  # where the recording is
@@ -100,10 +111,19 @@ def draw_batch(data: LatentRecording, config: Drawn, draws: Draws) -> Batch:
         clips = data.clips(rows)
         others = data.clips(_windows(data, chunks - 1, draws)).latents if config.damage else None
     known = clips.known.to(device) & (draws.uniform(rows.shape) >= config.drop_action)
-    said = Conditions.of(clips.actions.to(device), known)
     parts = (clips.rewards, clips.continue_prob, clips.rewards_known, clips.continue_known)
-    latents, *parts = (x.to(device) for x in (clips.latents, *parts))
-    return Batch(latents, said, *parts, others=None if others is None else others.to(device))
+    latents, rewards, going, rewards_known, going_known = (
+        x.to(device) for x in (clips.latents, *parts)
+    )
+    said: dict[str, Tensor] = {}
+    states: tuple[Tensor, Tensor] | tuple[None, None] = None, None
+    if spec is not None:
+        states = clips.states.to(device), clips.states_known.to(device)
+        std, drop, noise = spec.numbers("std", latents), config.drop_state, config.state_noise
+        said["state"], said["state_known"] = tell_states(*states, std, drop, noise, draws)
+    others = None if others is None else others.to(device)
+    told = Conditions.of(clips.actions.to(device), known, **said)
+    return Batch(latents, told, rewards, going, rewards_known, going_known, others, *states)
 
 
 def _windows(
@@ -115,15 +135,26 @@ def _windows(
     return first[:, None] + torch.arange(length)
 
 
-def head_losses(model: Dynamics, features: Tensor, batch: Batch, weight: float) -> Losses:
-    """Losses of reward and end for the T targets, features (B, T, dim), where they are known."""
+def head_losses(
+    model: Dynamics, features: Tensor, batch: Batch, clip: Clip, weight: float
+) -> Losses:
+    """Losses of reward, end and state for the T targets, features (B, T, dim), where known.
+
+    clip: what the network was told.
+    """
     reward, continue_prob = model.heads.losses(
         features, batch.rewards[:, 1:], batch.continue_prob[:, 1:]
     )
-    return {
+    losses: Losses = {
         "reward": weight * mean_where(reward, _targets(batch.rewards_known)),
         "continue_prob": weight * mean_where(continue_prob, _targets(batch.continue_known)),
     }
+    head = model.heads.state
+    if head is not None and batch.states is not None:
+        before, told = clip.conditions.state[:, 1:], clip.conditions.state_known[:, 1:]
+        error = head.loss(head(features, before, told), batch.states[:, 1:], told)
+        losses["state"] = weight * mean_where(error, _targets(batch.states_known))
+    return losses
 
 
 def _targets(known: Tensor | None) -> Tensor | None:
@@ -143,17 +174,18 @@ def train_dynamics(
     def losses(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
         assert isinstance(net, Dynamics) and isinstance(ema, Dynamics)
         draws = step_draws(training.fit, step, model.heads.values.device)
-        batch = draw_batch(data, training, draws)
+        batch = draw_batch(data, training, draws, model.conditioning.config.state)
         clip = drift_augment(network(ema), batch, training, model.dit.config.patch, window, draws)
         clean = batch.latents[:, 1:]
         level, noise = draw_levels(tuple(clean.shape[:2]), draws), draws.normal(clean.shape)
         order, noisy = draw_targets(training, draws), corrupt(clean, noise, level)
+        clip = as_ordered(clip, order)
         x, features, count = predict_targets(network(net), clip, noisy, level, window, order)
         error = chunk_error(x, clean)
         return {
             "denoise": mean_where(ramp(level) * error, count),
             "_mse": mean_where(error.detach(), count),
-            **head_losses(net, features, batch, training.heads),
+            **head_losses(net, features, batch, clip, training.heads),
         }
 
     network = compiled(training.compile)

@@ -24,6 +24,7 @@ from worldsim.models.conditioning import ConditioningConfig
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.vae import DOWN, SpacetimeVAE
 from worldsim.presets import Sizes
+from worldsim.states import StateSpec
 from worldsim.store.tensors import load_tensors, save_tensors
 from worldsim.world.diffusion import DiffusionWorld, Sampling, Starts, WorldConfig
 
@@ -84,8 +85,10 @@ def action_spec(data: Dataset) -> ActionSpec:
     return data.spec.action
 
 
-def world_spec(data: Dataset, sizes: Sizes, name: str, time_limit: int) -> WorldSpec:
-    """The spec of a world of these sizes on this data."""
+def world_spec(
+    data: Dataset, sizes: Sizes, name: str, time_limit: int, state: StateSpec | None = None
+) -> WorldSpec:
+    """The spec of a world of these sizes on this data; `state` is of its `state_spec`."""
     height, width, _ = data.spec.frame_shape
     return WorldSpec(
         name=name,
@@ -96,12 +99,32 @@ def world_spec(data: Dataset, sizes: Sizes, name: str, time_limit: int) -> World
         action=action_spec(data),
         fps=data.spec.fps,
         time_limit=time_limit,
+        state=state,
     )
 
 
-def new_dynamics(data: Dataset, sizes: Sizes, seed: int = 0) -> Dynamics:
-    """An untrained dynamics model."""
-    conditioning = ConditioningConfig(action=action_spec(data))
+MEASURED = 512
+"""Episodes, at most, by which state vectors are measured."""
+
+
+def state_spec(data: Dataset, begin: DiffusionWorld | None = None) -> StateSpec | None:
+    """The training episodes' state vectors, measured, or as `begin` knows them; None without."""
+    known = None if begin is None else begin.spec.state
+    if known is not None or not data.spec.state:
+        return known
+    train, states = data.split("train"), []
+    for place in range(0, len(train), -(-len(train) // MEASURED)):
+        state = train.episode(place).state
+        if state is not None:
+            states.append(state)
+    return StateSpec.measured(data.spec.state, states) if states else None
+
+
+def new_dynamics(
+    data: Dataset, sizes: Sizes, seed: int = 0, state: StateSpec | None = None
+) -> Dynamics:
+    """An untrained dynamics model; `state` is of its `state_spec`."""
+    conditioning = ConditioningConfig(action=action_spec(data), state=state)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Dynamics(sizes.dit, sizes.heads, sizes.vae.channels, conditioning)
@@ -127,7 +150,7 @@ def fit_forced(
     data: Dataset, sizes: Sizes, training: DynamicsTrainingConfig, run: Path
 ) -> Dynamics:
     """Second stage, on the latents of the first."""
-    model = new_dynamics(data, sizes, training.fit.seed)
+    model = new_dynamics(data, sizes, training.fit.seed, state_spec(data))
     return _fit_dynamics(model, data, sizes, training, run, "forced")
 
 
@@ -135,7 +158,7 @@ def fit_teacher(
     data: Dataset, sizes: Sizes, training: DynamicsTrainingConfig, run: Path
 ) -> Dynamics:
     """Third stage, from the second's weights."""
-    model = load_final(new_dynamics(data, sizes), run / "forced")
+    model = load_final(new_dynamics(data, sizes, state=state_spec(data)), run / "forced")
     return _fit_dynamics(model, data, sizes, training, run, "teacher")
 
 
@@ -158,11 +181,11 @@ def fit_student(
     begin: DiffusionWorld | None = None,
 ) -> Dynamics:  # fmt: skip
     """Fourth stage, from the third's weights or from the dynamics of another world."""
-    model = new_dynamics(data, sizes)
+    model = new_dynamics(data, sizes, state=state_spec(data, begin))
     if begin is None:
         load_final(model, run / "teacher")
     else:
-        model.load_state_dict(check_begin(begin, data, sizes).dynamics.state_dict())
+        go_on(model, check_begin(begin, data, sizes).dynamics)
     latents = latents_of(data, "train", sizes, run)
     student = train_student(latents, model, sizes.context, training, run / "student")
     finish(student, run / "student")
@@ -180,22 +203,46 @@ def check_begin(begin: DiffusionWorld, data: Dataset, sizes: Sizes) -> Diffusion
                 f"begin: expected a world whose {name} is {ours}, got {its} in "
                 f"{config.spec.name!r}; choose its size and its kind of actions, or begin anew"
             )
+    known = config.spec.state
+    if known is not None and known.names != data.spec.state:
+        raise WorldError(
+            f"begin: expected data with the states {known.names} of {config.spec.name!r}, got "
+            f"{data.spec.state}; record them, or begin anew"
+        )
     return begin
+
+
+JOINING = ("conditioning.", "heads.state.")
+"""Parts that may join a trained network: they start without a say."""
+
+
+def go_on(model: Dynamics, begin: Dynamics) -> Dynamics:
+    """`model` with the weights of `begin`, which may lack parts that are new in it.
+
+    Raises WorldError where it lacks others.
+    """
+    missing, extra = model.load_state_dict(begin.state_dict(), strict=False)
+    wrong = [name for name in missing if not name.startswith(JOINING)] + extra
+    if wrong:
+        raise WorldError(f"begin: expected weights of the new world's kind, got others: {wrong}")
+    return model
 
 
 def assemble(
     data: Dataset, sizes: Sizes, run: Path, name: str, *, stage: str = "student",
     time_limit: int = 475, clips: int = 48, num_steps: int = 2,
+    begin: DiffusionWorld | None = None,
 ) -> DiffusionWorld:  # fmt: skip
     """The world of a finished run; `stage="teacher"` gives the undistilled one at 32 steps.
 
-    num_steps: of the student.
+    num_steps: of the student. begin: the world that the run went on from, if any.
     """
     teacher = Sampling(method="euler", num_steps=32)
     sampling = Sampling(num_steps=num_steps) if stage == "student" else teacher
-    spec = world_spec(data, sizes, name, time_limit)
+    state = state_spec(data, begin)
+    spec = world_spec(data, sizes, name, time_limit, state)
     vae = load_final(SpacetimeVAE(sizes.vae), run / "vae")
-    dynamics = load_final(new_dynamics(data, sizes), run / stage)
+    dynamics = load_final(new_dynamics(data, sizes, state=state), run / stage)
     starts = start_clips(data, sizes.context, clips)
     return world_of(spec, sizes, vae, dynamics, sampling, starts, data.spec.environment)
 
@@ -223,16 +270,22 @@ def start_clips(data: Dataset, context: int, count: int) -> Starts:
     long = [i for i, length in enumerate(data.lengths) if length >= context]
     pick = torch.Generator().manual_seed(0)
     chosen = [long[i] for i in torch.randperm(len(long), generator=pick)[:count].tolist()]
-    frames, actions, known = [], [], []
+    width = len(data.spec.state)
+    frames, actions, known, states = [], [], [], []
     for i in sorted(chosen):
         episode = data.episode(i)
         first = int(torch.randint(len(episode) - context + 1, (1,), generator=pick))
         span = slice(first * episode.chunk, (first + context) * episode.chunk)
-        columns = columns_of(episode, data.spec.action)
+        columns = columns_of(episode, data.spec.action, width)
         frames.append(torch.from_numpy(np.array(episode.frames[span])))
         actions.append(columns.actions[first : first + context])
         known.append(columns.known[first : first + context])
-    return Starts(torch.stack(frames), torch.stack(actions), torch.stack(known))
+        told = columns.states.where(columns.states_known[:, None], torch.nan)
+        states.append(told[first : first + context])
+    return Starts(
+        torch.stack(frames), torch.stack(actions), torch.stack(known),
+        torch.stack(states) if width else None,
+    )  # fmt: skip
 
 
 def latents_of(data: Dataset, split: str, sizes: Sizes, run: Path) -> LatentRecording:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 from torch import Tensor
@@ -42,6 +43,11 @@ def draw_targets(config: Masked, draws: Draws) -> Order | None:
     if not config.masked or bool(draws.shared.uniform((1,)) >= config.masked):
         return None
     return draw_order(config.targets + 1, draws)
+
+
+def as_ordered(clip: Clip, order: Order | None) -> Clip:
+    """The clip as it may be told: states before chunks are known only where time runs forwards."""
+    return clip if order is None else replace(clip, conditions=clip.conditions.stateless())
 
 
 def predict_targets(

@@ -185,7 +185,7 @@ class CompiledWorld(DiffusionWorld):
         for package in ("nn", "models", "diffusion", "world"):
             for file in sorted((home / package).rglob("*.py")):
                 digest.update(file.read_bytes())
-        for name in ("core.py", "actions.py"):
+        for name in ("core.py", "rows.py", "states.py", "actions.py"):
             digest.update((home / name).read_bytes())
         for tensor in network.state_dict().values():
             digest.update(tensor.float().cpu().numpy().tobytes())

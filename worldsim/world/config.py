@@ -117,6 +117,7 @@ class WorldConfig:
             "latent_shape": (spec.latent_shape, spec.latent_shape == latent),
             "context": (spec.context, spec.context >= 2),
             "action": (spec.action, spec.action == self.conditioning.action),
+            "state": (spec.state, spec.state == self.conditioning.state),
             "time_limit": (spec.time_limit, spec.time_limit >= 1),
             "fps": (spec.fps, spec.fps > 0),
         }
@@ -125,5 +126,5 @@ class WorldConfig:
                 raise WorldError(
                     f"{name}: {value} does not fit the other settings: sides divide by {DOWN}, "
                     f"latents are {latent}, chunk is the VAE's {self.vae.chunk}, context at least "
-                    "2, the action is that of the conditioning"
+                    "2, action and state are those of the conditioning"
                 )

@@ -15,6 +15,7 @@ from worldsim.diffusion.rng import hash_rows
 from worldsim.diffusion.timeline import ChunkDenoiser, fill_cache
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.vae import SpacetimeVAE, to_bytes, to_float
+from worldsim.states import no_states
 
 from .config import LATENT_BOUND, Sampling, WorldConfig
 from .fanned import FannedState
@@ -32,11 +33,13 @@ class Starts:
         frames: (N, K * c, H, W, 3) uint8.
         actions: (N, K, *action).
         known: (N, K) bool, which of the actions are known.
+        states: (N, K, D), NaN where unknown; None in a world without.
     """
 
     frames: Tensor
     actions: Tensor
     known: Tensor
+    states: Tensor | None = None
 
 
 class DiffusionWorld:
@@ -98,7 +101,10 @@ class DiffusionWorld:
         key, starts = key.to(self.device), self.starts
         clip = hash_rows(key, torch.zeros_like(key[:, 0]), START_DRAW) % len(starts.frames)
         clip = clip.to(starts.frames.device)
-        return self.encode(starts.frames[clip], starts.actions[clip], key, known=starts.known[clip])
+        states = None if starts.states is None else starts.states[clip]
+        return self.encode(
+            starts.frames[clip], starts.actions[clip], key, known=starts.known[clip], states=states
+        )
 
     @torch.no_grad()
     def encode(
@@ -108,18 +114,19 @@ class DiffusionWorld:
         key: Tensor | None = None,
         *,
         known: Tensor | None = None,
+        states: Tensor | None = None,
         world: Tensor | None = None,
     ) -> WorldState:
         """The state after a clip of k chunks, 1 <= k <= context.
 
         frames: (B, k * c, H, W, 3) uint8. actions: (B, k, *action), None where all are unknown.
         known: (B, k) bool, which actions are known; all if None. key: (B, 2) int64; by default rows
-        get the seeds 0..B-1. world: (B,) int64, see `from_latents`. Raises `WorldError`.
+        get the seeds 0..B-1. states, world: see `from_latents`. Raises `WorldError`.
         """
         self.spec.check_clip(frames, actions, (len(frames),), known)
         video = to_float(frames.to(self.device))
         latents = torch.cat([self.vae.encode(v) for v in video.split(64)])
-        return self.from_latents(latents, actions, key, known=known, world=world)
+        return self.from_latents(latents, actions, key, known=known, states=states, world=world)
 
     @torch.no_grad()
     def from_latents(
@@ -129,12 +136,14 @@ class DiffusionWorld:
         key: Tensor | None = None,
         *,
         known: Tensor | None = None,
+        states: Tensor | None = None,
         world: Tensor | None = None,
     ) -> WorldState:
         """The state after a clip that is encoded already: `encode` without its encoder.
 
         latents: (B, k, h, w, C) of any float type, 1 <= k <= context. actions, known, key: as in
-        `encode`. world: (B,) int64, which of `conditioning.worlds`; not known if None.
+        `encode`. states: (B, k, D) at each chunk's end, NaN where not known; nothing is known of
+        them if None. world: (B,) int64, which of `conditioning.worlds`; not known if None.
         """
         rows, count = latents.shape[:2]
         held, mask = self.spec.hold_actions(actions, known, (rows, count), self.device)
@@ -149,6 +158,7 @@ class DiffusionWorld:
             age=torch.zeros(rows, dtype=torch.int64, device=self.device),
             key=key.to(self.device),
             **self._sticky(rows, world),
+            **self._states(states, (rows, count)),
         )
         if self.trust is not None:
             uncertainty = self.trust.start(state.latents, state.filled)
@@ -175,6 +185,14 @@ class DiffusionWorld:
             parts["world"] = index.to(self.device, torch.int64)[:, None]
             parts["world_known"] = torch.full_like(parts["world"], world is not None).bool()
         return parts
+
+    def _states(self, states: Tensor | None, lead: tuple[int, int]) -> dict[str, Tensor]:
+        """State vectors of the context, where the world has any."""
+        if self.spec.state is None:
+            no_states(states, self.spec.name)
+            return {}
+        held, known = self.spec.state.hold(states, lead, self.spec.context, self.device)
+        return {"states": held, "states_known": known}
 
     @torch.no_grad()
     def step(
@@ -222,8 +240,9 @@ class DiffusionWorld:
         said = given(action, newest.action, newest.action_known)
         inferred = given(latent_action, newest.latent_action, newest.latent_action_known)
         return Conditions(
-            *said, *inferred, state.text, state.text_known, state.world, state.world_known
-        )
+            *said, *inferred, state.text, state.text_known, state.world, state.world_known,
+            state.states[:, -1:], state.states_known[:, -1:],
+        )  # fmt: skip
 
     def advance(
         self, state: WorldState, given: Conditions, key: Tensor
@@ -243,6 +262,12 @@ class DiffusionWorld:
             "known": held.action_known,
             "latent_actions": held.latent_action,
             "latent_known": held.latent_action_known,
+            "states": torch.cat([state.states[:, 1:], denoise.state[:, None]], 1)
+            if state.states.shape[1]
+            else state.states,
+            "states_known": torch.cat(
+                [state.states_known[:, 1:], torch.ones_like(state.states_known[:, :1])], 1
+            ),
             "filled": (state.filled + 1).clamp(max=self.spec.context),
             "age": state.age + 1,
             "cache": cache,

@@ -70,6 +70,7 @@ class FixedBatch:
         key: Tensor | None = None,
         *,
         known: Tensor | None = None,
+        states: Tensor | None = None,
     ) -> WorldState:
         """The state after a clip: `(B, k * c, H, W, 3)` uint8 and `(B, k, *action)`, k <= K."""
         count = len(frames)
@@ -77,9 +78,10 @@ class FixedBatch:
         key = row_keys(range(count)) if key is None else key
         parts = []
         for rows in self._groups(count, frames):
-            clip, acts, keys, mask = (_at(x, rows) for x in (frames, actions, key, known))
+            given = (frames, actions, key, known, states)
+            clip, acts, keys, mask, vectors = (_at(x, rows) for x in given)
             assert clip is not None
-            parts.append(self.world.encode(clip, acts, keys, known=mask))
+            parts.append(self.world.encode(clip, acts, keys, known=mask, states=vectors))
         return WorldState.cat(parts)[:count]
 
     def from_latents(
@@ -89,6 +91,7 @@ class FixedBatch:
         key: Tensor | None = None,
         *,
         known: Tensor | None = None,
+        states: Tensor | None = None,
     ) -> WorldState:
         """`encode` of a clip whose latents `(B, k, *latent)` are known already."""
         count = len(latents)
@@ -96,9 +99,10 @@ class FixedBatch:
         key = row_keys(range(count)) if key is None else key
         parts = []
         for rows in self._groups(count, latents):
-            clip, acts, keys, mask = (_at(x, rows) for x in (latents, actions, key, known))
+            given = (latents, actions, key, known, states)
+            clip, acts, keys, mask, vectors = (_at(x, rows) for x in given)
             assert clip is not None
-            parts.append(self.world.from_latents(clip, acts, keys, known=mask))
+            parts.append(self.world.from_latents(clip, acts, keys, known=mask, states=vectors))
         return WorldState.cat(parts)[:count]
 
     def step(

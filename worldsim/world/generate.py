@@ -169,6 +169,9 @@ def _conditions(config: ConditioningConfig, actions: Tensor, known: Tensor) -> C
         parts[name] = torch.zeros(*lead[name], width, dtype=dtype, device=known.device)
         mask = known[:, :1] if name == "world" else known
         parts[f"{name}_known"] = torch.zeros_like(mask)
+    if config.state is not None:
+        parts["state"] = torch.zeros(*known.shape, len(config.state), device=known.device)
+        parts["state_known"] = torch.zeros_like(known)
     return Conditions.of(actions, known, **parts)
 
 

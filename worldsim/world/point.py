@@ -17,6 +17,7 @@ from torch import Tensor
 
 from worldsim.core import ActionSpec, Prediction, WorldError, WorldSpec, WorldState, row_keys
 from worldsim.diffusion.rng import normal_rows, uniform_rows
+from worldsim.states import no_states
 
 VIEW = 1.25  # the picture shows -VIEW to VIEW both ways
 START = 0.8  # a start position lies within -START to START both ways
@@ -110,6 +111,7 @@ class PointWorld:
         key: Tensor | None = None,
         *,
         known: Tensor | None = None,
+        states: Tensor | None = None,
     ) -> WorldState:
         """The state after a clip: `(B, k * c, H, W, 3)` uint8 and `(B, k, *action)`, k <= K.
 
@@ -128,7 +130,7 @@ class PointWorld:
         push = self._push(*(x[:, -lead[1] :] for x in held))
         pull = self.thrust * push / (2 * self.chunk)
         latents = torch.cat([end, (end - before) * self.chunk + pull], -1)
-        return self.from_latents(latents, actions, key, known=known)
+        return self.from_latents(latents, actions, key, known=known, states=states)
 
     def from_latents(
         self,
@@ -137,11 +139,13 @@ class PointWorld:
         key: Tensor | None = None,
         *,
         known: Tensor | None = None,
+        states: Tensor | None = None,
     ) -> WorldState:
         """A state of `k` known steps; the rest repeats the oldest and does not count.
 
-        latents: (B, k, 4). actions, key, known: as in `encode`.
+        latents: (B, k, 4). actions, key, known: as in `encode`. states: None, as it knows none.
         """
+        no_states(states, self.spec.name)
         rows, count = latents.shape[:2]
         held, mask = self.spec.hold_actions(actions, known, (rows, count), self.device)
         latents = latents.to(self.device)

@@ -26,6 +26,7 @@ class Rollout:
             with the product.
         trust: (B, T), 0 to 1, NaN where uncalibrated.
         state: the state after the last step.
+        states: (B, T, D), the state vector after each step; D is 0 in a world without.
         frames: (B, T // n * c, H, W, 3) uint8 on the host, if every n-th step was decoded.
     """
 
@@ -35,6 +36,7 @@ class Rollout:
     continue_prob: Tensor
     trust: Tensor
     state: WorldState
+    states: Tensor
     frames: Tensor | None = None
 
 
@@ -104,13 +106,15 @@ def _unroll(
     if decode_every < 0:
         raise WorldError(f"decode_every: expected 0 (never) or more, got {decode_every}")
     steps, frames = [], []
+    rows = len(state)
     for t in range(1, horizon + 1):
         action = policy(state)
         state, said = world.step(state, action, generator=generator)
-        steps.append((state.latent, action, said.reward, said.continue_prob, said.trust))
+        newest = state.states[:, -1:].reshape(rows, -1)  # (B, 0) in a world without
+        steps.append((state.latent, action, said.reward, said.continue_prob, said.trust, newest))
         if decode_every and t % decode_every == 0:
             frames.append(world.decode(state).cpu())
-    latents, actions, rewards, continue_prob, trust = (
+    latents, actions, rewards, continue_prob, trust, states = (
         torch.stack(x, 1) for x in zip(*steps, strict=True)
     )
     return Rollout(
@@ -120,5 +124,6 @@ def _unroll(
         continue_prob=continue_prob,
         trust=trust,
         state=state,
+        states=states,
         frames=torch.cat(frames, 1) if frames else None,
     )
