@@ -25,7 +25,7 @@ from worldsim.core import WorldError
 from worldsim.data.columns import check_kind, columns_of
 from worldsim.data.dataset import Dataset
 from worldsim.data.latents import latent_cache
-from worldsim.data.native import NativeDataset
+from worldsim.data.native import DESCRIPTION, NativeDataset
 from worldsim.files import atomic_path
 from worldsim.store.folder import load, save
 from worldsim.train.distill import DistillationConfig, train_student
@@ -96,6 +96,12 @@ def improve(
     environment names. Raises WorldError, DatasetError or CollectError
     where they do not fit each other.
     """
+    if not (folder / DESCRIPTION).is_file():
+        raise WorldError(
+            f"data: expected a folder of our own format, which episodes are added to, got "
+            f"{folder}; "
+            f"record one with worldsim collect, or worldsim import {folder} --folder data/NAME"
+        )
     known, old = NativeDataset(folder), load(world)
     check_kind(known.spec, old.spec)
     if known.spec.environment is None:

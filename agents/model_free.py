@@ -49,7 +49,10 @@ def train_model_free(
     imagination = config.imagination
     batch = imagination.rows * imagination.horizon
     if steps < batch:
-        raise WorldError(f"steps: expected at least {batch} (one batch of episodes), got {steps}")
+        raise WorldError(
+            f"steps: expected at least {batch} (one batch of episodes), got {steps}; give more "
+            "steps, or fewer rows or a shorter horizon in recipe.imagination"
+        )
     rows = range(imagination.rows)
     envs = [real_environment(world, environment, actions="native", trust_code=trust_code)
             for _ in rows]  # fmt: skip

@@ -82,7 +82,7 @@ class WorldSimTorchRL(EnvBase):
     def __init__(
         self,
         world: str | PathLike[str] | WorldModel | SharedWorld = "car-racing",
-        batch_size: Sequence[int] = (),
+        batch_size: int | Sequence[int] = (),
         device: str | torch.device = "cpu",
         observation: Literal["frame", "chunk", "latent", "dict"] = "latent",
         actions: Literal["normalized", "native"] = "normalized",
@@ -100,7 +100,7 @@ class WorldSimTorchRL(EnvBase):
             world, device, observation, actions, num_steps, time_limit, compile, dtype, micro_batch
         )
         self.trust_policy = TrustPolicy.towards(core.world, trust, trust_threshold, trust_penalty)
-        super().__init__(device=core.world.device, batch_size=torch.Size(batch_size))
+        super().__init__(device=core.world.device, batch_size=_size(batch_size))
         self.core, self.resets = core, resets
         shape = self.batch_size
         model = core.world.reset(torch.zeros(1, 2, dtype=torch.int64, device=core.world.device))
@@ -280,6 +280,10 @@ class WorldSimTorchRL(EnvBase):
         if space.dtype == np.uint8:
             return Bounded(0, 255, shape, dtype=torch.uint8)
         return Unbounded(shape, dtype=torch.float32)
+
+
+def _size(batch_size: int | Sequence[int]) -> torch.Size:
+    return torch.Size((batch_size,) if isinstance(batch_size, int) else batch_size)
 
 
 def _unbounded(x: Tensor, batch: Sequence[int]) -> TensorSpec:

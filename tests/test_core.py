@@ -189,7 +189,7 @@ def test_good_clips(chunks: int) -> None:
 @pytest.mark.parametrize(
     ("shape", "dtype", "actions", "message"),
     [
-        ((2, 16, 8, 3), torch.uint8, (1, 3), r"frames: expected shape \('n', 8, 16, 3\)"),
+        ((2, 16, 8, 3), torch.uint8, (1, 3), r"frames: expected shape \(n, 8, 16, 3\)"),
         ((2, 8, 16), torch.uint8, (1, 3), "frames: expected shape"),
         ((), torch.uint8, (1, 3), "frames: expected shape"),
         ((2, 8, 16, 3), torch.float32, (1, 3), "frames: expected uint8"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from math import inf, prod
 from typing import Any, Literal
@@ -20,7 +20,7 @@ MOST_CHOICES = 2**16  # of an entry: each is a row of an embedding
 ActionKind = Literal["continuous", "discrete", "multi_discrete", "multi_binary", "none"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ActionSpec:
     """The actions of a world, in the environment's own numbers.
 
@@ -90,6 +90,12 @@ class ActionSpec:
             f"or MultiBinary, got {space}; wrap the environment in "
             "gymnasium.wrappers.TransformAction or RescaleAction"
         )
+
+    def __repr__(self) -> str:
+        """What says something: a field that is as it is by default does not."""
+        told = {f.name: getattr(self, f.name) for f in fields(self)}
+        told = {name: value for name, value in told.items() if value not in ((), 0)}
+        return f"ActionSpec({', '.join(f'{name}={value!r}' for name, value in told.items())})"
 
     @property
     def is_discrete(self) -> bool:
@@ -164,7 +170,10 @@ class ActionSpec:
         given = as_tensor(action, "action")
         expected = (*batch, *self.shape)
         if tuple(given.shape) != expected:
-            raise WorldError(f"action: expected shape {expected}, got {tuple(given.shape)}")
+            raise WorldError(
+                f"action: expected shape {expected}, got {tuple(given.shape)}; one is like "
+                f"{self.blank(*batch).tolist()}"
+            )
         if self.kind == "multi_binary" and (given.dtype == torch.bool or _is_binary(given)):
             given = given.to(torch.int64)
         whole = not (given.is_floating_point() or given.is_complex())

@@ -71,10 +71,14 @@ class WorldSpec:
         lead, most = len(batch), self.context * self.chunk
         shape = tuple(frames.shape)
         if (*shape[:lead], *shape[lead + 1 :]) != (*batch, *self.frame_shape):
-            expected = (*batch, "n", *self.frame_shape)
-            raise WorldError(f"frames: expected shape {expected}, got {shape}; resize or crop them")
+            expected = ", ".join(map(str, (*batch, "n", *self.frame_shape)))
+            remedy = "resize or crop them"
+            if shape[lead + 1 :] == (3, *self.frame_shape[:2]):
+                remedy = "colours come last: frames.transpose(0, 2, 3, 1)"
+            raise WorldError(f"frames: expected shape ({expected}), got {shape}; {remedy}")
         if frames.dtype != torch.uint8:
-            raise WorldError(f"frames: expected uint8 from 0 to 255, got {frames.dtype}")
+            remedy = "say (255 * frames).round() where 1 is white"
+            raise WorldError(f"frames: expected uint8 from 0 to 255, got {frames.dtype}; {remedy}")
         count = shape[lead]
         if not 0 < count <= most or count % self.chunk:
             expected = f"a multiple of {self.chunk} up to {most}"
@@ -339,6 +343,17 @@ class WorldModel(Protocol):
         """`decode` of a latent and the one before it, each `(B, *latent)`; of `filled` `(B,)`
         chunks, without one before where that is 1."""
         ...
+
+
+def as_keys(key: Tensor, device: torch.device) -> Tensor:
+    """Keys (B, 2) int64 on `device`, or WorldError for what is none, such as a seed."""
+    if not isinstance(key, Tensor) or key.ndim != 2 or key.shape[1] != 2:
+        got = f"shape {tuple(key.shape)}" if isinstance(key, Tensor) else type(key).__name__
+        raise WorldError(
+            f"key: expected a key for each row, (B, 2) int64, got {got}; worldsim.core.row_keys "
+            "makes them of seeds: row_keys([0])"
+        )
+    return key.to(device)
 
 
 def row_keys(seeds: Sequence[int], episode: int = 0) -> Tensor:

@@ -167,7 +167,7 @@ def test_half_written_files_are_not_listed_and_names_are_of_one_split(folder: Pa
 
 
 def test_a_writer_refuses_another_dataset_and_names_that_leave_the_folder(folder: Path):
-    with pytest.raises(DatasetError, match="spec: expected .* got another dataset"):
+    with pytest.raises(DatasetError, match="chunk: expected 1, .* got a dataset of 2"):
         NativeWriter(folder, replace(SPEC, chunk=1))
     for name in ("../e", ".e", "", "a/b", "x" * 201):
         with pytest.raises(DatasetError, match="name: expected"):

@@ -139,7 +139,7 @@ def test_a_line_that_begins_with_another_world(data, tmp_path: Path):
 
 
 def test_a_stage_without_the_one_before_says_so(data, tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match="train this stage first"):
+    with pytest.raises(WorldError, match="train it first: worldsim train"):
         fit_teacher(data, SIZES_HERE, recipe(1)[1], tmp_path)
 
 

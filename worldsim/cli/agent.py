@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from worldsim.agents.training import AgentTrainingConfig, train_agent, world_name
-from worldsim.data.native import NativeDataset
+from worldsim.data.open import open_for
 from worldsim.store.folder import load
 from worldsim.world.compiled import compiled
 
@@ -14,8 +14,9 @@ from .flags import use_threads
 
 def agent(
     world: str = "car-racing",
-    data: Path = Path("data/car-racing"),
+    data: str = "data/car-racing",
     run: Path = Path("runs/agents/seed-0"),
+    camera: str | None = None,
     recipe: AgentTrainingConfig = AgentTrainingConfig(),  # noqa: B008
     num_steps: int = 1,
     compile: bool = True,
@@ -25,7 +26,9 @@ def agent(
 
     Args:
         world: a bundled world's name or a folder.
-        data: a folder of episodes; dreams begin in its training split, which a clone imitates.
+        data: a folder of ours, or what `worldsim.open` takes; dreams begin in its training split,
+            which a clone imitates.
+        camera: which of several, or "tile" for all side by side.
         run: the agent's folder; RUN/dream/agent drives (or RUN/clone, RUN/clone-dream).
         recipe: how to train.
         num_steps: denoising steps of a dream's step; fewer are faster.
@@ -35,5 +38,5 @@ def agent(
     use_threads(threads)
     dreamt = load(world).with_num_steps(num_steps)
     dream = compiled(dreamt) if compile else dreamt
-    train_agent(dream, NativeDataset(data), recipe, run, world_name(world))
+    train_agent(dream, open_for(data, dreamt.spec, camera=camera), recipe, run, world_name(world))
     print(f"saved {run}; score it: benchmarks.transfer --world {world} --agents {run}")

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from worldsim.core import WorldError
-from worldsim.data import NativeDataset
+from worldsim.data.open import open_for
 from worldsim.evaluate.calibrate import calibrate as fit_trust
 from worldsim.store.folder import load, save
 
@@ -16,9 +16,10 @@ from .flags import use_threads
 
 def calibrate(
     world: str,
-    data: Path,
+    data: str,
     out: Path | None = None,
     in_place: bool = False,
+    camera: str | None = None,
     device: str = "cpu",
     threads: int | None = None,
 ) -> None:
@@ -28,9 +29,10 @@ def calibrate(
 
     Args:
         world: a bundled world's name or a folder.
-        data: a folder of episodes with train and val splits.
+        data: a folder of ours, or what `worldsim.open` takes, with train and val splits.
         out: a new folder for the world with its trust.
         in_place: put the trust into the world's own folder, not of a bundled world.
+        camera: which of several, or "tile" for all side by side.
         device: where to compute.
         threads: CPU threads; all by default.
     """
@@ -38,7 +40,8 @@ def calibrate(
     folder = destination(world, out, in_place)
     if folder is None:
         raise WorldError("out, in_place: expected one of them, got neither; name where to write")
-    calibrated, figures = fit_trust(load(world, device), NativeDataset(data))
+    loaded = load(world, device)
+    calibrated, figures = fit_trust(loaded, open_for(data, loaded.spec, camera=camera))
     save(calibrated.to("cpu"), folder, overwrite=in_place)
     print(json.dumps(figures, indent=1))
     print(f"put the trust into {folder}")

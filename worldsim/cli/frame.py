@@ -17,11 +17,11 @@ from typing import Any
 
 from worldsim import __version__
 from worldsim.errors import WorldError, printable
-from worldsim.flags import refuse_repeated
 
 from .extras import missing_module
 
-EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
+EXIT_FAULT, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130
+FAULT = "a fault of worldsim's own; please report it with the lines above"
 COMPLETION = ("--tyro-print-completion", "--tyro-write-completion")
 
 
@@ -66,7 +66,10 @@ VERBS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 2 for an error, 130 for Ctrl-C."""
+    """Run the command line; returns the exit code.
+
+    0, 2 for what the user can mend, 130 for Ctrl-C, 1 for a fault of ours.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
@@ -82,9 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sentence = explained(error)
         if debug or sentence is None:
             traceback.print_exc()
-        if sentence is not None:
-            print(f"error: {printable(sentence)}", file=sys.stderr)
-        return EXIT_ERROR if sentence is not None else 1
+        print(f"error: {printable(sentence or FAULT)}", file=sys.stderr)
+        return EXIT_FAULT if sentence is None else EXIT_ERROR
 
 
 def explained(error: Exception) -> str | None:
@@ -93,10 +95,13 @@ def explained(error: Exception) -> str | None:
 
     if isinstance(error, ImportError):
         return missing_module(error)
-    if isinstance(error, FileNotFoundError | FileExistsError | PermissionError) and error.strerror:
-        return f"{error.filename}: {error.strerror.lower()}"
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return where + error.strerror[:1].lower() + error.strerror[1:]
     if isinstance(error, WorldError | OSError | gymnasium.error.Error):
         return " ".join(str(error).split())
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
+        return "out of memory; take a smaller --preset, --size or batch, or another --device"
     return None
 
 
@@ -114,14 +119,14 @@ def _run(given: list[str]) -> int:
         close = difflib.get_close_matches(name, VERBS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(VERBS)}"
         raise WorldError(f"{name}: no such command; {hint}")
-    import tyro
+    from .parse import parsed
 
+    verb = VERBS[name]
     try:
-        verb = VERBS[name]
-        given = refuse_repeated(rest, several=verb.several)
-        tyro.cli(function_of(verb), args=given, prog=f"worldsim {name}")
-    except SystemExit as stop:  # --help, or flags that do not fit, which tyro has explained
-        return stop.code if isinstance(stop.code, int) else EXIT_ERROR
+        call = parsed(function_of(verb), rest, f"worldsim {name}", verb.several)
+    except SystemExit:  # --help
+        return 0
+    call()
     return 0
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from worldsim.agents.model_free import train_model_free
 from worldsim.agents.settings import ImaginationConfig
 from worldsim.agents.training import AgentTrainingConfig, world_name
-from worldsim.data.native import NativeDataset
+from worldsim.data.open import open_for
 from worldsim.store.folder import load
 
 from .flags import use_threads
@@ -17,7 +17,7 @@ REAL = AgentTrainingConfig(imagination=ImaginationConfig(rows=8, horizon=475))
 
 def model_free(
     world: str = "car-racing",
-    data: Path = Path("data/car-racing"),
+    data: str = "data/car-racing",
     run: Path = Path("runs/agents/seed-0"),
     recipe: AgentTrainingConfig = REAL,
     steps: int | None = None,
@@ -39,10 +39,11 @@ def model_free(
         threads: CPU threads; all by default.
     """
     use_threads(threads)
-    recorded = NativeDataset(data)
+    loaded = load(world)
+    recorded = open_for(data, loaded.spec)
     spent = steps or sum(recorded.split("train").lengths)
     train_model_free(
-        load(world), recorded.spec.environment, recipe, run, steps=spent, name=world_name(world),
+        loaded, recorded.spec.environment, recipe, run, steps=spent, name=world_name(world),
         trust_code=trust_code,
     )  # fmt: skip
     print(f"saved {run}/real/agent")

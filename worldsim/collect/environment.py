@@ -106,8 +106,9 @@ def make_named(id: str, keywords: dict[str, Any]) -> Env:
             "install its package, or name the module that registers it: 'module:Name-v0'"
         ) from error
     except gymnasium.error.DependencyNotInstalled as error:
+        extra = "; or pip install 'worldsim[box2d]'" * ("box2d" in str(error).lower())
         raise CollectError(
-            f"env: {id} needs a package that is not installed here: {error}"
+            f"env: {id} needs a package that is not installed here: {error}{extra}"
         ) from error
     except (gymnasium.error.Error, ImportError, TypeError, ValueError, AttributeError) as error:
         raise CollectError(

@@ -85,5 +85,5 @@ def check_kind(data: DatasetSpec, world: WorldSpec) -> None:
         if expected != got:
             raise WorldError(
                 f"data: {field}: expected {expected} of the world {world.name}, got {got} in "
-                f"{data.name}; give a dataset of the world's own kind"
+                f"{data.name}; give recordings of the world's own kind"
             )

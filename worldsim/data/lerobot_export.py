@@ -35,6 +35,7 @@ def to_lerobot(data: Dataset, folder: Path) -> None:
     an episode's first frame has no place there, and the last row repeats the one before. A row has
     one task: of captions that lie side by side the first.
     """
+    pyarrow_parquet()  # what is missing is told before anything is written
     tasks: dict[str, int] = {}
     episodes: list[dict[str, Any]] = []
     statistics = _Statistics()

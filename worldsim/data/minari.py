@@ -50,6 +50,7 @@ class MinariDataset(IndexedDataset):
         self, name: str | Path, *, size: tuple[int, int] | None = None,
         fps: float | None = None, camera: str | None = None,
     ) -> None:  # fmt: skip
+        _h5py()
         self.folder = _folder(str(name))
         self.path = self.folder / "main_data.hdf5"
         self.meta = _metadata(self.folder)
@@ -152,16 +153,20 @@ def _colours(frames: NDArray[Any]) -> NDArray[Any]:
     return np.repeat(frames, 3, -1) if frames.shape[-1] == 1 else frames[..., :3]
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """An HDF5 file; every failure is a DatasetError."""
+def _h5py() -> Any:
     try:
-        h5py = import_module("h5py")
+        return import_module("h5py")
     except ImportError as error:
         raise DatasetError(
             "h5py: expected it installed to read Minari, got no such module; "
             "pip install 'worldsim[minari]'"
         ) from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """An HDF5 file; every failure is a DatasetError."""
+    h5py = _h5py()
     try:
         open_plain(path).close()
         with h5py.File(path, "r", locking=False) as file:
@@ -175,7 +180,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def _check_tree(file: Any, path: Path) -> None:
     """Refuse what leads out of the file or asks for too much, before any of it is opened."""
-    h5py = import_module("h5py")
+    h5py = _h5py()
     queue, seen = [file], set()
     while queue:
         group = queue.pop()

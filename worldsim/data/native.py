@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -340,8 +340,13 @@ class NativeWriter:
             with atomic_path(path) as part:
                 part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         elif (found := _read_description(self.folder)) != plain:
+            names = [f.name for f in fields(plain)]
+            pairs = [(n, getattr(plain, n), getattr(found, n)) for n in names]
+            name, wanted, got = next(pair for pair in pairs if pair[1] != pair[2])
             remedy = "choose another folder, or the settings that it was recorded with"
-            raise unfit(self.folder, "spec", str(plain), f"another dataset, {found}", remedy)
+            raise unfit(
+                self.folder, name, f"{wanted}, as is asked for", f"a dataset of {got}", remedy
+            )
 
     def path(self, split: str, name: str) -> Path:
         """Where the episode of this name lies, or will lie."""

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from .dataset import Dataset, unfit
+from worldsim import worlds
+from worldsim.core import WorldSpec
+
+from .dataset import Dataset, DatasetError, unfit
 from .native import DESCRIPTION, NativeDataset
+
+Kind = Literal["native", "video", "minari", "lerobot"]
+HDF5 = "main_data.hdf5"
 
 
 def open_dataset(
@@ -27,37 +34,85 @@ def open_dataset(
 
     Raises DatasetError that names file, field and remedy.
     """
-    text = str(uri)
-    kind, _, rest = text.partition(":")
-    if kind == "minari" and rest:
+    kind, rest = _kind(str(uri))
+    if kind == "minari":
         from .minari import MinariDataset  # h5py is an extra
 
-        _refuse(text, chunk=chunk not in (None, 1) and chunk)
+        _refuse(uri, chunk=chunk not in (None, 1) and chunk)
         return MinariDataset(rest, size=size, fps=fps, camera=camera)
-    folder = Path(rest if kind in ("lerobot", "native", "video") and rest else text)
-    if not folder.is_dir():
-        raise unfit(folder, "folder", "a folder of recordings", "no folder", "check its path")
-    if kind == "lerobot" or (folder / "meta" / "info.json").is_file():
+    folder = Path(rest)
+    if kind == "lerobot":
         from .lerobot import LeRobotDataset  # pyarrow is an extra
 
-        _refuse(text, fps=fps)
+        _refuse(uri, fps=fps)
         return LeRobotDataset(folder, size=size, chunk=chunk, camera=camera)
-    if (folder / "data" / "main_data.hdf5").is_file() or (folder / "main_data.hdf5").is_file():
-        return open_dataset(f"minari:{folder}", size=size, chunk=chunk, fps=fps, camera=camera)
-    if kind != "video" and (folder / DESCRIPTION).exists():
+    if kind == "native":
         data = NativeDataset(folder)
         height, width, _ = data.spec.frame_shape
         same = {"size": (height, width), "chunk": data.spec.chunk, "fps": data.spec.fps}
         given = {"size": size and tuple(size), "chunk": chunk, "fps": fps}
-        _refuse(text, **{k: v for k, v in given.items() if v != same[k]}, camera=camera)
+        _refuse(uri, **{k: v for k, v in given.items() if v != same[k]}, camera=camera)
         return data
     from .video import VideoDataset
 
-    _refuse(text, camera=camera)
+    _refuse(uri, camera=camera)
     return VideoDataset(folder, size=size, chunk=chunk, fps=fps)
 
 
-def _refuse(uri: str, **given: Any) -> None:
+def open_for(uri: str | Path, world: WorldSpec, *, camera: str | None = None) -> Dataset:
+    """Open recordings as `world` was made of them: in its frame size, chunk and rate.
+
+    Frames are resized only where they do not come in the world's size by themselves. What cannot be
+    brought to the world's kind is told by `worldsim.data.columns.check_kind`. Raises DatasetError.
+    """
+    kind, _ = _kind(str(uri))
+    if kind == "native":
+        return open_dataset(uri, camera=camera)
+    options: dict[str, Any] = {"fps": world.fps} if kind != "lerobot" else {}
+    if kind != "minari" and world.chunk > 1:
+        options["chunk"] = world.chunk
+    if kind != "video":
+        options["camera"] = camera
+    with suppress(DatasetError):  # such as frames of several sizes, which one size mends
+        data = open_dataset(uri, **options)
+        if data.spec.frame_shape == world.frame_shape:
+            return data
+    height, width, _ = world.frame_shape
+    return open_dataset(uri, size=(height, width), **options)
+
+
+def _kind(uri: str) -> tuple[Kind, str]:
+    """Whose recordings they are, and their folder or name. Raises DatasetError for none."""
+    said, _, rest = uri.partition(":")
+    if said == "minari" and rest:
+        return "minari", rest
+    said = said if said in ("lerobot", "native", "video") and rest else ""
+    folder = Path(rest if said else uri)
+    if not folder.is_dir():
+        raise _no_folder(uri, folder)
+    if (folder / "manifest.json").is_file() and not (folder / DESCRIPTION).exists():
+        raise unfit(uri, "folder", "recordings", "a world", f"step it: worldsim play {folder}")
+    if said == "lerobot" or (folder / "meta" / "info.json").is_file():
+        return "lerobot", str(folder)
+    if (folder / "data" / HDF5).is_file() or (folder / HDF5).is_file():
+        return "minari", str(folder)
+    if said != "video" and (said or (folder / DESCRIPTION).exists()):
+        return "native", str(folder)
+    return "video", str(folder)
+
+
+def _no_folder(uri: str, folder: Path) -> DatasetError:
+    """Why there are no recordings: a world's name, a file, nothing."""
+    got, remedy = "nothing there", "check its path, or record with worldsim collect"
+    if uri in worlds.names():
+        got = "the name of a bundled world"
+        remedy = f"record what it was made of: worldsim collect {uri}"
+    elif folder.is_file():
+        got, remedy = "a file", f"give the folder that it lies in: {folder.parent}"
+    return unfit(uri, "folder", "a folder of recordings", got, remedy)
+
+
+def _refuse(uri: str | Path, **given: Any) -> None:
     for name, value in given.items():
         if value:
             raise unfit(uri, name, "none for these recordings", value, "leave it out")

@@ -68,6 +68,8 @@ class VideoDataset(IndexedDataset):
             _Source(film, name, tables.get(film.path), _rate(film, rate, name))
             for film, name in zip(films, names, strict=True)
         ]
+        for source in self._sources:
+            _check_rows(source)
         self._fits = [Fit.of(film.size, size, self.folder.name) for film in films[:1]] + [
             Fit.of(film.size, size, name) if film.size != films[0].size else None
             for film, name in zip(films[1:], names[1:], strict=True)
@@ -100,7 +102,7 @@ class VideoDataset(IndexedDataset):
         assert fit is not None
         count = self._lengths[place] * spec.chunk
         frames = FittedFrames(FilmFrames(source.film, source.fps), fit, count)
-        told: dict[str, Any] = {} if source.table is None else _columns(source.table, source, spec)
+        told: dict[str, Any] = {} if source.table is None else _columns(source.table, spec)
         return Episode(name=source.name, frames=frames, chunk=spec.chunk, fps=spec.fps, **told)
 
     def _key(self, place: int) -> str:
@@ -144,7 +146,11 @@ def _tables(folder: Path, films: list[Path]) -> dict[Path, Table]:
     return found
 
 
-def _columns(table: Table, source: _Source, spec: DatasetSpec) -> dict[str, Any]:
+def _check_rows(source: _Source) -> None:
+    """Refuse a table that has not a row for each frame, before anything is made of it."""
+    table = source.table
+    if table is None:
+        return
     if source.fps is not None:
         expected = "films of one steady rate where there are tables"
         raise unfit(source.film.path, "fps", expected, f"{source.film.fps:.3g}", "leave fps out")
@@ -152,6 +158,9 @@ def _columns(table: Table, source: _Source, spec: DatasetSpec) -> dict[str, Any]
     if (table.actions is not None or table.rewards is not None) and rows != frames:
         expected = f"{frames} rows, one for each frame of {source.name}"
         raise unfit(table.path, "rows", expected, rows, "write a row for each frame")
+
+
+def _columns(table: Table, spec: DatasetSpec) -> dict[str, Any]:
     told: dict[str, Any] = {"text": table.text}
     if table.rewards is not None:
         told["rewards"] = table.rewards

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from worldsim.data import Dataset, NativeDataset
+from worldsim.data import Dataset
 from worldsim.data.columns import state_width
+from worldsim.data.open import open_for
 from worldsim.recipes.landmarks import Landmarks, landmarks_for
 from worldsim.store.folder import load
 from worldsim.store.provenance import provenance, training_cost
@@ -115,8 +116,8 @@ def evaluate(
     Deterministic on one machine and thread count, but for `speed` and unless there is a budget.
     Raises WorldError where data or teacher do not fit the world.
     """
-    world = world if isinstance(world, DiffusionWorld) else _load_uncarded(world, device)
-    data = NativeDataset(data) if isinstance(data, Path | str) else data
+    world = world if isinstance(world, DiffusionWorld) else load_uncarded(world, device)
+    data = open_for(data, world.spec) if isinstance(data, Path | str) else data
     split, some = split_for(data, world.spec, "test")
     asked = plan or (QUICK if quick else EvaluationPlan())
     fitted, adapted = fitted_to_data(asked, world.spec, some.lengths)
@@ -167,7 +168,7 @@ def renew_trust(
     others. Where the new part is from stands beside the card's own provenance. noise_floor,
     policies: as for `evaluate`; None keeps what the card says of them.
     """
-    data = NativeDataset(data) if isinstance(data, Path | str) else data
+    data = open_for(data, world.spec) if isinstance(data, Path | str) else data
     _, some = split_for(data, world.spec, "test")
     known = {k: v for k, v in card["plan"].items() if k in EvaluationPlan.__dataclass_fields__}
     known["num_steps"] = tuple(known.get("num_steps", ()))
@@ -194,7 +195,8 @@ def _ranking(policies: dict[str, Any] | None) -> dict[str, Any] | None:
     return policies and {key: policies[key] for key in ("ranked", "pearson", "mmrv")}
 
 
-def _load_uncarded(name: Path | str, device: torch.device | str) -> DiffusionWorld:
+def load_uncarded(name: Path | str, device: torch.device | str) -> DiffusionWorld:
+    """Load a world that is about to be measured, without the warning that it has no card."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "(?s).*no fidelity card")  # we are about to make it
         return load(name, device)

@@ -217,7 +217,7 @@ def serve(
             "browser reaches it, or keep 127.0.0.1 and tunnel: ssh -L 8000:127.0.0.1:8000"
         )
     server, token = Server(world, keep_in, company), secrets.token_urlsafe(24)
-    listening = socket.create_server((host, port))
+    listening = _listen(host, port)
     port = listening.getsockname()[1]
     names = LOOPBACK[:2] if host in LOOPBACK else (host,)
     hosts = [f"{name}:{port}" for name in names] + list(allowed)
@@ -228,3 +228,13 @@ def serve(
     )  # fmt: skip
     ready(f"http://{names[0]}:{port}/#{token}")
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port))
+    except (OSError, OverflowError) as error:
+        raise WorldError(
+            f"host, port: expected an address of this machine and a free port, got {host}:{port} "
+            f"({error}); --port 0 takes a free one, --host 127.0.0.1 is always there"
+        ) from error

@@ -20,6 +20,7 @@ from __future__ import annotations
 import difflib
 import io
 import json
+import os
 import re
 import warnings
 from hashlib import sha256
@@ -120,6 +121,9 @@ def save(
 def _find(name: str | Path) -> Path:
     """The folder that `name` means."""
     bundled = worlds.names()
+    if not isinstance(name, str | os.PathLike):
+        remedy = f"such as {bundled[0]!r}" if bundled else "save one with worldsim.save"
+        raise WorldFolderError("load", "world", "a name or a folder", type(name).__name__, remedy)
     if isinstance(name, str) and name in bundled:
         return worlds.ROOT / name
     folder = Path(name).resolve()

@@ -7,6 +7,7 @@ they do not say who made the folder.
 from __future__ import annotations
 
 import json
+import mimetypes
 import os
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -36,6 +37,7 @@ LIMITS = {  # bytes that this worldsim is willing to read of each file
     TRUST: 256 * MIB,
 }
 OPTIONAL = (CARD, TRUST)
+RECORDINGS = ("dataset.json", "meta/info.json", "data/main_data.hdf5", "main_data.hdf5")
 AGAIN = "copy the folder again from where it came from, or save the world again"
 
 
@@ -110,11 +112,17 @@ def open_file(path: Path) -> IO[bytes]:
     raise WorldFolderError(path, "file", expected, f"{size} bytes")
 
 
+def _films(folder: Path) -> bool:
+    """Whether what lies in the folder looks like video files."""
+    files = folder.iterdir() if folder.is_dir() else ()
+    return any((mimetypes.guess_type(file)[0] or "").startswith("video/") for file in files)
+
+
 def read_manifest(folder: Path) -> Manifest:
     """The folder's manifest, if it is whole and of a version that this worldsim reads."""
     path, remedy = folder / MANIFEST, "pass a folder that worldsim.save wrote"
-    if (folder / "dataset.json").exists():
-        remedy = "this is a data set: make a world of it with worldsim train"
+    if any((folder / mark).exists() for mark in RECORDINGS) or _films(folder):
+        remedy = f"these are recordings: make a world of them with worldsim train {folder} --out W"
     if not os.path.lexists(path):
         got = "a folder without one" if folder.is_dir() else "no folder"
         raise WorldFolderError(folder, "folder", f"one with a {MANIFEST}", got, remedy)

@@ -106,15 +106,16 @@ def check_tensors(path: Path, found: dict[str, Tensor], wanted: dict[str, Tensor
 
 
 def check_settings(path: Path, found: Settings, asked: Settings) -> None:
-    """Raise CheckpointError, with every difference, unless a run may go on from a checkpoint."""
+    """Raise CheckpointError, which names differences, unless a run may go on from a checkpoint."""
     a, b = dict(_leaves(found)), dict(_leaves(asked))
     planned = PLANNED if b.get("fit.budgeted") else ()
     names = [n for n in sorted(a.keys() | b) if n.split(".")[-1] not in HARMLESS]
     names = [n for n in names if n not in planned]
     differ = [f"{n} was {a.get(n)!r}, is {b.get(n)!r}" for n in names if a.get(n) != b.get(n)]
     if differ:
+        more = f" and {len(differ) - 5} more" if len(differ) > 5 else ""
         raise CheckpointError(
-            f"{path}: made with other settings: {'; '.join(differ)}; "
+            f"{path}: made with other settings: {'; '.join(differ[:5])}{more}; "
             "use the same flags to resume, or another folder to start anew"
         )
 

@@ -295,10 +295,13 @@ def latents_of(data: Dataset, split: str, sizes: Sizes, run: Path) -> LatentReco
 
 
 def load_final(model: M, stage: Path) -> M:
-    """Fill a network with a finished stage's weights; FileNotFoundError says what to run first."""
+    """Fill a network with a finished stage's weights; WorldError says what to run first."""
     path = stage / "final.safetensors"
     if not path.exists():
-        raise FileNotFoundError(f"{path}: train this stage first (worldsim --help)")
+        raise WorldError(
+            f"{path}: expected the weights of stage {stage.name!r}, got none; train it first: "
+            f"worldsim train DATA --out WORLD --run {stage.parent}"
+        )
     model.load_state_dict(load_tensors(path, finite=True)[0])
     return model
 

@@ -66,6 +66,8 @@ class RunState:
                 f"{self.path}: expected the settings of a training run, got {str(error)[:200]}; "
                 "move the folder away, or choose another run folder"
             ) from error
+        if not plans:  # refused before its first stage, say for a budget too small: binds nobody
+            return
         check_settings(self.path, settings, self.settings)
         self.plans = plans
         begun = list(plans)[-1:]  # the stage that a kill interrupted, if any

@@ -22,7 +22,8 @@ def check_trackers(**asked: bool) -> None:
         if wanted and find_spec(EXTRAS[name]) is None:
             raise WorldError(
                 f"{name}: expected the package {EXTRAS[name]!r}, which is not installed; "
-                f"pip install {EXTRAS[name]}, or leave the flag out: log.jsonl is always written"
+                f"pip install 'worldsim[{EXTRAS[name]}]', or leave the flag out: log.jsonl is "
+                "always written"
             )
 
 

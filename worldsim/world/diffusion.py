@@ -10,7 +10,15 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from worldsim.core import Conditions, Prediction, WorldError, WorldSpec, WorldState, row_keys
+from worldsim.core import (
+    Conditions,
+    Prediction,
+    WorldError,
+    WorldSpec,
+    WorldState,
+    as_keys,
+    row_keys,
+)
 from worldsim.diffusion.rng import hash_rows
 from worldsim.diffusion.timeline import ChunkDenoiser, fill_cache
 from worldsim.models.dynamics import Dynamics
@@ -98,7 +106,7 @@ class DiffusionWorld:
 
     def reset(self, key: Tensor) -> WorldState:
         """A start clip for every key (B, 2), encoded."""
-        key, starts = key.to(self.device), self.starts
+        key, starts = as_keys(key, self.device), self.starts
         clip = hash_rows(key, torch.zeros_like(key[:, 0]), START_DRAW) % len(starts.frames)
         clip = clip.to(starts.frames.device)
         states = None if starts.states is None else starts.states[clip]

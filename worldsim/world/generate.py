@@ -106,7 +106,8 @@ def _piece(spec: WorldSpec, place: int, given: tuple[Any, ...], frames: int) -> 
     media = (media[None] if media.ndim == 3 else media).cpu()
     if tuple(media.shape[1:]) != spec.frame_shape or not len(media) or media.dtype != torch.uint8:
         got = f"{media.dtype} {tuple(media.shape)}"
-        raise WorldError(f"{name}: expected uint8 (n, {spec.frame_shape}), got {got}; resize it")
+        height, width, _ = spec.frame_shape
+        raise WorldError(f"{name}: expected uint8 (n, {height}, {width}, 3), got {got}; resize it")
     if type(start) is not int or start < 0 or start % chunk:
         raise WorldError(f"{name}: expected a start that is a multiple of {chunk}, got {start!r}")
     if start + len(media) > frames:

@@ -15,7 +15,15 @@ import torch
 from einops import repeat
 from torch import Tensor
 
-from worldsim.core import ActionSpec, Prediction, WorldError, WorldSpec, WorldState, row_keys
+from worldsim.core import (
+    ActionSpec,
+    Prediction,
+    WorldError,
+    WorldSpec,
+    WorldState,
+    as_keys,
+    row_keys,
+)
 from worldsim.diffusion.rng import normal_rows, uniform_rows
 from worldsim.states import no_states
 
@@ -90,7 +98,7 @@ class PointWorld:
 
     def reset(self, key: Tensor) -> WorldState:
         """At rest, somewhere: a start state for every key `(B, 2)`."""
-        key = key.to(self.device)
+        key = as_keys(key, self.device)
         start = uniform_rows(key, torch.zeros_like(key[:, 0]), 0, 2)
         latent = torch.cat([START * (2 * start - 1), torch.zeros_like(start)], -1)
         return self.from_latents(latent[:, None], None, key)
