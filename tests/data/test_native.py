@@ -121,6 +121,7 @@ def test_equal_episodes_give_equal_bytes(tmp_path: Path):
 
 def test_views_other_byte_orders_and_rounded_bounds_are_stored_right(tmp_path: Path):
     plain = episode(actions=np.full((70, 2), np.float32(0.5)), known=None)
+    assert plain.actions is not None and plain.rewards is not None
     plain.actions[:, 1] = np.float32(500.7)  # beyond 500.7 as a float64
     odd = replace(
         plain,
@@ -140,6 +141,7 @@ def test_the_fingerprint_is_of_the_content_alone(folder: Path, tmp_path: Path):
     os.utime(folder / "train" / "e0.npz", (0, 0))
     assert NativeDataset(folder).fingerprint() == first
     other = episode()
+    assert other.rewards is not None
     other.rewards[3] += 1  # corrected in place: the file keeps its name and size
     NativeWriter(folder, SPEC).write("train", other)
     assert NativeDataset(folder).fingerprint() != first
