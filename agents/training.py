@@ -25,6 +25,7 @@ from worldsim.data.indexed import file_hash
 from worldsim.data.latents import LatentRecording, latent_cache
 from worldsim.data.loader import load_recording
 from worldsim.files import write_text
+from worldsim.store.hub import is_address
 from worldsim.store.provenance import MOST_LOG
 from worldsim.store.tensors import load_tensors, save_tensors, verify_tensors
 from worldsim.train.loop import FitConfig, Run, fit, learning_rate, step_generator
@@ -217,8 +218,9 @@ def train_agent(
 
 
 def world_name(world: str | Path) -> str:
-    """What a saved agent calls its world: a bundled name, or an absolute folder."""
-    return str(world) if str(world) in worlds.names() else str(Path(world).resolve())
+    """What a saved agent calls its world: a name, bundled or of the hub, or an absolute folder."""
+    named = str(world) in worlds.names() or is_address(world)
+    return str(world) if named else str(Path(world).resolve())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -108,9 +108,10 @@ class Outcome:
 
 
 def advance(
-    world: WorldModel, policy: TrustPolicy, state: WorldState, actions: Tensor, time_limit: int
-) -> Outcome:
-    """One step of all rows under `actions` `(B, *action)` in the world's own range."""
+    world: WorldModel, policy: TrustPolicy, state: WorldState, actions: Tensor | None,
+    time_limit: int,
+) -> Outcome:  # fmt: skip
+    """One step of all rows under `actions` `(B, *action)` in the world's own range, or unknown."""
     after, prediction = world.step(state, actions)
     after, prediction, broken = keep_finite(state, after, prediction)
     distrusted = policy.stops(prediction)

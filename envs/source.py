@@ -12,6 +12,7 @@ from typing import Any, Self
 import torch
 
 from worldsim.core import WorldError, WorldModel
+from worldsim.store.hub import is_address
 from worldsim.world.fixed_batch import FixedBatch
 from worldsim.worlds import names
 
@@ -53,6 +54,8 @@ def as_source(world: Any) -> Source:
     """
     if isinstance(world, SharedWorld):
         return world
+    if is_address(world):
+        return world
     if isinstance(world, os.PathLike) or (isinstance(world, str) and world not in names()):
         return os.path.abspath(world) if os.path.exists(world) else os.fspath(world)
     if isinstance(world, str):
@@ -60,8 +63,8 @@ def as_source(world: Any) -> Source:
     if isinstance(world, WorldModel) and not isinstance(world, type):
         return SharedWorld(world)
     raise WorldError(
-        'world: expected a bundled name, a folder, "module:function" or an object with the methods '
-        f"of worldsim.WorldModel, got {type(world).__name__}"
+        'world: expected a bundled name, a folder, "hf://ORG/NAME", "module:function" or an object '
+        f"with the methods of worldsim.WorldModel, got {type(world).__name__}"
     )
 
 
@@ -94,7 +97,7 @@ def _compiled(world: WorldModel, dtype: str | None) -> WorldModel:
 def _sampled(source: Source, device: str, num_steps: int | None) -> WorldModel:
     if isinstance(source, SharedWorld):
         world = source.world
-    elif ":" in source and not Path(source).exists():
+    elif ":" in source and not is_address(source) and not Path(source).exists():
         world = _make(source, device)
     else:
         world = _load(source, device, _identity(source))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from worldsim.core import ActionSpec, Prediction, WorldError, WorldModel, WorldSpec, WorldState
     from worldsim.data.export import export
     from worldsim.data.open import open
+    from worldsim.hub.push import push
     from worldsim.pipeline import train
     from worldsim.store.folder import load, save
     from worldsim.store.snapshot import SnapshotError, SnapshotWarning, load_state, save_state
@@ -34,6 +35,7 @@ _HOME = {
     "open": "data.open",
     "compiled": "world.compiled",
     "load": "store.folder",
+    "push": "hub.push",
     "save": "store.folder",
     "ActionSpec": "core",
     "Prediction": "core",
@@ -74,6 +76,7 @@ __all__ = [
     "load",
     "load_state",
     "open",
+    "push",
     "replay",
     "save",
     "save_state",

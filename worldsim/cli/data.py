@@ -1,9 +1,8 @@
-"""Recordings in, and out."""
+"""Recordings in."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import tyro
 
@@ -32,22 +31,3 @@ def import_data(
     data = open_dataset(uri, size=size, chunk=chunk, fps=fps, camera=camera)
     write(data, folder)
     print(f"{len(data)} episodes in {folder}; next: worldsim train {folder} --out worlds/NAME")
-
-
-def export_data(
-    uri: tyro.conf.Positional[str],
-    folder: Path,
-    format: Literal["native", "lerobot", "video"] = "lerobot",
-    camera: str | None = None,
-) -> None:
-    """Write recordings out in a format of others.
-
-    Args:
-        uri: a folder of ours, or what else `worldsim.open` takes.
-        folder: where to; new or empty.
-        format: LeRobot v3.0, a folder of films with tables, or our own format.
-        camera: which of several, or "tile" for all side by side.
-    """
-    data = open_dataset(uri, camera=camera)
-    write(data, folder, format)
-    print(f"{len(data)} episodes in {folder}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from worldsim.core import WorldError
+from worldsim.store.hub import is_address
 from worldsim.worlds import ROOT, names
 
 
@@ -19,6 +20,11 @@ def destination(world: str, out: Path | None, in_place: bool) -> Path | None:
     if out is None and not in_place:
         return None
     folder = Path(world) if out is None else out
+    if out is None and is_address(world):
+        raise WorldError(
+            f"{world}: expected a folder of your own, got a world of the hub; write a copy with "
+            "--out FOLDER, and worldsim push it"
+        )
     bundled = (out is None and world in names()) or folder.resolve().is_relative_to(ROOT.resolve())
     if bundled:
         raise WorldError(

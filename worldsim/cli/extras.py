@@ -9,6 +9,7 @@ EXTRAS = {
     "uvicorn": "web",
     "websockets": "web",
     "pyarrow": "lerobot",
+    "huggingface_hub": "hub",
     "h5py": "minari",
     "minari": "minari",
     "tensorboard": "tensorboard",

@@ -22,17 +22,20 @@ def write_film(
     container: str = "mp4",
     crf: int = 18,
     gop: int = 250,
+    threads: int = 0,
 ) -> int:
     """Encode pictures with H.264 into a new file, and how many.
 
     crf: x264's constant rate factor, 0 (lossless but for colour) to 51. gop: frames from one that
-    stands alone to the next.
+    stands alone to the next. threads: of the encoder, as many as it likes if 0; x264 gives other
+    bytes with other numbers of them.
     Raises OSError where the disk is full or the film cannot be encoded.
     """
     count = 0
     try:
         with av.open(str(path), "w", format=MUXERS.get(container, container)) as film:
             stream = film.add_stream("libx264", rate=Fraction(fps).limit_denominator(10**6))
+            stream.codec_context.thread_count = threads
             stream.pix_fmt, stream.options = "yuv420p", {"crf": str(crf), "g": str(gop)}
             for picture in pictures:
                 height, width = (side // 2 * 2 for side in picture.shape[:2])

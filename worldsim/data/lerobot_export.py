@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -38,16 +38,16 @@ def to_lerobot(data: Dataset, folder: Path) -> None:
     pyarrow_parquet()  # what is missing is told before anything is written
     tasks: dict[str, int] = {}
     episodes: list[dict[str, Any]] = []
-    statistics = _Statistics()
+    statistics = Statistics()
     for number, places in enumerate(_files(data)):
         rows = _write_file(data, places, number, folder, tasks, episodes)
         statistics.add(rows)
     for number, row in enumerate(episodes):
         row["episode_index"] = number
-    _write_table(folder / "meta/episodes/chunk-000/file-000.parquet", _columns_of(episodes))
-    _write_tasks(folder / "meta/tasks.parquet", tasks)
-    _write_json(folder / "meta/stats.json", statistics.summary())
-    _write_json(folder / "meta/info.json", _info(data, episodes, tasks))
+    write_table(folder / "meta/episodes/chunk-000/file-000.parquet", described(episodes))
+    write_tasks(folder / "meta/tasks.parquet", tasks)
+    write_json(folder / "meta/stats.json", statistics.summary())
+    write_json(folder / "meta/info.json", info(data.spec, episodes, tasks))
 
 
 def _files(data: Dataset) -> Iterator[list[int]]:
@@ -76,16 +76,9 @@ def _write_file(
             count = len(episode.frames)
             texts = by_chunk(episode)
             numbers = np.array([tasks.setdefault(text, len(tasks)) for text in texts])
-            parts.append(_rows(episode, spec, index, first, numbers))
-            episodes.append({
-                "episode_index": index, "tasks": list(dict.fromkeys(texts)), "length": count,
-                "dataset_from_index": first, "dataset_to_index": first + count,
-                **{f"data/{k}": v for k, v in at.items()},
-                **{f"videos/{CAMERA}/{k}": v for k, v in at.items()},
-                f"videos/{CAMERA}/from_timestamp": start / spec.fps,
-                f"videos/{CAMERA}/to_timestamp": (start + count) / spec.fps,
-                "meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0,
-            })  # fmt: skip
+            parts.append(rows_of(episode, spec, index, first, numbers))
+            named = tuple(dict.fromkeys(texts))
+            episodes.append(episode_row(index, named, first, count, start, spec.fps, at))
             start += count
             yield from frames_of(episode)
 
@@ -94,11 +87,28 @@ def _write_file(
     with atomic_path(film) as part:
         write_film(part, frames(), spec.fps, crf=CRF, gop=GOP)
     rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    _write_table(folder / DATA.format(**at), rows)
+    write_table(folder / DATA.format(**at), rows)
     return rows
 
 
-def _rows(
+def episode_row(
+    index: int, tasks: Sequence[str], first: int, length: int, start: int, fps: float,
+    at: dict[str, int],
+) -> dict[str, Any]:  # fmt: skip
+    """What `meta/episodes` says of an episode: `length` rows from `first` on, and as many frames
+    of its file from frame `start` on. at: chunk_index and file_index of film and table."""
+    return {
+        "episode_index": index, "tasks": list(tasks), "length": length,
+        "dataset_from_index": first, "dataset_to_index": first + length,
+        **{f"data/{k}": v for k, v in at.items()},
+        **{f"videos/{CAMERA}/{k}": v for k, v in at.items()},
+        f"videos/{CAMERA}/from_timestamp": start / fps,
+        f"videos/{CAMERA}/to_timestamp": (start + length) / fps,
+        "meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0,
+    }  # fmt: skip
+
+
+def rows_of(
     episode: Episode, spec: DatasetSpec, index: int, first: int, tasks: NDArray[np.int64]
 ) -> dict[str, NDArray[Any]]:
     """The rows of one episode, one a frame; tasks (N,), the number of each chunk's."""
@@ -129,13 +139,14 @@ def _rows(
     return rows
 
 
-class _Statistics:
+class Statistics:
     """Least, most, mean and spread of each column, over all files."""
 
     def __init__(self) -> None:
         self.parts: dict[str, list[tuple[Any, ...]]] = {}
 
     def add(self, rows: dict[str, NDArray[Any]]) -> None:
+        """Take the rows of a file into account."""
         for name, values in rows.items():
             x = values.reshape(len(values), -1).astype(np.float64)
             self.parts.setdefault(name, []).append(
@@ -143,6 +154,7 @@ class _Statistics:
             )
 
     def summary(self) -> dict[str, Any]:
+        """What `meta/stats.json` says."""
         found = {}
         for name, parts in self.parts.items():
             counts, lows, highs, sums, squares = zip(*parts, strict=True)
@@ -155,8 +167,8 @@ class _Statistics:
         return found
 
 
-def _info(data: Dataset, episodes: list[Any], tasks: dict[str, int]) -> dict[str, Any]:
-    spec = data.spec
+def info(spec: DatasetSpec, episodes: list[Any], tasks: dict[str, int]) -> dict[str, Any]:
+    """What `meta/info.json` says of episodes described by `episode_row`."""
     height, width, _ = spec.frame_shape
     scalar = {"dtype": "int64", "shape": [1], "names": None}
     features: dict[str, Any] = {
@@ -191,13 +203,15 @@ def _info(data: Dataset, episodes: list[Any], tasks: dict[str, int]) -> dict[str
     }  # fmt: skip
 
 
-def _columns_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def described(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rows as columns."""
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-def _write_table(
+def write_table(
     path: Path, columns: dict[str, Any], metadata: dict[str, str] | None = None
 ) -> None:
+    """Write a Parquet table; an array of two dimensions is a list a row."""
     parquet, arrow = pyarrow_parquet(), import_module("pyarrow")
     arrays = {
         name: arrow.FixedSizeListArray.from_arrays(values.reshape(-1), values.shape[1])
@@ -211,7 +225,7 @@ def _write_table(
         parquet.write_table(table.replace_schema_metadata(metadata), part)
 
 
-def _write_tasks(path: Path, tasks: dict[str, int]) -> None:
+def write_tasks(path: Path, tasks: dict[str, int]) -> None:
     """Tasks as the index of a pandas table, which is where LeRobot looks for them."""
     index = {"name": None, "field_name": "__index_level_0__", "pandas_type": "unicode",
              "numpy_type": "object", "metadata": None}  # fmt: skip
@@ -220,9 +234,10 @@ def _write_tasks(path: Path, tasks: dict[str, int]) -> None:
     told = {"index_columns": ["__index_level_0__"], "columns": [column, index],
             "column_indexes": [], "pandas_version": "2.2.0"}  # fmt: skip
     columns = {"task_index": list(tasks.values()), "__index_level_0__": list(tasks)}
-    _write_table(path, columns, {"pandas": json.dumps(told)})
+    write_table(path, columns, {"pandas": json.dumps(told)})
 
 
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, all or nothing."""
     with atomic_path(path) as part:
         part.write_text(json.dumps(value, indent=4) + "\n", encoding="utf-8")

@@ -21,7 +21,6 @@ import difflib
 import io
 import json
 import os
-import re
 import warnings
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
@@ -41,6 +40,7 @@ from worldsim.nn.device import as_device
 from worldsim.world.diffusion import DiffusionWorld, Starts, WorldConfig
 from worldsim.world.uncertainty import BANK, Trust
 
+from . import hub
 from .manifest import (
     CARD,
     CONFIG,
@@ -67,18 +67,23 @@ MOST_RECORDED = 2**16  # latents that trust compares with
 def load(name: str | Path, device: torch.device | str = "cpu") -> DiffusionWorld:
     """Load a world; its networks compute in float32.
 
-    name: a bundled world's name or a world folder; write `./car-racing` for a folder of yours that
-        is named like a bundled world.
+    name: a bundled world's name, a world folder, or "hf://ORG/NAME[@REVISION]" for one of the
+        Hugging Face hub, which is fetched once and then found in its cache; write `./car-racing`
+        for a folder of yours that is named like a bundled world.
     Raises WorldFolderError for anything but a whole world that this worldsim can read. Warns about
     a world without a fidelity card.
     """
-    place, folder = as_device(device), _find(name)
+    place, folder = as_device(device), folder_of(name)
     while True:
         before = _identity(folder)
         try:
             world = _read_world(current_folder(folder))
             break
-        except WorldFolderError:
+        except WorldFolderError as error:
+            if hub.is_address(name):  # a snapshot never changes
+                remedy = f"delete {folder} and load it again, or push the world again"
+                parts = error.file, error.field, error.expected, error.got
+                raise WorldFolderError(*parts, remedy) from error
             if _identity(folder) == before:
                 raise  # else a save put another world there meanwhile: read that one
     if world.card is None:
@@ -118,8 +123,10 @@ def save(
 # --- finding and replacing folders ----------------------------------------------------------------
 
 
-def _find(name: str | Path) -> Path:
-    """The folder that `name` means."""
+def folder_of(name: str | Path) -> Path:
+    """The folder that `name` means; see `load`. A world of the hub is fetched if need be."""
+    if isinstance(name, str) and hub.is_address(name):
+        return hub.download(name)
     bundled = worlds.names()
     if not isinstance(name, str | os.PathLike):
         remedy = f"such as {bundled[0]!r}" if bundled else "save one with worldsim.save"
@@ -133,9 +140,8 @@ def _find(name: str | Path) -> Path:
     close = difflib.get_close_matches(str(name), bundled, n=1)
     if close:
         remedy = f"did you mean {close[0]!r}?"
-    elif isinstance(name, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        got = "nothing there, and this worldsim loads no worlds from hubs"
-        remedy = "download the world's folder and pass its path"
+    elif isinstance(name, str) and hub.REPOSITORY.fullmatch(name):
+        remedy = f"check the path; a world of the Hugging Face hub is hf://{name}"
     expected = f"a world folder or a bundled world ({', '.join(bundled) or 'there are none'})"
     raise WorldFolderError(name, "world", expected, got, remedy)
 

@@ -100,7 +100,7 @@ class Manifest:
 def open_file(path: Path) -> IO[bytes]:
     """A regular file of a world; raises WorldFolderError, also for one over its limit."""
     try:
-        file = open_plain(path)
+        file = open_plain(_blob(path))
     except OSError as error:
         got = error.strerror or str(error)
         raise WorldFolderError(path, "file", "a regular file", got) from error
@@ -116,6 +116,20 @@ def _films(folder: Path) -> bool:
     """Whether what lies in the folder looks like video files."""
     files = folder.iterdir() if folder.is_dir() else ()
     return any((mimetypes.guess_type(file)[0] or "").startswith("video/") for file in files)
+
+
+def _blob(path: Path) -> Path:
+    """Where the contents of a file of the Hugging Face cache lie; any other path as it is.
+
+    REPOSITORY/snapshots/COMMIT/NAME is a link to REPOSITORY/blobs/HASH there: that link alone is
+    followed, and the file at its end must be a plain one in just that folder.
+    """
+    if path.is_symlink() and path.parent.parent.name == "snapshots":
+        blobs = path.parent.parent.parent.resolve() / "blobs"
+        end = Path(os.path.normpath(path.parent.resolve() / os.readlink(path)))
+        if end.parent == blobs:
+            return end
+    return path
 
 
 def read_manifest(folder: Path) -> Manifest:

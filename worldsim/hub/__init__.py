@@ -1,0 +1,1 @@
+"""Sharing worlds: `worldsim.push` uploads one to the Hugging Face hub, with a model card."""
