@@ -28,8 +28,7 @@ class FileEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeEntry:
-    """One episode: chunks, the sum of its rewards, how it ended, and what is said of its chunks, each
-    text once."""
+    """One episode: chunks, the sum of its rewards, how it ended; texts of its chunks, each once."""
 
     name: str
     chunks: int

@@ -1,0 +1,43 @@
+"""A data set of dreams made by Ray Data: every actor loads the world once and makes shards.
+
+    python docs/examples/ray_export.py --world pendulum --episodes 1000 --shards 16 --out data/dreamt
+
+Needs `pip install 'ray[data]'`, and a folder that all machines see.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import ray
+import tyro
+
+from worldsim.shards.export import of_world, run
+
+
+class Maker:
+    """An actor with a world."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.export = of_world(**settings)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Make the shards of a batch, unless they are made."""
+        for shard in batch["id"]:
+            run(self.export, shard=int(shard))
+        return batch
+
+
+def main(world: str, out: Path, episodes: int = 1000, shards: int = 16, actors: int = 2) -> None:
+    """Dream `episodes` episodes with `actors` actors of one core each."""
+    settings = {"world": world, "folder": out.resolve(), "episodes": episodes, "shards": shards}
+    numbers = ray.data.range(shards, override_num_blocks=shards)
+    pool = ray.data.ActorPoolStrategy(size=actors)
+    work = numbers.map_batches(
+        Maker, fn_constructor_args=(settings,), batch_size=1, compute=pool
+    )  # fmt: skip
+    work.materialize()
+    print(of_world(**settings).finish())  # the last shard's actor has finished: the same bytes
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
