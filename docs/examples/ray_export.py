@@ -1,6 +1,6 @@
 """A data set of dreams made by Ray Data: every actor loads the world once and makes shards.
 
-    python docs/examples/ray_export.py --world pendulum --episodes 1000 --shards 16 --out data/dreamt
+    python docs/examples/ray_export.py --world pendulum --episodes 1000 --out data/dreamt
 
 Needs `pip install 'ray[data]'`, and a folder that all machines see.
 """
