@@ -69,7 +69,8 @@ def test_shards_are_the_same_in_any_order_and_after_damage(make: Make, sink: str
 
 def test_episodes_do_not_depend_on_the_number_of_shards(make: Make) -> None:
     a, b = make("a", shards=1), make("b", shards=7)
-    run(a), run(b)
+    run(a)
+    run(b)
     data, same = NativeDataset(a.folder), NativeDataset(b.folder)
     assert data.fingerprint() == same.fingerprint() and len(data) == 7
     assert sorted(data.names) == [f"dream-{n:09d}" for n in range(7)]
@@ -105,7 +106,7 @@ def test_what_is_written_can_be_read(make: Make, sink: str) -> None:
             held = {m.name: tar.extractfile(m).read() for m in tar.getmembers()}  # type: ignore[union-attr]
             assert not any(m.mtime for m in tar.getmembers())
         actions = np.load(io.BytesIO(held["dream-000000000.actions.npy"]))
-        assert np.array_equal(actions, first.actions)
+        assert first.actions is not None and np.array_equal(actions, first.actions)
         assert json.loads(held["dream-000000000.json"])["truncated"]
         (export.folder / "films").mkdir()
         (export.folder / "films/a.mp4").write_bytes(held["dream-000000000.mp4"])
