@@ -10,11 +10,9 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 from typing import IO
 
-PIECE = 2**20  # bytes read at a time
 TEMPORARY = re.compile(r"\.(\d+)-[0-9a-f]{8}\.tmp$")
 
 
@@ -147,15 +145,6 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
             if size <= max_bytes:
                 return data
     raise OSError(errno.EFBIG, f"{size} bytes, more than the {max_bytes} of such a file")
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a regular file, in hexadecimal."""
-    whole = sha256()
-    with open_plain(path) as file:
-        while piece := file.read(PIECE):
-            whole.update(piece)
-    return whole.hexdigest()
 
 
 def sync(path: Path) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from worldsim.config import ConfigError, from_json, parse_json, to_json
 from worldsim.data.captions import by_chunk
 from worldsim.data.dataset import Episode
-from worldsim.files import clear_leftovers, hash_file, read_bytes, write_text
+from worldsim.data.indexed import file_hash
+from worldsim.files import clear_leftovers, read_bytes, write_text
 
 MANIFEST = "manifest.json"
 SHARDS = "shards"
@@ -74,7 +75,7 @@ def hashed(folder: Path, paths: Sequence[Path]) -> tuple[FileEntry, ...]:
 
 def _hashed(folder: Path, path: Path) -> FileEntry:
     name = path.relative_to(folder).as_posix()
-    return FileEntry(path=name, bytes=path.stat().st_size, sha256=hash_file(path))
+    return FileEntry(path=name, bytes=path.stat().st_size, sha256=file_hash(path))
 
 
 def differing(folder: Path, files: Sequence[FileEntry], *, contents: bool) -> Iterator[str]:

@@ -16,8 +16,8 @@ from worldsim.actions import ActionSpec
 from worldsim.agents.actor_critic import DreamPolicy
 from worldsim.agents.training import load_agent
 from worldsim.core import WorldError, WorldModel, WorldState
+from worldsim.data.indexed import file_hash
 from worldsim.diffusion.rng import uniform_rows
-from worldsim.files import hash_file
 
 Policy = Callable[[WorldState], Tensor | None]
 HOLD = 8  # steps that a random action holds for, at most
@@ -50,11 +50,11 @@ def policy_of(name: str, world: WorldModel) -> Policy:
 
 def fingerprint(name: str) -> str:
     """SHA-256 of a saved agent's weights, "" for what is known by its name alone."""
-    return hash_file(Path(f"{name}.safetensors")) if _agent(name).exists() else ""
+    return file_hash(_agent(name)) if _agent(name).exists() else ""
 
 
 def _agent(name: str) -> Path:
-    return Path(f"{name}.json")
+    return Path(f"{name}.safetensors")
 
 
 def random_actions(spec: ActionSpec, state: WorldState) -> Tensor:

@@ -89,6 +89,7 @@ class Dreams:
         return DatasetSpec(
             name=f"{spec.name}-dreams", frame_shape=spec.frame_shape, fps=spec.fps,
             chunk=spec.chunk, action=spec.action, has_rewards=True,
+            state=() if spec.state is None else spec.state.names,
         )  # fmt: skip
 
     @torch.no_grad()
@@ -112,6 +113,7 @@ class _Open:
     frames: list[NDArray[np.uint8]]
     actions: list[Tensor]
     known: bool
+    states: list[Tensor]
     rewards: list[float] = field(default_factory=lambda: [0.0])
 
 
@@ -134,7 +136,7 @@ class _Batch:
         self.observed = see(world, outcome.state, pixels=True)
         frames, rewards = self._frames(), outcome.raw_reward.tolist()
         over, cut = outcome.terminated.tolist(), outcome.truncated.tolist()
-        taken = None if actions is None else actions.cpu()
+        taken, states = None if actions is None else actions.cpu(), self._states()
         ended = {}
         for row, one in enumerate(self.open):
             if one is None:
@@ -143,6 +145,8 @@ class _Batch:
             one.rewards.append(rewards[row])
             if taken is not None:
                 one.actions.append(taken[row])
+            if states is not None:
+                one.states.append(states[row])
             if over[row] or cut[row]:
                 ended[one.number] = self._episode(one, over[row], cut[row])
                 self.open[row] = None
@@ -164,12 +168,20 @@ class _Batch:
         self.observed = begun if old is None else begun.where(mask.to(world.device), old)
         frames, state = self._frames(), self.observed.state
         actions, known = state.actions[:, -1].cpu(), state.known[:, -1].tolist()
+        states = self._states()
         for row, number in zip(taken, numbers, strict=True):
-            self.open[row] = _Open(number, [frames[row]], [actions[row]], known[row])
+            said = [states[row]] if states is not None else []
+            self.open[row] = _Open(number, [frames[row]], [actions[row]], known[row], said)
 
     def _frames(self) -> NDArray[np.uint8]:
         assert self.observed is not None and self.observed.frames is not None
         return self.observed.frames.cpu().numpy().copy()
+
+    def _states(self) -> Tensor | None:
+        """What is known of the state vector at the newest chunk's end, (B, D)."""
+        assert self.observed is not None
+        state = self.observed.state
+        return state.states[:, -1].cpu() if self.dreams.world.spec.state is not None else None
 
     def _episode(self, one: _Open, over: bool, cut: bool) -> Episode:
         spec = self.dreams.world.spec
@@ -180,5 +192,6 @@ class _Batch:
         return Episode(
             name=f"dream-{one.number:09d}", frames=np.concatenate(one.frames), chunk=spec.chunk,
             fps=spec.fps, rewards=np.asarray(one.rewards, np.float32), terminated=over,
-            truncated=cut, policy=self.dreams.name, seed=self.dreams.seed, **actions,
+            truncated=cut, policy=self.dreams.name, seed=self.dreams.seed,
+            state=torch.stack(one.states).numpy() if one.states else None, **actions,
         )  # fmt: skip
