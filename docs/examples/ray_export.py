@@ -36,7 +36,7 @@ def main(world: str, out: Path, episodes: int = 1000, shards: int = 16, actors: 
         Maker, fn_constructor_args=(settings,), batch_size=1, compute=pool
     )  # fmt: skip
     work.materialize()
-    print(out / "manifest.json")  # written by the actor that made the last shard
+    print(out / "shards.json")  # written by the actor that made the last shard
 
 
 if __name__ == "__main__":

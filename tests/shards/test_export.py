@@ -51,7 +51,7 @@ def hashes(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize("sink", SINKS)
 def test_shards_are_the_same_in_any_order_and_after_damage(make: Make, sink: str) -> None:
     one = make("one", sink=sink)
-    assert run(one) == one.folder / "manifest.json"
+    assert run(one) == one.folder / "shards.json"
     other = make("other", sink=sink)
     assert [run(other, shard=n) for n in (2, 0)] == [None, None]
     assert run(other, shard=1)

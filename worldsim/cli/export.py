@@ -83,4 +83,4 @@ def _run(export: Export, shard: int | None, verify: bool) -> None:
     if run(export, shard=shard, verify=verify) is None:
         print(f"{export.folder}: some shards are still to be made")
     else:
-        print(f"{export.plan.episodes} episodes in {export.folder}; see manifest.json")
+        print(f"{export.plan.episodes} episodes in {export.folder}; see shards.json")

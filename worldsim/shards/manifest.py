@@ -13,7 +13,7 @@ from worldsim.data.dataset import Episode
 from worldsim.data.indexed import file_hash
 from worldsim.files import clear_leftovers, read_bytes, write_text
 
-MANIFEST = "manifest.json"
+MANIFEST = "shards.json"
 SHARDS = "shards"
 MAX_BYTES = 2**30
 
@@ -50,7 +50,7 @@ class ShardEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Whole:
-    """The data set; `manifest.json`, written last."""
+    """The data set; `shards.json`, written last."""
 
     source: str
     fingerprint: str
