@@ -21,6 +21,7 @@ from worldsim.flags import refuse_repeated
 from worldsim.recipes.car_racing.settings import car_racing
 
 from . import RESULTS
+from .rows import RowsPlan, measure
 
 
 def main(
@@ -35,8 +36,11 @@ def main(
     policies: Path | None = None,
     device: str = "cpu",
     threads: int | None = None,
+    rows: bool = False,
+    plan: RowsPlan = RowsPlan(),  # noqa: B008
+    scratch: Path = Path("runs/rows"),
 ) -> None:
-    """Measure a world against the test episodes of its data.
+    """Measure a world against the test episodes of its data, or by the rows of its table.
 
     Args:
         world: a bundled world's name or a folder.
@@ -51,9 +55,16 @@ def main(
         policies: what `python -m benchmarks.transfer` wrote: their returns, dreamt and real.
         device: where to compute.
         threads: CPU threads; all by default.
+        rows: measure the rows of `benchmarks.rows` instead, on validation tracks recorded anew.
+        plan: how much of them.
+        scratch: where their tracks and latents are kept.
     """
     if threads:
         torch.set_num_threads(threads)
+    if rows:
+        found = measure(world, plan, scratch, policies)
+        write_card(found, out or RESULTS / f"rows-{Path(world).name}.json")
+        return
     if run is None and teacher and (Path(teacher) / "teacher").is_dir():
         run = Path(teacher)
     record_tests(world, data)

@@ -118,3 +118,6 @@ gymnasium.register(
 gymnasium.register(
     "WorldSim/SceneryRacing-v0", entry_point="worldsim.recipes.car_racing.captioned:make"
 )
+gymnasium.register(
+    "WorldSim/StateRacing-v0", entry_point="worldsim.recipes.car_racing.sensors:make"
+)

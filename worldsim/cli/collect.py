@@ -12,6 +12,7 @@ import tyro
 from worldsim.collect import CollectError
 from worldsim.collect.api import collect as record
 from worldsim.data.dataset import Dataset
+from worldsim.recipes.mix import mix_of, told
 from worldsim.recipes.registry import POLICIES, RECIPES
 
 Several = tyro.conf.UseAppendAction[tuple[str, ...]]
@@ -84,6 +85,7 @@ def collect(
             raise CollectError(f"{names}: expected none, as the recipe {env} settles it")
         recipe = RECIPES[env]()
         data = recipe.collect(out, policy=policy, episodes=episodes, workers=workers)
+        print(told(mix_of(data, recipe.notable)))
     else:
         count = {} if episodes is None else {"episodes": episodes}
         who = policy or POLICIES.get(env)

@@ -69,3 +69,8 @@ def pendulum() -> Recipe:
     )
     seeds = {"train": range(160), "val": range(1000, 1016), "test": range(5000, 5020)}
     return Recipe(environment=environment, seeds=seeds, policies=SWINGERS)
+
+
+def pendulum_state() -> Recipe:
+    """The same with its state beside the pixels: cosine and sine of the angle, and its velocity."""
+    return pendulum().seen(state=("observation",))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from worldsim.collect.api import process_count
+from worldsim.collect.environment import Env
 from worldsim.collect.policies import CollectPolicy, as_policies, choose
 from worldsim.collect.recorder import record
 from worldsim.collect.source import Source, named_source
@@ -28,17 +30,24 @@ class Recipe:
         seeds: of the environment, in each split.
         policies: who acts, in their shares.
         apart: policies that have seeds of their own, and no part in the others.
+        quicken: makes an environment show the same in less time.
+        notable: entries of the state vector whose share above a bound a summary tells.
     """
 
     environment: EnvironmentSpec
     seeds: Mapping[str, range]
     policies: tuple[CollectPolicy, ...]
     apart: tuple[tuple[range, CollectPolicy], ...] = ()
+    quicken: Callable[[Env], Env] | None = None
+    notable: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def source(self) -> Source:
         """The environment, as often as it is needed; CollectError where it is not installed."""
-        return named_source(self.environment)
+        source = named_source(self.environment)
+        if self.quicken is None:
+            return source
+        return replace(source, make=partial(_quickened, source.make, self.quicken))
 
     @property
     def everybody(self) -> tuple[CollectPolicy, ...]:
@@ -93,6 +102,10 @@ class Recipe:
         return collect_jobs(
             source, Path(out), order, policies, process_count(source, len(order), workers)
         )
+
+
+def _quickened(make: Callable[[], Env], quicken: Callable[[Env], Env]) -> Env:
+    return quicken(make())
 
 
 def episode_name(seed: int) -> str:

@@ -4,14 +4,16 @@ from collections.abc import Callable
 
 from worldsim.core import WorldSpec
 
-from .car_racing.settings import car_racing, car_racing_panel, scenery
-from .pendulum import pendulum
+from .car_racing.settings import car_racing, car_racing_panel, car_racing_state, scenery
+from .pendulum import pendulum, pendulum_state
 from .recipe import Recipe
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "car-racing": car_racing,
     "car-racing-panel": car_racing_panel,
+    "car-racing-state": car_racing_state,
     "pendulum": pendulum,
+    "pendulum-state": pendulum_state,
     "scenery": scenery,
 }
 """What is recorded for the bundled worlds, and for those that are trained in words."""
@@ -31,6 +33,7 @@ def recipe_of(spec: WorldSpec) -> Recipe | None:
         if (environment.size, environment.chunk) == (spec.frame_shape[:2], spec.chunk):
             env = recipe.source.open()
             env.close()
-            if env.native == spec.action:
+            names = () if spec.state is None else spec.state.names
+            if env.native == spec.action and env.state_names == names:
                 return recipe
     return None

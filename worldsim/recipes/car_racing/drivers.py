@@ -134,6 +134,41 @@ def unskilled(env: RecordedEnv, rng: np.random.Generator) -> Policy:
     return policy
 
 
+def fast(env: RecordedEnv, rng: np.random.Generator) -> Policy:
+    """Drives on the limit: full throttle, a high speed of its own, brakes late, at times too late.
+    Without this a world has seen no speed above 90, where agents that earn well spend their time.
+    """
+    top_speed, gas, brake = rng.uniform([105, 0.7, 0.2], [170, 1.0, 0.9])
+    noise, volatility = np.zeros(3), rng.choice([0.0, 0.1, 0.2])
+
+    def policy(obs: Any) -> Action:
+        nonlocal noise
+        noise = 0.85 * noise + volatility * rng.standard_normal(3)
+        action = pursue(env, top_speed=top_speed, gas=gas, brake=brake)
+        return (action + noise).astype(np.float32)
+
+    return policy
+
+
+def returning(env: RecordedEnv, rng: np.random.Generator) -> Policy:
+    """Leaves the road now and then, wheel and pedals held for up to two seconds, and drives back
+    onto it. Without this a world has hardly seen the road from the grass, and an agent that gets
+    there is lost in its dream in another way than in reality."""
+    top_speed, left, away = rng.uniform(30, 80), int(rng.integers(20, 60)), False
+    held = np.zeros(3, np.float32)
+
+    def policy(obs: Any) -> Action:
+        nonlocal left, away, held
+        if left == 0:
+            away = not away
+            left = int(rng.integers(12, 51) if away else rng.integers(40, 121))
+            held = rng.uniform([-1, 0, 0], [1, 0.8, 0.2]).astype(np.float32)
+        left -= 1
+        return held if away else pursue(env, top_speed=top_speed)
+
+    return policy
+
+
 def distracted(env: RecordedEnv, rng: np.random.Generator) -> Policy:
     """Drives by the road for a while, then for a second or more as if it saw another road: it does
     again what it did some time ago, holds the wheel, or lets it wander. Both pedals may be held all
@@ -203,3 +238,10 @@ DRIVERS_APART = (
     (range(360, 480), CollectPolicy(name="distracted", make=distracted)),
 )
 """Tracks for light feet and for bad drivers, by seed; those of the others stay as they were."""
+
+DRIVERS_BEYOND = (
+    *DRIVERS_APART,
+    (range(480, 560), CollectPolicy(name="fast", make=fast)),
+    (range(560, 620), CollectPolicy(name="returning", make=returning)),
+)
+"""The same, and tracks for speed and for the way back from the grass."""
