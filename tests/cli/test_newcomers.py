@@ -140,6 +140,7 @@ def test_a_command_that_does_not_fit(
         ("h5py", "train minari:hdf5 --out new", "worldsim[minari]"),
         ("tensorboard", "train data --out new --steps 999 --tensorboard", "worldsim[tensorboard]"),
         ("wandb", "train data --out new --steps 999 --wandb", "worldsim[wandb]"),
+        ("pygame", "play world --window", "worldsim[play]"),
         ("Box2D", "collect CarRacing-v3 --folder new", "worldsim[box2d]"),
     ],
 )

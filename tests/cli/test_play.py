@@ -12,6 +12,7 @@ from worldsim.agents.actor_critic import ActorCritic, AgentConfig
 from worldsim.agents.training import save_agent
 from worldsim.cli import play as module
 from worldsim.core import ActionSpec, EnvironmentSpec
+from worldsim.play import server
 from worldsim.play.session import Session
 from worldsim.store.folder import save
 from worldsim.world.diffusion import DiffusionWorld
@@ -27,12 +28,17 @@ def test_it_hands_over_and_shows_reality(tmp_path: Path, monkeypatch: pytest.Mon
     save_agent(ActorCritic(world.spec, AgentConfig(width=8, hidden=16)), tmp_path / "agent")
 
     served: list[Any] = []
-    monkeypatch.setattr(module, "serve", lambda world, out, **how: served.append((world, how)))
-    module.play(str(folder), agent=tmp_path / "agent", out=tmp_path / "plays", browser=False)
+    monkeypatch.setattr(server, "serve", lambda world, out, **how: served.append((world, how)))
+    module.play(str(folder), agent=(tmp_path / "agent",), out=tmp_path / "plays", browser=False)
     [(loaded, settings)] = served
     session = Session(loaded, company=settings["company"])
     session.reset(3, real=True)
+    name = str(tmp_path / "agent")
+    assert list(settings["company"].policies) == [name, "planner"]
+    session.choose(name)
     moments = [session.step(("1",)), session.step(driver="policy"), session.step(("0",))]
-    assert [m.driver for m in moments] == ["keys", "policy", "keys"]
+    session.choose("planner")
+    assert session.advice in (0, 1) and session.advice == session.advice
+    assert [m.driver for m in moments] == ["keys", name, "keys"]
     assert all(m.real is not None and m.real.dtype == np.uint8 for m in moments)
     assert session.sample(4).step == 3 and session.step().step == 4

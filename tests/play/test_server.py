@@ -1,4 +1,5 @@
 """The page's server over real sockets: its protocol, its bounds, whom it refuses."""
+# pyright: reportArgumentType=false, reportIndexIssue=false
 
 import io
 import json
@@ -24,8 +25,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
 from worldsim.core import WorldError  # noqa: E402
 from worldsim.data.native import NativeDataset  # noqa: E402
 from worldsim.play import server as module  # noqa: E402
+from worldsim.play.handover import Company  # noqa: E402
 from worldsim.play.server import MOST_SESSIONS, Server, serve  # noqa: E402
-from worldsim.play.session import Company  # noqa: E402
 from worldsim.world.point import PointWorld  # noqa: E402
 
 
@@ -191,6 +192,7 @@ def test_other_hosts_and_origins_get_no_page(address: str) -> None:
         '{"v": 1, "type": "reset", "time": 1, "seed": 1, "pixels": "AAAA", "real": false}',
         '{"v": 1, "type": "save", "time": 1, "what": "../../etc/passwd"}',
         '{"v": 1, "type": "sample", "time": 1, "num_steps": 100000}',
+        '{"v": 1, "type": "choose", "time": 1, "policy": "../../agent"}',
         "[" * 3000,
     ],
 )  # fmt: skip
@@ -244,4 +246,4 @@ def test_a_recording_is_a_dataset_of_ours(tab: Tab, folder: Path) -> None:
 def test_an_address_must_be_exact() -> None:
     with pytest.raises(WorldError, match="host: expected one address"):
         serve(PointWorld(), Path("plays"), host="0.0.0.0")
-    assert Server(PointWorld(), Path("plays"), Company()).message_limit < 20_000
+    assert Server(PointWorld(), Path("plays"), Company()).message_limit < 60_000

@@ -1,6 +1,8 @@
 """One player's dream: exact rewinds, branches, bounds."""
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
 
 import base64
+from collections.abc import Sequence
 from functools import partial
 
 import gymnasium
@@ -9,7 +11,8 @@ import pytest
 
 from worldsim.core import ActionSpec, WorldError
 from worldsim.play.controls import Controls
-from worldsim.play.session import Company, Session
+from worldsim.play.handover import Company
+from worldsim.play.session import Moment, Session
 from worldsim.world.point import PointWorld
 
 
@@ -64,6 +67,8 @@ def test_it_begins_at_the_players_picture(session: Session) -> None:
     pixels = base64.b64encode(other.now.frames[-1].tobytes()).decode()
     frames = session.reset(1, pixels).frames
     assert np.abs(frames.astype(int) - other.now.frames).max() < 40 and session.seed == 1
+    clip = base64.b64encode(other.now.frames.tobytes()).decode()
+    assert np.abs(session.reset(1, clip).frames.astype(int) - other.now.frames).max() < 40
     before = session.now
     for bad in ("!", base64.b64encode(b"short").decode()):
         with pytest.raises(WorldError, match="pixels: expected"):
@@ -94,30 +99,50 @@ def test_controls_of_every_kind() -> None:
 
 
 class Steady:
-    """A policy that pushes up, and remembers how often it was asked since its reset."""
+    """A policy that pushes up, and remembers what it was shown since its reset."""
 
     def __init__(self) -> None:
+        self.past: list[int] = []
         self.asked: list[int] = []
 
-    def reset(self) -> None:
-        self.asked = []
+    def reset(self, past: Sequence[Moment]) -> None:
+        self.past, self.asked = [m.step for m in past], []
 
-    def __call__(self, frames: np.ndarray) -> np.ndarray:
-        self.asked.append(frames.shape[0])
+    def __call__(self, moment: Moment) -> np.ndarray:
+        self.asked.append(moment.step)
         return np.float32([0.0, 1.0])
 
 
-def test_a_policy_takes_over_and_forgets_what_was_rewound() -> None:
-    session = Session(PointWorld(), company=Company(policy=Steady))
+def test_a_policy_says_what_it_would_do_does_it_and_forgets_what_was_rewound() -> None:
+    steady = Steady()
+    session = Session(PointWorld(), company=Company(policies={"steady": lambda: steady}))
     session.step(("d",))
+    assert session.advice is None
+    session.choose("steady")
+    assert session.advice.tolist() == [0, 1] and session.advice is session.advice
     assert session.step(driver="policy").action.tolist() == [0, 1]
-    assert session.policy.asked == [2, 2]  # the moment before, and the present  # type: ignore
-    assert session.step(driver="policy").driver == "policy" and len(session.policy.asked) == 3  # type: ignore
+    assert session.now.driver == "steady"
+    assert (steady.past, steady.asked) == ([0], [1]) and session.advice is not None
+    session.step(("a",))
+    assert session.advice is not None and steady.asked == [1, 2, 3]  # it sees what others do
     session.rewind(1)
     session.step(driver="policy")
-    assert session.policy.asked == [2, 2]  # type: ignore
-    with pytest.raises(WorldError, match="no policy to hand over to"):
-        Session(PointWorld()).step(driver="policy")
+    assert (steady.past, steady.asked) == ([0], [1])
+    with pytest.raises(WorldError, match="expected one of steady, got 'other'"):
+        session.choose("other")
+    session.choose("")
+    assert session.advice is None
+    with pytest.raises(WorldError, match="choose one first"):
+        session.step(driver="policy")
+
+
+def test_an_action_is_shown_as_the_nearest_keys() -> None:
+    controls = Session(PointWorld()).controls
+    for held in ((), ("d",), ("a", "s"), ("d", "w")):
+        action = np.float32(controls.from_keys(held)) * 0.8
+        assert controls.nearest(action) == held
+    choice = Controls({"1": 2, "2": 3}, 1, ActionSpec(kind="discrete", n=3, start=1))
+    assert [choice.nearest(a) for a in (1, 2, 3)] == [(), ("1",), ("2",)]
 
 
 def test_reality_goes_on_beside_the_dream_and_is_left_by_a_rewind() -> None:

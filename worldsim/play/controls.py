@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from worldsim.core import ActionSpec, WorldError
 
@@ -48,6 +49,21 @@ class Controls:
         if not known:
             return self.noop
         return self.mapping[max(known, key=lambda group: (len(group), newest in group))]
+
+    def nearest(self, action: Any) -> tuple[str, ...]:
+        """The keys that do what is nearest to `action`; none where idle hands are."""
+        given = self._place(action)
+        options: dict[frozenset[str], Any] = {frozenset(): self.noop, **self.mapping}
+        gaps = {held: np.abs(self._place(a) - given).sum() for held, a in options.items()}
+        return tuple(sorted(min(gaps, key=lambda held: (gaps[held], len(held)))))
+
+    def _place(self, action: Any) -> NDArray[np.float64]:
+        """An action as numbers whose distances mean something: axes in units of their range."""
+        values = np.atleast_1d(np.asarray(action, np.float64))
+        if not self.spec.is_discrete:
+            return values / np.subtract(self.spec.high, self.spec.low)
+        counts = zip(self.spec.choices, values - self.spec.least, strict=True)
+        return np.concatenate([np.arange(n) == v for n, v in counts]).astype(np.float64)
 
     def from_values(self, values: Sequence[float]) -> Any:
         """The action of explicit numbers, one for each entry; `WorldError` if they do not fit."""

@@ -29,6 +29,7 @@ def content_security_policy(host: str) -> str:
     """Only the server's own files, and its own socket."""
     return (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+        "media-src blob:; "
         f"connect-src 'self' ws://{host}; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'none'"
     )

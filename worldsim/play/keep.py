@@ -62,7 +62,7 @@ def recording(session: Session, folder: Path) -> Path:
         rewards=np.array([m.reward for m in played], np.float32),
         terminated=played[-1].terminated,
         truncated=not played[-1].terminated,
-        policy=played[-1].driver,
+        policy=" and ".join(dict.fromkeys(m.driver for m in played[1:])),
     )
     target = folder / f"{spec.name}-played"
     NativeWriter(target, data).write("train", episode)

@@ -19,7 +19,7 @@ LARGEST_SEED = 2**53 - 1  # the largest whole number that JavaScript counts to
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """Dream one step on: under held keys (newest last), explicit numbers, or a policy."""
+    """Dream one step on: under held keys (newest last), explicit numbers, or the chosen policy."""
 
     keys: tuple[str, ...]
     action: tuple[float, ...] | None
@@ -34,7 +34,7 @@ class Step:
 class Reset:
     """Begin an episode.
 
-    pixels: base64 of (H, W, 3) uint8 to begin with, "" for a stored start.
+    pixels: base64 of (n, H, W, 3) uint8 to begin with, "" for a stored start.
     real: begin with what the real environment shows, which goes on beside the dream.
     """
 
@@ -68,9 +68,17 @@ class Save:
     what: Literal["film", "data"]
 
 
-Message = Step | Reset | Rewind | Sample | Save
+@dataclass(frozen=True, kw_only=True)
+class Choose:
+    """Choose the policy whose next action is shown, and who acts where `driver` is "policy"."""
+
+    policy: str
+
+
+Message = Step | Reset | Rewind | Sample | Save | Choose
 KINDS: dict[str, type[Message]] = {
     "step": Step, "reset": Reset, "rewind": Rewind, "sample": Sample, "save": Save,
+    "choose": Choose,
 }  # fmt: skip
 
 

@@ -34,9 +34,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from worldsim.core import WorldError, WorldModel
 
 from .guard import Guard
+from .handover import Company
 from .keep import keep
-from .messages import TEXT_LIMIT, Message, Reset, Rewind, Sample, Save, Step, parse
-from .session import Company, Moment, Session
+from .messages import TEXT_LIMIT, Choose, Message, Reset, Rewind, Sample, Save, Step, parse
+from .session import Moment, Session
 
 ASSETS = {
     "/": ("page.html", "text/html; charset=utf-8"),
@@ -78,8 +79,9 @@ class Server:
 
     @property
     def message_limit(self) -> int:
-        """Bytes of the largest message: a start picture in base64, and what is around it."""
-        return int(np.prod(self.world.spec.frame_shape)) * 4 // 3 + TEXT_LIMIT
+        """Bytes of the largest message: a start clip in base64, and what is around it."""
+        spec = self.world.spec
+        return int(np.prod(spec.frame_shape)) * spec.chunk * spec.context * 4 // 3 + TEXT_LIMIT
 
     async def play(self, socket: WebSocket) -> None:
         """One connection, from its first frame to its end."""
@@ -99,7 +101,8 @@ class Server:
 
     async def _converse(self, socket: WebSocket, session: Session, name: str) -> None:
         await socket.send_text(json.dumps(described(session, name)))
-        await socket.send_bytes(framed(session, session.now, 0.0, 0.0))
+        first = partial(framed, session, session.now, 0.0, time.perf_counter())
+        await socket.send_bytes(await self._work(first))
         while True:
             text = await socket.receive_text()
             try:
@@ -125,10 +128,12 @@ class Server:
                 moment = session.rewind(message.step)
             case Sample():
                 moment = session.sample(message.num_steps)
+            case Choose():
+                moment = session.choose(message.policy)
             case Save():
                 path = keep(session, message.what, self.keep_in)
                 return json.dumps({"type": "saved", "what": message.what, "path": str(path)})
-        return framed(session, moment, sent, 1000 * (time.perf_counter() - began))
+        return framed(session, moment, sent, began)
 
     async def _sit(self, socket: WebSocket) -> str | None:
         """The name of the seat that a connection takes: its own again, or a new one, or none."""
@@ -164,18 +169,23 @@ def described(session: Session, name: str) -> dict[str, Any]:
         "type": "world", "session": name, "name": spec.name, "frame_shape": spec.frame_shape,
         "chunk": spec.chunk, "rate": spec.fps / spec.chunk, "time_limit": spec.time_limit,
         "action": action, "keys": [asdict(key) for key in session.controls.keys],
-        "policy": session.company.policy is not None, "real": session.company.real is not None,
+        "context": spec.context, "fps": spec.fps,
+        "policies": list(session.company.policies), "policy": session.handover.name,
+        "real": session.company.real is not None,
     }  # fmt: skip
 
 
-def framed(session: Session, moment: Moment, sent: float, took: float) -> bytes:
+def framed(session: Session, moment: Moment, sent: float, began: float) -> bytes:
     """A frame message: header length (4 bytes, little endian), JSON header, a PNG or two.
 
     A PNG holds the step's frames below each other, the dream's and, where the header's `real` is
-    its length and not 0, the real environment's. `sent` is the page's clock, given back.
+    its length and not 0, the real environment's. `sent` is the page's clock, given back; `began`
+    is when work on it began.
     """
+    advice = advised(session)
     header = {
-        "time": sent, "took": took, "seed": session.seed, "step": moment.step,
+        "time": sent, "took": 1000 * (time.perf_counter() - began), "advice": advice,
+        "seed": session.seed, "step": moment.step,
         "first": session.moments[0].step, "last": session.moments[-1].step,
         "reward": moment.reward, "total": moment.total, "trust": moment.trust,
         "continue_prob": moment.continue_prob, "over": moment.over,
@@ -185,6 +195,15 @@ def framed(session: Session, moment: Moment, sent: float, took: float) -> bytes:
     }  # fmt: skip
     text = json.dumps(header).encode()
     return struct.pack("<I", len(text)) + text + png(moment.frames) + real
+
+
+def advised(session: Session) -> dict[str, Any] | None:
+    """What the chosen policy would do next: the action, and the keys that are nearest to it."""
+    action = session.advice
+    if action is None:
+        return None
+    values = np.atleast_1d(np.asarray(action, np.float64)).round(4).tolist()
+    return {"action": values, "keys": session.controls.nearest(action)}
 
 
 def png(frames: np.ndarray) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from worldsim.envs import EnvState
 
 from .beside import Beside
 from .controls import Controls
+from .handover import Company, Handover
 
 MOMENTS_BYTES = 160 * 2**20  # of one session; some 500 steps of a small world
 MOST_MOMENTS = 1000
@@ -37,7 +37,7 @@ class Moment:
         trust, continue_prob: 0 to 1, None where unknown.
         terminated, truncated: whether the episode ended here.
         reason: why it was truncated, "" if by the time limit or not at all.
-        driver: who acted, "keys" or "policy".
+        driver: who acted, "keys" or a policy's name.
         real: (c, H, W, 3) uint8, the real environment's frames, None where it is not beside.
         real_total: what it has earned since the reset.
     """
@@ -63,23 +63,6 @@ class Moment:
         return self.terminated or self.truncated
 
 
-Policy = Callable[[NDArray[np.uint8]], Any]
-"""A step's frames (c, H, W, 3) uint8 -> an action in the world's own range; may have `reset()`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Company:
-    """Who may be with a player; each session makes its own.
-
-    Attributes:
-        policy: makes a policy to hand over to.
-        real: makes the real environment, see `worldsim.play.beside.Beside`.
-    """
-
-    policy: Callable[[], Policy] | None = None
-    real: Callable[[], Any] | None = None
-
-
 class Session:
     """A dream that one player steps; moments are kept exactly and within a bound of bytes.
 
@@ -98,9 +81,8 @@ class Session:
         company: Company = Company(),  # noqa: B008
     ) -> None:
         self.world, self.limit, self.company = world, limit, company
-        self.policy: Policy | None = None
+        self.handover = Handover(company.policies)
         self.beside: Beside | None = None
-        self._policy_saw = -1  # the step whose frames the policy saw last
         self.env: Any = _environment(world, None)
         self.controls = _controls(self.env)
         self.seed = seed
@@ -114,15 +96,16 @@ class Session:
         return self.moments[self.at]
 
     def reset(self, seed: int, pixels: str = "", real: bool = False) -> Moment:
-        """Begin an episode at a stored start, or at a picture (base64 of (H, W, 3) uint8).
+        """Begin an episode at a stored start, or at a picture or clip of the player's.
 
+        pixels: base64 of (n, H, W, 3) uint8, one frame or whole chunks, up to the world's context.
         real: begin at what the real environment shows, and let it go on beside the dream.
         """
-        clip = self._picture(pixels)[None] if pixels else None
+        clip = self._clip(pixels) if pixels else None
         if real and clip is None:
             clip = self._real().begin(seed, self.controls.noop, self.world.spec.context)
         frames, _ = self.env.reset(seed=seed, options=None if clip is None else {"frames": clip})
-        self.seed, self.at, self._policy_saw = seed, 0, -1
+        self.seed, self.at = seed, 0
         beside = self.beside.frames if real and self.beside and not pixels else None
         if self.beside and beside is None:
             self.beside.step = None
@@ -138,18 +121,21 @@ class Session:
         """Dream one step on; nothing happens after the episode's end.
 
         keys: held, newest last. values: the action itself, in place of keys. driver: "policy" lets
-        the policy act.
+        the chosen policy act.
         """
         before = self.now
         if before.over:
             return before
+        name = "keys"
         if driver == "policy":
-            action = self._decided()
+            action, name = self.advice, self.handover.name
+            if not name:
+                raise WorldError("driver: expected a chosen policy, got none; choose one first")
         elif values is None:
             action = self.controls.from_keys(keys)
         else:
             action = self.controls.from_values(values)
-        moment = self._stepped(before, action, driver)
+        moment = self._stepped(before, action, name)
         self.moments[self.at + 1 :] = [moment]
         if len(self.moments) > self._most(moment):
             del self.moments[0]
@@ -177,6 +163,16 @@ class Session:
             real_total=self.beside.total if self.beside else 0.0,
         )
 
+    @property
+    def advice(self) -> Any:
+        """What the chosen policy would do now; None without one and after the end."""
+        return self.handover.advice(self.moments, self.at)
+
+    def choose(self, policy: str) -> Moment:
+        """Choose the policy that advises and may be handed over to, "" for none."""
+        self.handover.choose(policy)
+        return self.now
+
     def rewind(self, step: int) -> Moment:
         """Make the moment after `step` steps the present; the nearest that is kept."""
         first = self.moments[0].step
@@ -195,34 +191,22 @@ class Session:
         """The episode up to the present: what a film or a recording holds."""
         return self.moments[: self.at + 1]
 
-    def _decided(self) -> Any:
-        """What the policy does now; after a rewind it is shown the moment before first."""
-        if self.company.policy is None:
-            raise WorldError("driver: no policy to hand over to; worldsim play WORLD --agent AGENT")
-        self.policy = self.policy or self.company.policy()
-        if self._policy_saw != self.now.step - 1:
-            if hasattr(self.policy, "reset"):
-                self.policy.reset()  # type: ignore[attr-defined]
-            for moment in self.moments[max(0, self.at - 1) : self.at]:
-                self.policy(moment.frames)
-        self._policy_saw = self.now.step
-        return self.policy(self.now.frames)
-
     def _real(self) -> Beside:
         if self.company.real is None:
             raise WorldError("real: this world names no real environment that can be made here")
         self.beside = self.beside or Beside(self.company.real())
         return self.beside
 
-    def _picture(self, pixels: str) -> NDArray[np.uint8]:
+    def _clip(self, pixels: str) -> NDArray[np.uint8]:
         shape = self.world.spec.frame_shape
         try:
             data = base64.b64decode(pixels, validate=True)
         except (binascii.Error, ValueError) as error:
             raise WorldError("pixels: expected base64") from error
-        if len(data) != np.prod(shape):
-            raise WorldError(f"pixels: expected {np.prod(shape)} bytes {shape}, got {len(data)}")
-        return np.frombuffer(data, np.uint8).reshape(shape)
+        if not data or len(data) % np.prod(shape):
+            expected = f"whole frames of {np.prod(shape)} bytes {shape}"
+            raise WorldError(f"pixels: expected {expected}, got {len(data)} bytes")
+        return np.frombuffer(data, np.uint8).reshape(-1, *shape)
 
     def _most(self, moment: Moment) -> int:
         state = moment.state.episode.state

@@ -93,7 +93,7 @@ let due = 0;
 
 function schedule() {
   clearTimeout(timer);
-  if (el("wait").checked && !held.length && usesKeys() && el("driver").value === "keys") return;
+  if (el("wait").checked && !held.length && usesKeys() && !el("hand").checked) return;
   const pause = due - performance.now();
   timer = setTimeout(step, Math.max(0, pause));
 }
@@ -102,7 +102,7 @@ function step() {
   if (!world || (now && now.over)) return;
   due = Math.max(performance.now(), due) + 1000 / world.rate;
   if (due < performance.now()) due = performance.now();
-  send({ type: "step", keys: usesKeys() ? held.slice(-8) : [], action: usesKeys() ? null : sliders(), driver: el("driver").value });
+  send({ type: "step", keys: usesKeys() ? held.slice(-8) : [], action: usesKeys() ? null : sliders(), driver: el("hand").checked ? "policy" : "keys" });
 }
 
 function play(on) {
@@ -118,6 +118,18 @@ function goTo(stepNumber) {
   if (running) play(false);
   aim = Math.max(stepNumber, now.first);
   send({ type: "rewind", step: aim });
+}
+
+function choose() {
+  if (!el("policy").value) el("hand").checked = false;
+  el("hand-label").hidden = !el("policy").value;
+  send({ type: "choose", policy: el("policy").value });
+}
+
+function handOver(on) {
+  if (on && !el("policy").value) { el("policy").value = world.policies[0]; choose(); }
+  el("hand").checked = on;
+  el("dream").focus({ preventScroll: true });
 }
 
 function reset(pixels = "") {
@@ -165,6 +177,7 @@ addEventListener("keydown", (event) => {
   else if (event.code === "Period") { play(false); step(); }
   else if (event.code === "Comma") goTo((aim ?? now.step) - 1);
   else if (event.code === "KeyR") reset();
+  else if (event.code === "KeyH" && world.policies.length) handOver(!el("hand").checked);
   else return;
   event.preventDefault();
 });
@@ -228,13 +241,17 @@ function begin(message) {
   document.documentElement.style.setProperty("--ratio", width / height);
   makePad();
   makeSliders();
-  el("driver-label").hidden = !world.policy;
+  el("policy-label").hidden = !world.policies.length;
+  el("policy").replaceChildren(...["", ...world.policies].map((name) => new Option(name || "none", name)));
+  el("policy").value = world.policy;
+  el("hand-label").hidden = !world.policy;
   el("real-label").hidden = !world.real;
   status(`${world.rate.toFixed(world.rate % 1 ? 1 : 0)} steps a second, ${world.chunk} frame${world.chunk > 1 ? "s" : ""} each`);
   drawButtons();
 }
 
 let playing = 0;
+let shownPictures = []; // freed when the next ones come: the browser is slow to notice them
 
 function drawChunk(picture, real, moving) {
   const [height, width] = world.frame_shape;
@@ -242,11 +259,26 @@ function drawChunk(picture, real, moving) {
   const draw = (id, source, i) => el(id).getContext("2d").drawImage(source, 0, i * height, width, height, 0, 0, width, height);
   const show = (i) => { draw("dream", picture, i); if (real) draw("real", real, i); };
   const mine = ++playing;
+  shownPictures.forEach((old) => old.close());
+  shownPictures = real ? [picture, real] : [picture];
   if (!moving || !running || count === 1) return show(count - 1);
   for (let i = 0; i < count; i++) setTimeout(() => { if (mine === playing) show(i); }, i * 1000 / (world.rate * count));
 }
 
+// What the chosen policy would do next: the keys nearest to it, and its numbers.
+function drawAdvice() {
+  const { advice } = now;
+  for (const button of el("pad").children) button.classList.toggle("next", Boolean(advice) && advice.keys.includes(button.dataset.key));
+  [...el("sliders").children].forEach((label, i) => {
+    label.classList.toggle("next", Boolean(advice));
+    label.title = advice ? `next: ${advice.action[i]}` : "";
+  });
+  el("advice").hidden = !advice;
+  if (advice) el("advice").textContent = `${el("hand").checked ? "does" : "would do"} next: ${advice.action.map((value) => Number(value.toFixed(2))).join(", ")}`;
+}
+
 function drawGauges() {
+  drawAdvice();
   gauge("trust", now.trust);
   gauge("goes-on", now.continue_prob);
   const share = Math.tanh(now.reward) * 50;
@@ -304,7 +336,8 @@ el("dice").onclick = () => { el("seed").value = Math.floor(Math.random() * 10000
 el("moment").oninput = () => goTo(Number(el("moment").value));
 el("num-steps").onchange = () => send({ type: "sample", num_steps: Number(el("num-steps").value) || null });
 el("real-on").onchange = () => { play(false); reset(); };
-el("driver").onchange = () => el("dream").focus({ preventScroll: true });
+el("policy").onchange = choose;
+el("hand").onchange = () => handOver(el("hand").checked);
 el("film").onclick = () => { play(false); send({ type: "save", what: "film" }); };
 el("data").onclick = () => { play(false); send({ type: "save", what: "data" }); };
 el("picture").onchange = async (event) => {
@@ -313,25 +346,48 @@ el("picture").onchange = async (event) => {
   if (!file) return;
   try {
     play(false);
-    reset(await pixelsOf(file));
+    const frames = file.type.startsWith("video/") ? await framesOf(file) : [await createImageBitmap(file)];
+    reset(pixelsOf(frames));
   } catch (error) {
-    note(`not a picture: ${error.message}`, true);
+    note(`neither a picture nor a film that this browser reads: ${error.message || file.name}`, true);
   }
 };
 
-// The picture's middle, cut to the world's shape: base64 of (H, W, 3) bytes.
-async function pixelsOf(file) {
+// The middle of each picture, cut to the world's shape: base64 of (n, H, W, 3) bytes.
+function pixelsOf(pictures) {
   const [height, width] = world.frame_shape;
-  const picture = await createImageBitmap(file);
-  const scale = Math.max(width / picture.width, height / picture.height);
-  const canvas = new OffscreenCanvas(width, height);
-  const context = canvas.getContext("2d");
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   context.imageSmoothingQuality = "high";
-  context.drawImage(picture, (width - picture.width * scale) / 2, (height - picture.height * scale) / 2, picture.width * scale, picture.height * scale);
-  const rgba = context.getImageData(0, 0, width, height).data;
   let text = "";
-  for (let i = 0; i < rgba.length; i += 4) text += String.fromCharCode(rgba[i], rgba[i + 1], rgba[i + 2]);
+  for (const picture of pictures) {
+    const scale = Math.max(width / picture.width, height / picture.height);
+    context.drawImage(picture, (width - picture.width * scale) / 2, (height - picture.height * scale) / 2, picture.width * scale, picture.height * scale);
+    const rgba = context.getImageData(0, 0, width, height).data;
+    for (let i = 0; i < rgba.length; i += 4) text += String.fromCharCode(rgba[i], rgba[i + 1], rgba[i + 2]);
+    picture.close();
+  }
   return btoa(text);
+}
+
+// The last frames of a film, at the world's rate: whole chunks, as many as the world looks back.
+async function framesOf(file) {
+  const film = Object.assign(document.createElement("video"), { muted: true, preload: "auto", src: URL.createObjectURL(file) });
+  const happened = (name) => new Promise((resolve, reject) => { film.addEventListener(name, resolve, { once: true }); film.addEventListener("error", () => reject(new Error(film.error?.message)), { once: true }); });
+  try {
+    await happened("loadeddata");
+    const chunks = Math.min(world.context, Math.floor(film.duration * world.fps / world.chunk));
+    const count = Math.max(1, chunks * world.chunk);
+    const frames = [];
+    for (let i = count; i > 0; i--) {
+      const sought = happened("seeked");
+      film.currentTime = Math.max(0, film.duration - (i - 0.5) / world.fps);
+      await sought;
+      frames.push(await createImageBitmap(film));
+    }
+    return frames;
+  } finally {
+    URL.revokeObjectURL(film.src);
+  }
 }
 
 if (token) connect();
