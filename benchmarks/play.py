@@ -25,8 +25,10 @@ from worldsim.core import WorldError
 from worldsim.store.provenance import provenance
 
 CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-quic",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-quic",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
 PRESSES, STEPS_TO_SEE, CONNECTIONS = 60, 3, 1000
 GOALS = {"first_frame_s": 2.0, "key_seen_after_steps": 3, "input_to_frame_p95_ms": 100.0}
 PROBE = """(key) => new Promise((resolve) => {
@@ -45,8 +47,7 @@ PROBE = """(key) => new Promise((resolve) => {
 WALK = """async (count) => {
   for (let i = 0; i < count; i++) {
     const before = now.step;
-    if (now.over) { reset(); while (now.step) await new Promise((go) => setTimeout(go, 1)); continue; }
-    step();
+    if (now.over) reset(); else step();
     while (now.step === before) await new Promise((go) => setTimeout(go, 1));
   }
 }"""
