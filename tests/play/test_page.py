@@ -1,16 +1,20 @@
 """The page in a real browser, where Debian's chromium is installed."""
 
+import os
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("uvicorn")
 playwright = pytest.importorskip("playwright.sync_api")
 
+from worldsim.data.encode import write_film  # noqa: E402
+from worldsim.play.handover import Company  # noqa: E402
 from worldsim.play.server import serve  # noqa: E402
 from worldsim.world.point import PointWorld  # noqa: E402
 
@@ -21,11 +25,23 @@ FLAGS += ["--disable-background-networking", "--disable-component-update", "--di
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="no chromium: apt install chromium")
 
 
+class Right:
+    """A policy that pushes to the right."""
+
+    def reset(self, past: object) -> None: ...
+
+    def __call__(self, moment: object) -> np.ndarray:
+        return np.array([1, 0], np.float32)
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     found: list[str] = []
     world = PointWorld(time_limit=5000)
-    args, kwargs = (world, tmp_path_factory.mktemp("plays")), {"ready": found.append}
+    args, kwargs = (
+        (world, tmp_path_factory.mktemp("plays")),
+        {"ready": found.append, "company": Company(policies={"right": Right})},
+    )
     threading.Thread(target=serve, args=args, kwargs=kwargs, daemon=True).start()
     for _ in range(200):
         if found:
@@ -120,3 +136,42 @@ def test_touch_on_a_narrow_page(browser: Any, address: str) -> None:
     page.locator("#pad [data-key=d]").dispatch_event("pointerdown", {"pointerId": 1})
     assert page.evaluate("held") == ["d"]
     phone.close()
+
+
+def test_a_policy_shows_its_next_action_and_takes_over(page: Any) -> None:
+    page.select_option("#policy", "right")
+    page.get_by_text("would do next: 1, 0").wait_for()
+    assert page.locator("#pad .next").get_attribute("data-key") == "d"
+    page.keyboard.press("h")
+    page.click("#one")
+    at(page, 1)
+    assert page.evaluate("now.driver") == "right"
+    page.select_option("#policy", "")
+    page.locator("#advice").wait_for(state="hidden")
+    page.click("#one")
+    at(page, 2)
+    assert page.evaluate("now.driver") == "keys"
+
+
+def test_it_begins_at_a_clip(page: Any, tmp_path: Path) -> None:
+    """The film's last frames, as many as the world looks back, at the world's rate."""
+    white = np.full((30, 80, 80, 3), 250, np.uint8)
+    white[:22] = 0
+    write_film(tmp_path / "clip.mp4", iter(white), 20.0)
+    page.click("#one")
+    at(page, 1)
+    page.set_input_files("#picture", tmp_path / "clip.mp4")
+    page.wait_for_selector("body[data-step='0']", timeout=20_000)
+    assert page.evaluate("el('note').textContent") == ""
+    page.set_input_files("#picture", Path(__file__))
+    page.get_by_text("neither a picture nor a film").wait_for()
+
+
+@pytest.mark.nightly
+def test_a_thousand_steps_leave_nothing_behind(browser: Any, address: str) -> None:
+    from benchmarks.play import growth
+
+    grown = growth(browser, address, os.getpid(), 1000)
+    assert grown["page_nodes_after_2"] <= grown["page_nodes_after_1"] + 5
+    assert grown["page_heap_mib_after_2"] <= grown["page_heap_mib_after_1"] + 1
+    assert grown["server_mib_after_2"] <= grown["server_mib_after_1"] + 40

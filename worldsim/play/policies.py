@@ -15,7 +15,7 @@ from worldsim.world.diffusion import DiffusionWorld
 
 from .session import Moment
 
-HORIZON, CANDIDATES, ROUNDS = 8, 12, 2  # of planning: some 150 steps of the world an action
+HORIZON, CANDIDATES, ROUNDS = 8, 12, 1  # of planning: some 100 steps of the world an action
 
 
 class Agent:
