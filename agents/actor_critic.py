@@ -16,6 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from worldsim.core import ActionSpec, WorldError, WorldModel, WorldSpec, WorldState
+from worldsim.nn.dtype import default_float32
 
 SEEN = 2  # chunks an agent looks at
 IMPOSSIBLE = -1e4  # a logit: finite, as the distance of two actors is taken
@@ -112,6 +113,7 @@ class ActorCritic(nn.Module):
     choices than another.
     """
 
+    @default_float32()
     def __init__(self, spec: WorldSpec, config: AgentConfig) -> None:
         super().__init__()
         if config.sees == "latents" and len(spec.latent_shape) not in (1, 3):

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldsim.actions import as_tensor
 from worldsim.collect.environment import RecordedEnv, make_environment
 from worldsim.core import EnvironmentSpec, WorldError, WorldModel, WorldSpec
 from worldsim.models.vae import to_float
@@ -117,7 +118,7 @@ class RealPolicy:
                 f"obs: expected a chunk of frames {expected}, got {frames.shape}; make the "
                 'environment with policy.environment(), or observation="chunk"'
             )
-        self.frames.append(torch.as_tensor(frames))
+        self.frames.append(as_tensor(frames, "obs"))
         if isinstance(self.policy, ActorCritic):
             action = self.policy.act(self._seen(self.policy))[0].cpu()
         else:

@@ -104,6 +104,7 @@ def improve(
         )
     known, old = NativeDataset(folder), load(world)
     check_kind(known.spec, old.spec)
+    load_agent(agent, old.spec)  # one of another world, or none, is told before anything is played
     if known.spec.environment is None:
         raise WorldError(f"data: expected episodes of an environment, got video in {folder}")
     name = _round_name(known, run)

@@ -241,7 +241,9 @@ class Learner:
                 raise FloatingPointError(f"loss is not finite: {dict(losses.items())}")
             self.optimizer.zero_grad(set_to_none=True)
             total.backward()
-            nn.utils.clip_grad_norm_(self.agent.parameters(), 0.5)
+            norm = nn.utils.clip_grad_norm_(self.agent.parameters(), 0.5)
+            if not bool(norm.isfinite()):  # a loss may be finite where its slope is not
+                raise FloatingPointError(f"gradient is not finite: {dict(losses.items())}")
             self.optimizer.step()
             figures = {n: losses[n].mean().item() for n in LOSSES}
         # a row's dreamt reward over the horizon, in the world's own units

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from worldsim.core import EnvironmentSpec, WorldError
+from worldsim.nn.dtype import default_float32
 from worldsim.train.loop import FitConfig, learning_rate, step_generator
 from worldsim.world.diffusion import DiffusionWorld
 
@@ -26,6 +27,7 @@ from .real_env import RealEnv
 from .training import AgentTrainingConfig, Spent, save_agent
 
 
+@default_float32()
 def train_model_free(
     world: DiffusionWorld,
     environment: EnvironmentSpec | None,

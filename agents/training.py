@@ -25,6 +25,7 @@ from worldsim.data.indexed import file_hash
 from worldsim.data.latents import LatentRecording, latent_cache
 from worldsim.data.loader import load_recording
 from worldsim.files import write_text
+from worldsim.nn.dtype import default_float32
 from worldsim.store.hub import is_address
 from worldsim.store.provenance import MOST_LOG
 from worldsim.store.tensors import load_tensors, save_tensors, verify_tensors
@@ -114,6 +115,7 @@ def material(data: Dataset, world: DiffusionWorld, sees: str, cache: Path) -> Ma
     return Material(recorded, latents)
 
 
+@default_float32()
 def clone(
     spec: WorldSpec, stuff: Material, recipe: AgentTrainingConfig, run: Path, name: str = ""
 ) -> ActorCritic:
@@ -132,6 +134,7 @@ def clone(
     return done
 
 
+@default_float32()
 def dream(
     world: DiffusionWorld,
     agent: ActorCritic,
@@ -200,6 +203,7 @@ def logged_seconds(log: Path) -> float:
     return sum(gap for gap in gaps if gap < PAUSE)
 
 
+@default_float32()
 def train_agent(
     world: DiffusionWorld, data: Dataset, recipe: AgentTrainingConfig, run: Path, name: str = ""
 ) -> ActorCritic:
@@ -291,6 +295,7 @@ def read_agent(path: Path) -> AgentFile:
         ) from error
 
 
+@default_float32()
 def load_agent(path: Path, spec: WorldSpec) -> ActorCritic:
     """An agent saved at PATH (without suffix), for the world that it was trained in."""
     config = read_agent(path).agent

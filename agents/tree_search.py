@@ -107,7 +107,7 @@ class TreeSearch:
             barred=torch.zeros_like(zeros, dtype=torch.bool),
         )
         if self.prior is not None:
-            tree.prior[:, 0] = self.prior(state)
+            tree.prior[:, 0] = self.prior(state).nan_to_num(0, 0, 0)
         return tree
 
     def _descend(self, tree: Tree) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -160,7 +160,7 @@ class TreeSearch:
         tree.reward[:, node] = reward.masked_fill(~sound, 0)
         tree.continue_prob[:, node] = going.masked_fill(~sound, 0)
         if self.prior is not None:
-            tree.prior[:, node] = self.prior(state)
+            tree.prior[:, node] = self.prior(state).nan_to_num(0, 0, 0)
         return value.masked_fill(~sound, 0)
 
     def _back_up(

@@ -11,6 +11,7 @@ learned nothing is near 0. What a world was shipped with is measured beside it, 
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from collections.abc import Callable
@@ -63,7 +64,7 @@ def measured(world: DiffusionWorld, sets: dict[str, Clips], rows: int) -> dict[s
     """What trust was worth on each kind of start, and on all of them."""
     assert world.trust is not None
     bound, parts = float(world.trust.bound), {}
-    total = sum(len(clips) * clips.actions.shape[1] for clips in sets.values())
+    total = sum(map(len, sets.values()))
     with tqdm(total=total, desc="dreams", leave=False) as bar:
         for name, clips in sets.items():
             dreamt = horizon.dream(world, clips, clips.actions, rows, bar.update)
@@ -105,9 +106,30 @@ def interval(figure: Callable[[Tensor], float], cluster: Tensor) -> list[float]:
     return np.quantile(found, [0.025, 0.975]).tolist()
 
 
-def judged(name: str, folder: str, plan: CalibrationPlan, test: CalibrationPlan) -> Figures:
+def spoilt(world: DiffusionWorld, share: float) -> DiffusionWorld:
+    """The world with noise on the weights of its dynamics, of `share` of each tensor's deviation.
+
+    A world of any quality between what it was and one that learned nothing, for the price of none.
+    """
+    dynamics, generator = copy.deepcopy(world.dynamics), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in dynamics.parameters():
+            noise = torch.randn(weight.shape, generator=generator)
+            weight.add_(share * weight.std(correction=0) * noise)
+    return DiffusionWorld(world.config, world.vae, dynamics, world.starts)
+
+
+def judged(
+    name: str, folder: str, spoil: float, as_shipped: bool, plan: CalibrationPlan,
+    test: CalibrationPlan,
+) -> Figures:  # fmt: skip
     """A world's figures: as calibrated here and, where it came with a calibration, with that."""
     world, data = worldsim.load(name), open_dataset(folder)
+    if spoil:
+        world = spoilt(world, spoil)
+    if as_shipped:
+        return finite({"shipped": shipped(world, starts_of(world, data, test), test.rows),
+                       "data": data.fingerprint(), "provenance": provenance()})  # fmt: skip
     fresh, told = calibrate(world, data, plan)
     sets = starts_of(fresh, data, test)
     found = {
@@ -117,9 +139,16 @@ def judged(name: str, folder: str, plan: CalibrationPlan, test: CalibrationPlan)
         "provenance": provenance(),
     }  # fmt: skip
     if world.trust is not None and world.calibrated:
-        bound = -10 * float(world.trust.bound.log10())
-        found["shipped"] = {"bound_psnr": bound, "kinds": measured(world, sets, test.rows)}
+        found["shipped"] = shipped(world, sets, test.rows)
     return finite(found)
+
+
+def shipped(world: DiffusionWorld, sets: dict[str, Clips], rows: int) -> Figures:
+    """The figures of the calibration that a world came with, by its own bound."""
+    if world.trust is None or not world.calibrated:
+        raise WorldError(f"{world.spec.name}: expected a calibrated world")
+    bound = -10 * float(world.trust.bound.log10())
+    return {"bound_psnr": bound, "kinds": measured(world, sets, rows)}
 
 
 def table(worlds: dict[str, Figures]) -> str:
@@ -127,12 +156,12 @@ def table(worlds: dict[str, Figures]) -> str:
     lines = ["| world | above persistence | bound | starts | steps | tracked | mean trust | "
              "difference | ECE | AUROC |", "|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for name, found in worlds.items():
-        parts = {"": found}
+        parts = {"": found} if "kinds" in found else {}
         parts |= {", as shipped": found["shipped"]} if "shipped" in found else {}
         for how, part in parts.items():
             for kind, x in part["kinds"].items():
                 first = kind == "recorded"
-                above = f"{found['above_persistence']['value']:.1f} dB" if first else ""
+                above = f"{found['above_persistence']['value']:.1f} dB" if first and not how else ""
                 bound = f"{part['bound_psnr']:.1f} dB" if first else ""
                 cells = [f"{name}{how}" if first else "", above, bound, kind, f"{x['steps']:,}"]
                 cells += [
@@ -160,6 +189,8 @@ def main(
     episodes: int = 50,
     starts: int = 4,
     horizon: int = 40,
+    spoil: float = 0.0,
+    as_shipped: bool = False,
     rows: int = 32,
     out: Path = RESULTS / "trust-worlds.json",
 ) -> None:
@@ -170,6 +201,8 @@ def main(
         episodes: of the validation split to calibrate on, and of the test split, at most.
         starts: clips of each.
         horizon: steps of a dream.
+        spoil: noise on the weights of the worlds' dynamics, in deviations of each tensor.
+        as_shipped: measure only the calibration that the worlds came with.
         rows: dreams in a batch.
         out: the JSON file.
     """
@@ -180,7 +213,8 @@ def main(
     plan = CalibrationPlan(episodes=episodes, starts=starts, horizon=horizon, rows=rows)
     test = replace(plan, recoloured=2, frozen=2, turned=2)
     for name, data in pairs:
-        known[Path(name).name] = judged(name, data, plan, test)
+        title = Path(name).name + (f", spoilt by {spoil:g}" if spoil else "")
+        known[title] = judged(name, data, spoil, as_shipped, plan, test)
         told = {"format": "worldsim-trust-worlds", "goals": GOALS, "worlds": known}
         write_text(out, json.dumps(told, indent=1) + "\n")
     print(table(known))

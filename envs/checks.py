@@ -10,6 +10,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
+from worldsim.actions import as_tensor
 from worldsim.core import WorldError
 
 from .core import NeedsReset
@@ -20,7 +21,7 @@ def check_mask(mask: Any, num_envs: int, *, running: bool) -> Tensor:
     if mask is None:
         return torch.ones(num_envs, dtype=torch.bool)
     try:
-        rows = mask.cpu() if isinstance(mask, Tensor) else torch.tensor(np.asarray(mask))
+        rows = mask.cpu() if isinstance(mask, Tensor) else as_tensor(mask, "reset_mask")
     except (TypeError, ValueError) as error:
         got = type(mask).__name__
         raise WorldError(f"reset_mask: expected an array of bool, got {got}") from error

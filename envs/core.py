@@ -155,7 +155,7 @@ class EnvCore:
         """One action in the world's own range as an agent gives it: an array, or a whole number."""
         if not self.normalized:
             return action
-        given = self.world.spec.action.to_normalized(torch.as_tensor(action))
+        given = self.world.spec.action.to_normalized(as_tensor(action, "action"))
         return given.numpy() if given.ndim else int(given)
 
     def clip(self, options: dict[str, Any], rows: int | None = None) -> Clip | None:

@@ -118,3 +118,23 @@ def test_messages_are_fit_to_print() -> None:
     )
     assert printable("plain ü") == "plain ü"
     assert len(str(WorldError("x" * 10**6))) < 2100
+
+
+def test_what_lies_aside_is_deleted_only_if_a_save_left_it(tmp_path: Path):
+    folder, aside = tmp_path / "w", tmp_path / ".w.old"
+    for place in (folder, aside):
+        place.mkdir()
+        (place / "a").write_text(place.name)
+
+    def save() -> None:
+        with atomic_folder(folder, overwrite=True) as part:
+            (part / "a").write_text("new")
+
+    save()
+    assert (folder / "a").read_text() == "new" and not aside.exists()
+    aside.mkdir()
+    (aside / "thesis.tex").write_text("mine")
+    with pytest.raises(OSError, match="expected what an earlier save left"):
+        save()
+    assert (aside / "thesis.tex").read_text() == "mine" and (folder / "a").read_text() == "new"
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".w.old", "w"]

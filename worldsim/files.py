@@ -87,7 +87,7 @@ def _swap(temporary: Path, path: Path, overwrite: bool) -> None:
     aside = _aside(path)
     moved = overwrite and path.exists()  # else renaming onto a folder that is not empty fails
     if moved:
-        shutil.rmtree(aside, ignore_errors=True)  # of a save that was killed while it tidied up
+        _clear_aside(aside, temporary, path)
         os.rename(path, aside)
     try:
         os.rename(temporary, path)
@@ -99,11 +99,25 @@ def _swap(temporary: Path, path: Path, overwrite: bool) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
+def _clear_aside(aside: Path, *alike: Path) -> None:
+    """Remove what a save left that was killed while it tidied up, and nothing of anybody else's."""
+    if not os.path.lexists(aside):
+        return
+    known = {inside.name for folder in alike for inside in folder.iterdir()}
+    strays = {p.name for p in aside.iterdir()} - known if aside.is_dir() else {aside.name}
+    if aside.is_symlink() or strays:
+        raise OSError(
+            errno.ENOTEMPTY, f"expected what an earlier save left, got {sorted(strays)[:5]}: move "
+            "it away", str(aside)
+        )  # fmt: skip
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 def clear_leftovers(path: Path) -> None:
     """Remove what writers of `path` left behind that were killed; the living keep theirs."""
     for leftover in path.parent.glob(f".{path.name}.*.tmp"):
         found = TEMPORARY.search(leftover.name)
-        if found and not _alive(int(found[1])):
+        if found and leftover.is_file() and not _alive(int(found[1])):
             leftover.unlink(missing_ok=True)
 
 

@@ -76,7 +76,8 @@ def test_an_agent_acts_in_reality_as_in_a_dream(sees: str) -> None:
     real = RealPolicy(agent, world, actions="native")
     thinker = RealPolicy(DreamPolicy(world, agent), world, actions="native")
     for chunk in frames[0].split(2):
-        acted, thought = real(chunk.numpy()), thinker(chunk.numpy())
+        reversed_twice = chunk.numpy()[..., ::-1].copy()[..., ::-1]  # a view, as of BGR pictures
+        acted, thought = real(reversed_twice), thinker(chunk.numpy())
     if sees == "latents":
         expected = agent.act(agent.see(world, world.encode(frames)))[0].detach().numpy()
         np.testing.assert_allclose(acted, expected, atol=3e-3)

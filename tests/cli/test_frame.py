@@ -46,6 +46,8 @@ def test_every_verb_tells_its_flags(name: str, capsys: pytest.CaptureFixture[str
         (WorldError("size: expected 8, got 7"), 2, "error: size: expected 8, got 7\n"),
         (FileNotFoundError(2, "No such file or directory", "data/x"), 2, "error: data/x: no such"),
         (ModuleNotFoundError("no", name="uvicorn"), 2, "error: uvicorn is not installed: pip ins"),
+        (FloatingPointError("loss is not finite"), 2, "error: loss is not finite\n"),
+        (PermissionError(13, "Permission denied", "a\x1b[2J"), 2, "error: a\\x1b[2J: permission"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )

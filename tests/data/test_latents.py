@@ -93,3 +93,20 @@ def test_other_data_are_encoded_anew_and_damage_is_found(data, vae, tmp_path: Pa
     found = latent_cache(vae, data, file)
     with pytest.raises(DatasetError, match="latent 10: expected its checksum"):
         found.latents[torch.arange(21)]
+
+
+def test_a_flipped_bit_beside_the_latents_is_noticed(data, vae, tmp_path: Path):
+    file = tmp_path / "latents.safetensors"
+    rewards = latent_cache(vae, data, file).rewards
+    whole = file.read_bytes()
+    place = whole.index(rewards.numpy().tobytes())
+    file.write_bytes(whole[: place + 30] + bytes([whole[place + 30] ^ 4]) + whole[place + 31 :])
+    with pytest.raises(DatasetError, match="columns: expected their checksum"):
+        latent_cache(vae, data, file)
+
+
+def test_a_file_of_somebody_else_s_is_not_deleted(data, vae, tmp_path: Path):
+    (tmp_path / "latents.bin").write_text("mine")
+    with pytest.raises(DatasetError, match="latents that worldsim made"):
+        latent_cache(vae, data, tmp_path / "latents.safetensors")
+    assert (tmp_path / "latents.bin").read_text() == "mine"

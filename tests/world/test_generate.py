@@ -89,6 +89,13 @@ def test_a_loop_ends_as_it_begins(world) -> None:
     assert torch.equal(video[0], picture) and torch.equal(video[-1], picture)
 
 
+def test_a_clip_may_be_a_view(world) -> None:
+    clip = media(4).numpy()
+    view = clip[..., ::-1].copy()[..., ::-1]
+    plain = worldsim.generate(world, [(clip, 0)], frames=6)
+    assert torch.equal(worldsim.generate(world, [(view, 0)], frames=6), plain)
+
+
 def test_strength_says_how_much_of_a_clip_is_left(world) -> None:
     clip, like = media(2), media(4, 1)
     rough = world.vae.encode(like[None].float() / 127.5 - 1).clamp(-LATENT_BOUND, LATENT_BOUND)

@@ -99,7 +99,7 @@ def explained(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return where + error.strerror[:1].lower() + error.strerror[1:]
-    if isinstance(error, WorldError | OSError | gymnasium.error.Error):
+    if isinstance(error, WorldError | OSError | FloatingPointError | gymnasium.error.Error):
         return " ".join(str(error).split())
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
         return "out of memory; take a smaller --preset, --size or batch, or another --device"

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from worldsim.files import atomic_path
+from worldsim.files import atomic_path, open_plain
 from worldsim.models.vae import SpacetimeVAE, to_float
 from worldsim.nn.dtype import narrow
 
@@ -34,6 +34,7 @@ COLUMNS = (
     "states_known",
 )  # fmt: skip
 AGAIN = "remove the file: it is made again from the data"
+AWAY = "move it away, or choose another run folder"
 
 
 class LatentFile:
@@ -175,6 +176,8 @@ def latent_cache(vae: SpacetimeVAE, data: Dataset, file: Path) -> LatentRecordin
         _encode(vae, data, file, key)
     with safe_open(file, "pt") as stored:
         columns = {name: stored.get_tensor(name) for name in COLUMNS}
+        if _made(stored)[1:] != [_digest(columns)]:
+            raise unfit(file, "columns", "their checksum", "another", AGAIN)
         lengths, crc = stored.get_tensor("lengths").tolist(), stored.get_tensor("crc")
         shape = tuple(stored.get_tensor("shape").tolist())
     latents = LatentFile(file.with_suffix(".bin"), shape, crc, key)
@@ -206,7 +209,8 @@ def _encode(vae: SpacetimeVAE, data: Dataset, file: Path, key: str) -> None:
         "shape": torch.tensor([len(crc), *shape]),
     }  # fmt: skip
     with atomic_path(file) as part:
-        save_file(tensors, part, metadata={"key": key})
+        told = json.dumps([key, _digest({name: tensors[name] for name in COLUMNS})])
+        save_file(tensors, part, metadata={"made": told})  # one key: several come in any order
 
 
 def _resumed(flat: Path, key: str) -> Any:
@@ -217,6 +221,8 @@ def _resumed(flat: Path, key: str) -> Any:
     except (OSError, ValueError, KeyError, TypeError):
         begun = False
     if not begun:
+        if flat.exists() and not mark.exists():
+            raise unfit(flat, "file", "nothing, or latents that worldsim made", "a file", AWAY)
         flat.unlink(missing_ok=True)
         with atomic_path(mark) as part:
             part.write_text(json.dumps({"key": key}) + "\n")
@@ -236,13 +242,32 @@ def _latent_shape(vae: SpacetimeVAE, data: Dataset) -> tuple[int, ...]:
 def _stored_key(file: Path) -> str:
     """What a cache was made from; nothing if it is damaged."""
     try:
+        open_plain(file).close()  # no pipe, which would be waited for
         with safe_open(file, "pt") as stored:
             shape = stored.get_tensor("shape").tolist()
             whole = file.with_suffix(".bin").stat().st_size == 2 * prod(shape)
             whole = whole and set(COLUMNS) <= set(stored.keys())
-            return (stored.metadata() or {}).get("key", "") if whole else ""
+            return _made(stored)[0] if whole else ""
     except (OSError, SafetensorError, ValueError):
         return ""
+
+
+def _made(stored: Any) -> list[str]:
+    """What a cache was made of, and the checksum of its columns."""
+    try:
+        key, columns = json.loads((stored.metadata() or {})["made"])
+        return [str(key), str(columns)]
+    except (LookupError, TypeError, ValueError):
+        return ["", ""]
+
+
+def _digest(columns: dict[str, Tensor]) -> str:
+    """SHA-256 of what is known of each chunk beside its latents."""
+    whole = sha256()
+    for name, value in sorted(columns.items()):
+        whole.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        whole.update(value.contiguous().numpy().tobytes())
+    return whole.hexdigest()
 
 
 def _key(vae: SpacetimeVAE, data: Dataset) -> str:

@@ -46,7 +46,7 @@ class LeRobotDataset(IndexedDataset):
         self, folder: Path | str, *, size: tuple[int, int] | None = None,
         chunk: int | None = None, camera: str | None = None,
     ) -> None:  # fmt: skip
-        self.folder = Path(folder)
+        self.folder = Path(folder).absolute()
         self.info = read_info(self.folder / "meta" / "info.json")
         version = str(get(self.info, "codebase_version", str, self.folder))
         if not re.fullmatch(r"v[23]\.\d+", version):

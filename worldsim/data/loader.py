@@ -55,7 +55,7 @@ def load_recording(data: Dataset, places: Sequence[int] | None = None) -> Record
     chosen = range(len(data)) if places is None else places
     for place in tqdm(chosen, desc="reading episodes", leave=False):
         episode = data.episode(place)
-        flat = torch.from_numpy(np.asarray(episode.frames[:]))
+        flat = torch.from_numpy(np.array(episode.frames[:], order="C"))
         frames.append(flat.unflatten(0, (-1, data.spec.chunk)))
         columns.append(columns_of(episode, data.spec.action))
     actions, rewards, continue_prob = (

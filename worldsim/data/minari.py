@@ -51,7 +51,7 @@ class MinariDataset(IndexedDataset):
         fps: float | None = None, camera: str | None = None,
     ) -> None:  # fmt: skip
         _h5py()
-        self.folder = _folder(str(name))
+        self.folder = _folder(str(name)).absolute()
         self.path = self.folder / "main_data.hdf5"
         self.meta = _metadata(self.folder)
         self._jpeg = bool(self.meta.get("jpeg_encoding"))

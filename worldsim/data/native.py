@@ -154,7 +154,7 @@ def load_episode(path: Path | str) -> Episode:
     Raises DatasetError, naming file and field, for anything but a whole episode file. Whether it
     fits a dataset is `check_episode`'s to say.
     """
-    path = Path(path)
+    path = Path(path).absolute()
     with open_archive(path) as archive:
         meta = _read_meta(archive)
         arrays = {
@@ -239,7 +239,7 @@ class NativeDataset:
     """
 
     def __init__(self, folder: Path | str, files: Mapping[str, Sequence[Path]] | None = None):
-        self.folder = Path(folder)
+        self.folder = Path(folder).absolute()  # whatever os.chdir does later
         self.spec = _read_description(self.folder)
         self._files = files if files is not None else _find(self.folder)
         self._paths = [path for split in self._files.values() for path in split]
@@ -329,7 +329,7 @@ class NativeWriter:
     """
 
     def __init__(self, folder: Path | str, spec: DatasetSpec) -> None:
-        self.folder, self.spec = Path(folder), spec
+        self.folder, self.spec = Path(folder).absolute(), spec
         for split in SPLITS:
             (self.folder / split).mkdir(parents=True, exist_ok=True)
         path = self.folder / DESCRIPTION

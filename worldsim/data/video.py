@@ -54,7 +54,7 @@ class VideoDataset(IndexedDataset):
         self, folder: Path | str, *, size: tuple[int, int] | None = None,
         chunk: int | None = None, fps: float | None = None,
     ) -> None:  # fmt: skip
-        self.folder = Path(folder)
+        self.folder = Path(folder).absolute()
         paths = sorted(p for p in self.folder.rglob("*") if p.suffix.lower() in FILMS)
         paths = [p for p in paths if not p.name.startswith(".")]
         if not paths:

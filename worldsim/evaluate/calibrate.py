@@ -21,6 +21,7 @@ from worldsim.core import WorldError
 from worldsim.data.columns import state_width
 from worldsim.data.dataset import Dataset
 from worldsim.models.vae import to_float
+from worldsim.nn.dtype import default_float32
 from worldsim.world.diffusion import DiffusionWorld
 from worldsim.world.uncertainty import BANK, TINY, Trust, embed_action
 
@@ -235,6 +236,7 @@ class CalibrationPlan:
     rows: int = 32
 
 
+@default_float32()
 def calibrate(
     world: DiffusionWorld, data: Dataset, plan: CalibrationPlan | None = None, seed: int = 0
 ) -> tuple[DiffusionWorld, dict[str, Any]]:

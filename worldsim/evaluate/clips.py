@@ -48,7 +48,7 @@ class Recorded:
     def of(episode: Episode, action: ActionSpec, most: int = 10**6, *, state: int = 0) -> Recorded:
         """The first `most` chunks of an episode; `state` is the width of its state vectors."""
         count, columns = min(len(episode), most), columns_of(episode, action, state)
-        frames = torch.from_numpy(np.asarray(episode.frames[0 : count * episode.chunk]))
+        frames = torch.from_numpy(np.array(episode.frames[0 : count * episode.chunk], order="C"))
         return Recorded(
             frames=rearrange(frames, "(n c) ... -> n c ...", c=episode.chunk),
             actions=columns.actions[:count],

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from worldsim.config import read_json
 from worldsim.files import atomic_path
 
 from .checkpoint import CheckpointError, check_settings
@@ -56,7 +57,7 @@ class RunState:
 
     def _read(self) -> None:
         try:
-            known = json.loads(self.path.read_text(encoding="utf-8"))
+            known = read_json(self.path)
             if known["format"] != FORMAT:
                 raise ValueError(f"format {known['format']!r}")
             settings, seconds = dict(known["settings"]), float(known["seconds"])

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from worldsim.actions import as_tensor
 from worldsim.core import Conditions, WorldError, WorldModel, WorldSpec, row_keys
 from worldsim.models.conditioning import ConditioningConfig
 from worldsim.models.vae import to_float
@@ -102,7 +102,7 @@ def _piece(spec: WorldSpec, place: int, given: tuple[Any, ...], frames: int) -> 
     if not isinstance(given, tuple) or len(given) not in (2, 3):
         raise WorldError(f"{name}: expected (media, start) or (media, start, strength)")
     media, start, strength = (*given, 1.0)[:3]
-    media = media if isinstance(media, Tensor) else torch.tensor(np.asarray(media))
+    media = as_tensor(media, name)
     media = (media[None] if media.ndim == 3 else media).cpu()
     if tuple(media.shape[1:]) != spec.frame_shape or not len(media) or media.dtype != torch.uint8:
         got = f"{media.dtype} {tuple(media.shape)}"
@@ -127,7 +127,7 @@ def _actions(spec: WorldSpec, actions: Any, known: Any, count: int) -> tuple[Ten
             raise WorldError("known: expected None without actions; give the actions, too")
         return spec.action.blank(1, count), mask
     if known is not None:
-        mask = torch.as_tensor(known)[None]
+        mask = as_tensor(known, "known")[None]
     acts = spec.action.check(actions, (count,), values=False)[None]
     spec.check_actions(acts, (1, count), mask)
     spec.action.check(acts[mask], (int(mask.sum()),))

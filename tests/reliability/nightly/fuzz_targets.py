@@ -47,6 +47,11 @@ from worldsim.world.uncertainty import Trust
 FRAMES = 8  # that are decoded of an episode
 CODECS = {"mp4": ("libx264", "yuv420p"), "mkv": ("ffv1", "bgr0"), "avi": ("mpeg4", "yuv420p"),
           "gif": ("gif", "rgb8")}  # fmt: skip
+A_CARD = {
+    "lines": [{"figure": "x", "value": 1.0, "unit": "dB", "goal": 0, "most": False, "above": False,
+               "interval": [0, 2], "passed": True, "note": ""}],
+    "figures": {},
+}  # fmt: skip
 CSV = b"action_0,action_1,reward,text\n" + b"0.5,-1,0.25,left\n" * 6
 
 
@@ -83,7 +88,7 @@ def _worlds(root: Path) -> dict[str, Target]:
     home = fresh(root)
     world = load(home)
     trust = Trust(world.spec, 8)
-    save(world.with_trust(trust), home, card={"lines": [], "figures": {}}, overwrite=True)
+    save(world.with_trust(trust), home, card=A_CARD, overwrite=True)
     good = (home / MANIFEST).read_bytes()
 
     def forged(name: str, *changes: Change) -> Target:
