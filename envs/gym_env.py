@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from .core import (
     one_caller,
 )
 from .keyboard import keys_to_action, neutral_action
+from .prompts import Prompts, say
 from .rows import NOT_FINITE, REASONS, Clip, Outcome, advance
 from .source import SharedWorld
 from .state import EnvState, Episode, Rng
@@ -84,6 +86,12 @@ class WorldSimEnv(LightSpec, gymnasium.Env[Any, Any]):
     `info["steps"]`: steps since the reset. After a step also `info["continue_prob"]`, the
     probability that the episode goes on, and `info["trust"]`.
 
+    ## Words
+    A world that was trained with captions may be told what to show: `text`, a prompt, or several of
+    which each episode draws one; `reset(options={"text": ...})`, for this episode; and
+    `env.say("it begins to rain")` at any step, which holds from the next one on. `guidance`, from 1
+    up, is how much more strongly than in the recording a prompt is followed.
+
     ## Arguments
     - `world`: a bundled world's name, a world folder, `"module:function"` (called as
       `function(device=torch.device)`; it and its modules must be importable) or an object that
@@ -123,6 +131,8 @@ class WorldSimEnv(LightSpec, gymnasium.Env[Any, Any]):
         trust: Literal["report", "penalise", "truncate"] = "report",
         trust_threshold: float = 0.5,
         trust_penalty: float = 1.0,
+        text: str | Sequence[str] | None = None,
+        guidance: float | None = None,
     ) -> None:
         check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
         self.core = EnvCore(
@@ -131,6 +141,7 @@ class WorldSimEnv(LightSpec, gymnasium.Env[Any, Any]):
         self.trust_policy = TrustPolicy.towards(
             self.core.world, trust, trust_threshold, trust_penalty
         )
+        self.prompts = Prompts.of(self.core.world, text, guidance, rows=None, draw=True)
         self.render_mode = render_mode
         self.action_space = self.core.action.space()
         self.observation_space = self.core.space()
@@ -152,11 +163,14 @@ class WorldSimEnv(LightSpec, gymnasium.Env[Any, Any]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Begin an episode; see "Starting State". On an error everything stays as it was."""
-        clip = self.core.clip(check_options(options, ("frames", "actions", "states", "fps")))
+        known = ("frames", "actions", "states", "fps", "text", "guidance")
+        options = check_options(options, known)
+        clip = self.core.clip(options)
+        said = self.prompts.asked(self.world, options, None)
         before = self._np_random, self._np_random_seed, self._seeded
         super().reset(seed=seed)
         try:
-            observation = self._show(self._begin(clip))
+            observation = self._show(self._begin(clip, said))
         except BaseException:
             self._np_random, self._np_random_seed, self._seeded = before
             raise
@@ -184,6 +198,15 @@ class WorldSimEnv(LightSpec, gymnasium.Env[Any, Any]):
         if code != NOT_FINITE:
             info |= step_info(self.trust_policy, *prediction)
         return self._show(after), reward, bool(terminated), bool(truncated), info
+
+    @one_caller
+    def say(self, text: str | None, guidance: float | None = None) -> None:
+        """Tell the world what to show from the next step on; nothing if None.
+
+        Raises `WorldError` for what is no prompt, and in a world that takes none.
+        """
+        episode = self._running("say")
+        self._episode = replace(episode, state=say(self.world, episode.state, text, guidance))
 
     @one_caller
     @torch.no_grad()
@@ -245,7 +268,7 @@ class WorldSimEnv(LightSpec, gymnasium.Env[Any, Any]):
             raise NeedsReset(f"call env.reset() before env.{call}()")
         return self._episode
 
-    def _begin(self, clip: Clip | None) -> Episode:
+    def _begin(self, clip: Clip | None, said: Prompts) -> Episode:
         """The next episode of the current seed."""
         last = self._episode
         if last is None or self.np_random is not self._seeded:
@@ -259,7 +282,7 @@ class WorldSimEnv(LightSpec, gymnasium.Env[Any, Any]):
         else:
             frames, actions, states = clip
             state = self.world.encode(frames, actions, key, states=states)
-        return Episode(state=state, seed=seed, number=number, steps=0, over=False)
+        return Episode(state=said.begin(state), seed=seed, number=number, steps=0, over=False)
 
     def _show(self, episode: Episode) -> Any:
         """Go on from `episode`, and observe it. Nothing changes if decoding fails."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from math import prod
 from os import PathLike
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from torchrl.envs import EnvBase
 from worldsim.core import ActionSpec, WorldError, WorldModel, WorldState
 
 from .core import SEEDS, EnvCore, draw_seed, one_caller
+from .prompts import Prompts, say
 from .rows import ObservedRows, advance, begin, see
 from .source import SharedWorld
 from .state import TorchRLState
@@ -54,6 +55,12 @@ class WorldSimTorchRL(EnvBase):
     - `"trust"`, the probability that the dream still tracks reality, in a world that is calibrated;
       1 after a reset. What `trust="penalise"` and `"truncate"` do: see `WorldSimEnv`; the reward
       before a penalty is then `"raw_reward"`.
+
+    ## Words
+    `text` is a prompt, or several of which each row that begins draws one;
+    `env.reset(TensorDict({"text": "at night"}, [64]))` gives one for now, or one a row as a
+    `NonTensorStack`. Its tokens travel in `td["world", "text"]`; `env.say(td, "it begins to rain")`
+    changes them from the next step on.
 
     ## Seeds
     `env.set_seed(5)` names all that is drawn: every row begun after it has a key of its own, and
@@ -95,11 +102,14 @@ class WorldSimTorchRL(EnvBase):
         trust: Literal["report", "penalise", "truncate"] = "report",
         trust_threshold: float = 0.5,
         trust_penalty: float = 1.0,
+        text: str | Sequence[str] | None = None,
+        guidance: float | None = None,
     ) -> None:
         core = EnvCore(
             world, device, observation, actions, num_steps, time_limit, compile, dtype, micro_batch
         )
         self.trust_policy = TrustPolicy.towards(core.world, trust, trust_threshold, trust_penalty)
+        self.prompts = Prompts.of(core.world, text, guidance, rows=None, draw=True)
         super().__init__(device=core.world.device, batch_size=_size(batch_size))
         self.core, self.resets = core, resets
         shape = self.batch_size
@@ -147,6 +157,10 @@ class WorldSimTorchRL(EnvBase):
         number = self._begun + rows.cumsum(0) - 1
         key = torch.stack([torch.full_like(number, self._seed), number], 1)
         observed = begin(self.core.world, key, rows, self.core.pixels)
+        told: Any = None if tensordict is None else tensordict.get("text", None)
+        told = told.tolist() if hasattr(told, "tolist") else told
+        said = self.prompts.asked(self.core.world, {"text": told}, len(rows))
+        observed = replace(observed, state=said.begin(observed.state))
         self._begun += int(rows.sum())
         return self._outputs(observed, batch)
 
@@ -167,6 +181,20 @@ class WorldSimTorchRL(EnvBase):
             entries["raw_reward"] = outcome.raw_reward
         entries = {name: x.reshape(*batch, 1) for name, x in entries.items()}
         return self._outputs(see(world, outcome.state, self.core.pixels), batch, entries)
+
+    @torch.no_grad()
+    def say(
+        self, tensordict: TensorDictBase, text: str | Sequence[str] | None,
+        guidance: float | None = None,
+    ) -> TensorDictBase:  # fmt: skip
+        """The tensordict with other prompts from the next step on; nothing said if `text` is None.
+
+        text: one for all rows, or one for each. Raises `WorldError` for what is no prompt.
+        """
+        state = self._unpack(self._check_state(tensordict))
+        state = say(self.core.world, state, text, guidance)
+        held = self._pack(state, tensordict.batch_size)
+        return tensordict.copy().set(STATE, held)
 
     def _native(self, action: Tensor) -> Tensor:
         """Actions in the world's own range; TorchRL's choices count from 0 whatever was asked."""

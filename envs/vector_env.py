@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any, Literal
 
@@ -29,6 +29,8 @@ from .core import (
     draw_seed,
     one_caller,
 )
+from .flags import Flags
+from .prompts import Prompts, say
 from .rows import NOT_FINITE, Clip, ObservedRows, Outcome, advance, begin, next_keys, see
 from .source import SharedWorld
 from .state import Rng, VectorEnvState
@@ -36,29 +38,6 @@ from .trust import TrustPolicy
 
 Array = Any
 """A torch tensor on the device or a NumPy array, as `output` says."""
-
-
-class Flags:
-    """Flags `(B,)` on their way to the host.
-
-    Reading them waits for the step that made them, and not for what has been asked of the device
-    since: so a step that begins by reading those of the step before leaves the device at work.
-    """
-
-    def __init__(self, flags: Tensor) -> None:
-        self._host = flags.to("cpu", non_blocking=True)
-        self._arrival = torch.cuda.Event() if flags.is_cuda else None
-        if self._arrival is not None:
-            self._arrival.record()
-
-    def read(self) -> Tensor:
-        """The flags, on the host."""
-        if self._arrival is not None:
-            self._arrival.synchronize()
-        return self._host
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_host": self.read(), "_arrival": None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +80,11 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
     `reset(options={"reset_mask": mask})`, bool `(N,)`, begins new episodes in those rows and leaves
     the others alone. Clips of one's own are those of `WorldSimEnv`, for all rows, or one for each
     with a leading axis of N.
+
+    ## Words
+    `text` is one prompt for all rows or one for each; with `draw_text` each episode of each row
+    draws one of several. `reset(options={"text": ...})` and `say(text, rows=mask)` likewise; what
+    is said holds until the row's episode ends.
 
     ## Episode End
     `autoreset_mode`, an `AutoresetMode` or its name:
@@ -149,6 +133,9 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         trust: Literal["report", "penalise", "truncate"] = "report",
         trust_threshold: float = 0.5,
         trust_penalty: float = 1.0,
+        text: str | Sequence[str] | None = None,
+        draw_text: bool = False,
+        guidance: float | None = None,
     ) -> None:
         check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
         check_choice("output", output, ("torch", "numpy"))
@@ -160,6 +147,7 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         self.trust_policy = TrustPolicy.towards(
             self.core.world, trust, trust_threshold, trust_penalty
         )
+        self.prompts = Prompts.of(self.core.world, text, guidance, rows=num_envs, draw=draw_text)
         self.num_envs, self.render_mode, self.check_actions = num_envs, render_mode, check_actions
         self.autoreset_mode = as_mode(autoreset_mode)
         self.metadata = {**self.core.metadata(), "autoreset_mode": self.autoreset_mode}
@@ -191,14 +179,16 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         options: dict[str, Any] | None = None,
     ) -> tuple[Array, dict[str, Any]]:
         """Begin episodes; see "Seeds" and "Starting State". On an error all stays as it was."""
-        options = check_options(options, ("reset_mask", "frames", "actions", "states", "fps"))
+        known = ("reset_mask", "frames", "actions", "states", "fps", "text", "guidance")
+        options = check_options(options, known)
         rows = check_mask(options.get("reset_mask"), self.num_envs, running=self._live is not None)
         clip = self.core.clip(options, self.num_envs)
+        said = self.prompts.asked(self.world, options, self.num_envs)
         seeds = check_seeds(seed, self.num_envs)
         before = self._np_random, self._np_random_seed
         try:
             super().reset(seed=seeds[0] if is_seed(seed) else None)
-            self._live = self._begin(rows, seeds, clip)
+            self._live = self._begin(rows, seeds, clip, said)
         except BaseException:
             self._np_random, self._np_random_seed = before
             raise
@@ -237,6 +227,20 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
         info |= self._step_info(outcome, None if plain else ~begun)
         results = (outcome.reward, outcome.terminated, outcome.truncated)
         return self._observe(observed), *map(self._out, results), info
+
+    @one_caller
+    def say(
+        self,
+        text: str | Sequence[str] | None,
+        guidance: float | None = None,
+        rows: Array | None = None,
+    ) -> None:
+        """Tell `rows` (N,) bool, all if None, what to show from the next step on: one prompt for
+        all or one for each of N, or None for nothing. Raises `WorldError`."""
+        now = self._running("say")
+        mask = check_mask(rows, self.num_envs, running=True)
+        state = say(self.world, now.observed.state, text, guidance, mask)
+        self._live = replace(now, observed=replace(now.observed, state=state))
 
     @one_caller
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:  # type: ignore[override]
@@ -297,10 +301,12 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
             raise NeedsReset(f"call env.reset() before env.{call}()")
         return self._live
 
-    def _begin(self, rows: Tensor, seeds: list[int | None], clip: Clip | None) -> LiveRows:
+    def _begin(
+        self, rows: Tensor, seeds: list[int | None], clip: Clip | None, said: Prompts
+    ) -> LiveRows:
         """New episodes in `rows`, the others as they are."""
         past = self._live
-        observed = begin(self.world, self._keys(rows, seeds), rows, self.core.pixels, clip)
+        observed = self._fresh(self._keys(rows, seeds), rows, said, clip)
         due, ahead = torch.zeros_like(rows), None
         if past is not None:
             observed = observed.where(rows.to(self.device), past.observed)
@@ -331,13 +337,20 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
             ahead, due = now.ahead, now.due.read()
             due = torch.ones_like(due) if ahead is None else due
             if bool(due.any()):
-                made = begin(self.world, next_keys(key), due, self.core.pixels)
+                made = self._fresh(next_keys(key), due, self.prompts)
                 ahead = made if ahead is None else made.where(due.to(self.device), ahead)
             return ahead, ahead
         rows = now.due.read() if self.autoreset_mode is AutoresetMode.NEXT_STEP else begun.cpu()
         if not bool(rows.any()):
             return None, None
-        return begin(self.world, next_keys(key), rows, self.core.pixels), None
+        return self._fresh(next_keys(key), rows, self.prompts), None
+
+    def _fresh(
+        self, key: Tensor, rows: Tensor, said: Prompts, clip: Clip | None = None
+    ) -> ObservedRows:
+        """Fresh episodes in `rows`, told what they are to be told."""
+        observed = begin(self.world, key, rows, self.core.pixels, clip)
+        return replace(observed, state=said.begin(observed.state))
 
     # --- What is handed out -----------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """Small untrained worlds for tests: the real networks, with weights that make every part count."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from worldsim.models.conditioning import ConditioningConfig
 from worldsim.models.dit import DiTConfig
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.heads import HeadsConfig
+from worldsim.models.text import TextConfig
 from worldsim.models.vae import SpacetimeVAE, VAEConfig
 from worldsim.states import StateSpec
 from worldsim.world.diffusion import DiffusionWorld, Sampling, Starts, WorldConfig
@@ -18,6 +20,7 @@ from worldsim.world.uncertainty import Trust
 CAR = ActionSpec(kind="continuous", low=(-1.0, 0.0, 0.0), high=(1.0, 1.0, 1.0))
 SPEED = StateSpec(names=("speed", "turn"), mean=(5.0, 0.0), std=(3.0, 0.5), change=(0.4, 0.2))
 BUTTONS = ActionSpec(kind="discrete", n=5)
+WORDS = TextConfig(kind="words", length=6, depth=1, heads=2, buckets=64)
 DIT = DiTConfig(dim=32, depth=4, heads=2, kv_heads=1, mlp=2)
 
 
@@ -36,6 +39,8 @@ def tiny_dynamics(
     torch.manual_seed(0)
     if dit.cross_attention:
         more["text_tokens"] = 2
+    if more.get("text"):
+        more["encoder"] = WORDS
     conditioning = ConditioningConfig(action=action, **more)
     model = Dynamics(dit, HeadsConfig(hidden=32), channels, conditioning)
     scramble(model)
@@ -49,6 +54,7 @@ def tiny_world(
     context: int = 3,
     size: tuple[int, int] = (24, 32),
     state: StateSpec | None = None,
+    text: bool = False,
 ) -> DiffusionWorld:
     torch.manual_seed(0)
     vae = SpacetimeVAE(VAEConfig(channels=4, widths=(16, 16), blocks=(1, 1)))
@@ -69,9 +75,10 @@ def tiny_world(
     actions = torch.stack(
         [torch.as_tensor(action.space(seed=i).sample()) for i in range(3 * context)]
     ).reshape(3, context, *action.shape)
-    dynamics = tiny_dynamics(4, action, state=state)
+    dit, more = (replace(DIT, cross_attention=True), {"text": 8}) if text else (DIT, {})
+    dynamics = tiny_dynamics(4, action, dit, state=state, **more)
     config = WorldConfig(
-        spec=spec, vae=vae.config, dit=DIT, heads=dynamics.heads.config,
+        spec=spec, vae=vae.config, dit=dit, heads=dynamics.heads.config,
         conditioning=dynamics.conditioning.config, sampling=Sampling(num_steps=steps),
     )  # fmt: skip
     known = torch.ones(3, context, dtype=torch.bool)

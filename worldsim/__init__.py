@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from worldsim.pipeline import train
     from worldsim.store.folder import load, save
     from worldsim.store.snapshot import SnapshotError, SnapshotWarning, load_state, save_state
+    from worldsim.video import edit, generate
     from worldsim.world.compiled import compiled
     from worldsim.world.fixed_batch import FixedBatch
-    from worldsim.world.generate import generate
     from worldsim.world.point import PointWorld
     from worldsim.world.rollout import Rollout, imagine, replay
 
@@ -45,7 +45,8 @@ _HOME = {
     "WorldState": "core",
     "FixedBatch": "world.fixed_batch",
     "Rollout": "world.rollout",
-    "generate": "world.generate",
+    "edit": "video",
+    "generate": "video",
     "imagine": "world.rollout",
     "replay": "world.rollout",
     "PointWorld": "world.point",
@@ -70,6 +71,7 @@ __all__ = [
     "WorldState",
     "collect",
     "compiled",
+    "edit",
     "export",
     "generate",
     "imagine",

@@ -187,8 +187,10 @@ class WorldState(Rows):
             (`worldsim.world.uncertainty`); empty `(B, 0)` in a world that is not calibrated.
         latent_actions, latent_known: (B, K, L) and (B, K) bool, inferred actions; empty `(B, 0)` in
             a world without.
-        text, text_known: (B, D) and (B, 1) bool, the prompt from now on; empty `(B, 0)` in a world
-            without.
+        text, text_known: (B, L) int64 tokens and (B, 1) bool, the prompt from now on; empty
+            `(B, 0)` in a world without.
+        guidance: (B, 1), how much more strongly than in the recording it is followed, from 1 up;
+            empty `(B, 0)` in a world without.
         world, world_known: (B, 1) int64 and bool, which of several worlds; empty `(B, 0)` in one
             that stands alone.
         states, states_known: (B, K, D) and (B, K) bool, the state vector at each chunk's end, in
@@ -207,6 +209,7 @@ class WorldState(Rows):
     latent_known: Tensor
     text: Tensor
     text_known: Tensor
+    guidance: Tensor
     world: Tensor
     world_known: Tensor
     states: Tensor
@@ -218,6 +221,7 @@ class WorldState(Rows):
         empty = parts["latents"].new_empty(len(parts["latents"]), 0)
         masks = ("latent_known", "text_known", "world_known", "states_known")
         left = {f.name: empty.bool() if f.name in masks else empty for f in fields(cls)}
+        left["text"] = empty.long()
         return cls(**{**left, **parts})
 
     @property
@@ -235,19 +239,27 @@ class WorldState(Rows):
         )
         return Conditions(
             self.actions, self.known, self.latent_actions, self.latent_known,
-            self.text, silent, self.world, self.world_known, state, state_known,
+            self.text, silent, self.guidance, self.world, self.world_known, state, state_known,
         )  # fmt: skip
 
-    def prompted(self, text: Tensor) -> Self:
-        """The same with another prompt from the next step on: `text` (B, D), or (D,) for all rows.
+    def prompted(self, text: Tensor | None, guidance: float | Tensor | None = None) -> Self:
+        """The same with another prompt from the next step on.
 
-        Raises `WorldError` where the world takes no text of that width.
+        text: (B, L) tokens, or (L,) for all rows; no prompt if None. guidance: another strength,
+        (B, 1) or one for all rows; as it was if None.
+        Raises `WorldError` where the world takes no text of that length.
         """
+        if text is None:
+            return replace(self, text_known=torch.zeros_like(self.text_known))
         text = text.to(self.text).expand(len(self), -1)
         if text.shape != self.text.shape:
             expected, got = tuple(self.text.shape), tuple(text.shape)
-            raise WorldError(f"text: expected shape {expected}, got {got}")
-        return replace(self, text=text, text_known=torch.ones_like(self.text_known))
+            raise WorldError(f"text: expected tokens of shape {expected}, got {got}")
+        strength = self.guidance
+        if guidance is not None:
+            strength = torch.ones_like(strength) * torch.as_tensor(guidance).to(strength)
+        known = torch.ones_like(self.text_known)
+        return replace(self, text=text.contiguous(), text_known=known, guidance=strength)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 from worldsim.core import WorldError
 from worldsim.models.dit import DiTConfig
 from worldsim.models.heads import HeadsConfig
+from worldsim.models.text import TextConfig
 from worldsim.models.vae import VAEConfig
 
 
@@ -21,12 +22,17 @@ class Sizes:
     Attributes:
         vae, dit, heads: their sizes.
         context: chunks that the next one is predicted from.
+        text, text_tokens, encoder: how captions are read, where the data has any; see
+            `ConditioningConfig`.
     """
 
     vae: VAEConfig
     dit: DiTConfig
     heads: HeadsConfig = HeadsConfig()
     context: int = 6
+    text: int = 128
+    text_tokens: int = 4
+    encoder: TextConfig | None = None
 
 
 def tiny() -> Sizes:
@@ -35,6 +41,7 @@ def tiny() -> Sizes:
         vae=VAEConfig(widths=(32, 64), blocks=(1, 1)),
         dit=DiTConfig(dim=128, depth=4, heads=2, kv_heads=1, mlp=2),
         context=4,
+        text_tokens=0,
     )
 
 

@@ -61,9 +61,11 @@ class Conditions(Rows):
         action_known: (B, F) bool.
         latent_action: (B, F, L), inferred from video instead of recorded.
         latent_action_known: (B, F) bool.
-        text: (B, D), a prompt as a vector.
+        text: (B, L) int64, tokens of a prompt, 0 past its end.
         text_known: (B, F) bool. A prompt speaks of chunks that are being denoised and never of
             context, so nothing of an old one is left in a cache.
+        guidance: (B, 1), how much more strongly than in the recording a prompt is followed; 1 is
+            as in the recording.
         world: (B, 1) int64, which of several worlds.
         world_known: (B, 1) bool.
         state: (B, F, D), the state vector at the end of the chunk before each, which its action
@@ -77,6 +79,7 @@ class Conditions(Rows):
     latent_action_known: Tensor
     text: Tensor
     text_known: Tensor
+    guidance: Tensor
     world: Tensor
     world_known: Tensor
     state: Tensor
@@ -95,8 +98,12 @@ class Conditions(Rows):
         for name, shape in shapes.items():
             if name in given and f"{name}_known" not in given:
                 given[f"{name}_known"] = known.new_ones(shape)
-            given.setdefault(name, action.new_empty(lead[0], 0, dtype=torch.float32))
+            dtype = torch.float32 if name == "latent_action" else torch.int64
+            given.setdefault(name, action.new_empty(lead[0], 0, dtype=dtype))
             given.setdefault(f"{name}_known", known.new_empty(lead[0], 0))
+        if "guidance" not in given:
+            ones = torch.ones(lead[0], min(given["text"].shape[1], 1), device=action.device)
+            given["guidance"] = ones
         return cls(action, known, **given)
 
     def chunks(self, which: slice | Tensor) -> Self:

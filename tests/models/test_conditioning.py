@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.worlds import BUTTONS, CAR, scramble
+from tests.worlds import BUTTONS, CAR, WORDS, scramble
 from worldsim.core import ActionSpec, Conditions
 from worldsim.models.conditioning import Conditioning, ConditioningConfig
 
 DIM = 16
+TOKENS = torch.tensor([[3, 9, 4, 0, 0, 0], [7, 0, 0, 0, 0, 0]])
+JOINING = ("latent_action", "text", "world", "unknown", "guidance")
 KINDS = {
     "box": CAR,
     "choice": BUTTONS,
@@ -22,6 +24,8 @@ KINDS = {
 
 def conditioning(**config) -> Conditioning:
     torch.manual_seed(0)
+    if config.get("text"):
+        config["encoder"] = WORDS
     made = Conditioning(ConditioningConfig(**{"action": CAR, **config}), DIM)
     scramble(made)
     return made
@@ -52,10 +56,11 @@ def test_parts_that_join_have_no_say_until_they_learn() -> None:
     action = torch.rand(2, 3, 3)
     torch.manual_seed(0)
     plain = Conditioning(ConditioningConfig(action=CAR), DIM)
-    more = Conditioning(ConditioningConfig(action=CAR, latent_action=2, text=5, worlds=3), DIM)
+    config = ConditioningConfig(action=CAR, latent_action=2, text=5, worlds=3, encoder=WORDS)
+    more = Conditioning(config, DIM)
     missing = more.load_state_dict(plain.state_dict(), strict=False).missing_keys
-    assert all(key.startswith(("latent_action", "text", "world", "unknown")) for key in missing)
-    given = {"latent_action": torch.rand(2, 3, 2), "text": torch.rand(2, 5)}
+    assert all(key.startswith(JOINING) for key in missing)
+    given = {"latent_action": torch.rand(2, 3, 2), "text": TOKENS}
     said = Conditions.of(action, **given, world=torch.tensor([[0], [2]]))
     assert torch.equal(more(said).vector, plain(said).vector)
 
@@ -64,13 +69,14 @@ def test_parts_that_join_have_no_say_until_they_learn() -> None:
 def test_every_part_counts_and_so_does_its_mask() -> None:
     made = conditioning(latent_action=2, text=5, worlds=3, text_tokens=2)
     said = Conditions.of(
-        torch.rand(2, 3, 3), latent_action=torch.rand(2, 3, 2), text=torch.rand(2, 5),
+        torch.rand(2, 3, 3), latent_action=torch.rand(2, 3, 2), text=TOKENS,
         world=torch.tensor([[0], [2]]),
     )  # fmt: skip
     base = made(said)
     assert base.tokens is not None and base.tokens.shape == (2, 2, DIM)
     changes = {
-        "latent_action": said.latent_action + 1, "text": said.text + 1, "world": said.world * 0 + 1,
+        "latent_action": said.latent_action + 1, "text": TOKENS.flip(0),
+        "world": said.world * 0 + 1, "guidance": said.guidance + 1,
         **{f"{n}_known": torch.zeros_like(getattr(said, f"{n}_known"))
            for n in ("action", "latent_action", "text", "world")},
     }  # fmt: skip
@@ -91,3 +97,5 @@ def test_bad_settings() -> None:
         ConditioningConfig(action=CAR, text=-1)
     with pytest.raises(ValueError, match="text_tokens: expected 0 without text"):
         ConditioningConfig(action=CAR, text_tokens=2)
+    with pytest.raises(ValueError, match="encoder: expected one with text"):
+        ConditioningConfig(action=CAR, text=8)

@@ -4,16 +4,52 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from worldsim.config import ConfigError, from_json, parse_json
 
-from .dataset import Caption, Episode, unfit
+from .dataset import Caption, Dataset, Episode, unfit
+
+
+@dataclass(frozen=True)
+class CaptionTable:
+    """Captions of episodes laid end to end, M in all, by where they begin.
+
+    Attributes:
+        first, stop: (M,) int64, chunks [first, stop) that each speaks of.
+        texts: what they say.
+    """
+
+    first: Tensor
+    stop: Tensor
+    texts: tuple[str, ...]
+
+    def at(self, chunk: int) -> list[int]:
+        """Which captions speak of a chunk."""
+        longest = int((self.stop - self.first).amax()) if self.texts else 0
+        low, high = torch.searchsorted(self.first, torch.tensor([chunk - longest, chunk + 1]))
+        near = torch.arange(int(low), int(high))
+        return near[self.stop[near] > chunk].tolist()
+
+
+def table_of(data: Dataset) -> CaptionTable:
+    """The captions of all episodes."""
+    found, start = [], 0
+    for place, length in enumerate(data.lengths):
+        said = captions_of(data.episode(place))
+        found += [(start + one.first, start + one.stop, one.text) for one in said]
+        start += length
+    found.sort()
+    ends = torch.tensor([row[:2] for row in found], dtype=torch.int64).reshape(-1, 2)
+    return CaptionTable(ends[:, 0].contiguous(), ends[:, 1], tuple(row[2] for row in found))
 
 
 def merged(told: Sequence[tuple[str, ...]]) -> tuple[Caption, ...]:

@@ -24,6 +24,7 @@ from worldsim.files import atomic_path, open_plain
 from worldsim.models.vae import SpacetimeVAE, to_float
 from worldsim.nn.dtype import narrow
 
+from .captions import CaptionTable, table_of
 from .columns import columns_of
 from .dataset import Dataset, Episode, unfit
 from .windows import Windows
@@ -120,6 +121,7 @@ class LatentRecording:
             `continue_known`, `states_known`: as in `Columns`; masks that are not given are all
             True, states that are not given have no entries.
         windows: which chunks belong together.
+        captions: what is said of them, None where nothing is.
     """
 
     latents: Tensor | LatentFile
@@ -132,6 +134,7 @@ class LatentRecording:
     continue_known: Tensor = field(default_factory=_ones)
     states: Tensor = field(default_factory=partial(torch.zeros, 0))
     states_known: Tensor = field(default_factory=_ones)
+    captions: CaptionTable | None = None
 
     def __post_init__(self) -> None:
         if not len(self.states):
@@ -181,7 +184,9 @@ def latent_cache(vae: SpacetimeVAE, data: Dataset, file: Path) -> LatentRecordin
         lengths, crc = stored.get_tensor("lengths").tolist(), stored.get_tensor("crc")
         shape = tuple(stored.get_tensor("shape").tolist())
     latents = LatentFile(file.with_suffix(".bin"), shape, crc, key)
-    return LatentRecording(latents=latents, windows=Windows(tuple(lengths)), **columns)
+    captions = table_of(data) if data.spec.has_text else None
+    windows = Windows(tuple(lengths))
+    return LatentRecording(latents=latents, windows=windows, captions=captions, **columns)
 
 
 def _encode(vae: SpacetimeVAE, data: Dataset, file: Path, key: str) -> None:

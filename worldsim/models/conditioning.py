@@ -1,8 +1,8 @@
 """The only reader of `Conditions`: what is said of chunks, as vectors that a network is given.
 
 Each part has an embedder and a learned null vector that stands for "not known". The sum is the
-`vector` of each chunk, for adaLN; a prompt may also become a few `tokens`, for cross-attention (the
-projection of IP-Adapter, Ye et al. 2023, 2308.06721).
+`vector` of each chunk, for adaLN; a prompt may also become a few `tokens`, for cross-attention (as
+pictures do in IP-Adapter, Ye et al. 2023, 2308.06721).
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from itertools import accumulate
 from typing import NamedTuple
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from worldsim.core import ABSENT, ActionSpec, Conditions
 from worldsim.nn.embed import fourier
 from worldsim.states import StateSpec
+
+from .text import TextConfig, TextEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +29,9 @@ class ConditioningConfig:
     Attributes:
         action: the actions.
         latent_action: width of inferred actions, 0 without.
-        text: width of a prompt's vector, 0 without.
-        text_tokens: tokens that it becomes for cross-attention, 0 for none.
+        text: width of the vectors that a prompt becomes, 0 without.
+        text_tokens: vectors that it becomes for cross-attention, 0 for none.
+        encoder: how it is read, None without.
         worlds: how many worlds one network knows, 0 where it is one.
         state: the state vector before each chunk, None without.
     """
@@ -40,11 +42,14 @@ class ConditioningConfig:
     text_tokens: int = 0
     worlds: int = 0
     state: StateSpec | None = field(default=None, metadata=ABSENT)
+    encoder: TextConfig | None = field(default=None, metadata=ABSENT)
 
     def __post_init__(self) -> None:
         for name in ("latent_action", "text", "text_tokens", "worlds"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
+        if bool(self.text) != (self.encoder is not None):
+            raise ValueError(f"encoder: expected one with text and none without, got {self}")
         if self.text_tokens and not self.text:
             raise ValueError(f"text_tokens: expected 0 without text, got {self.text_tokens}")
 
@@ -134,9 +139,11 @@ class Conditioning(nn.Module):
         acts = config.action.kind != "none"
         self.action = ActionEmbed(config.action, dim) if acts else None
         self.latent_action = _zeros(config.latent_action, dim)
-        self.text = _zeros(config.text, dim)
-        count = config.text_tokens
-        self.text_tokens = nn.Linear(config.text, count * dim) if count else None
+        self.text, count = _zeros(config.text, dim), config.text_tokens
+        self.text_tokens = nn.Linear(config.text, dim) if count else None
+        encoder = config.encoder
+        self.text_encoder = TextEncoder(encoder, config.text, 1 + count) if encoder else None
+        self.guidance = nn.Parameter(torch.zeros(dim)) if encoder else None
         self.world = nn.Embedding(config.worlds, dim) if config.worlds else None
         self.state = StateEmbed(config.state, dim) if config.state else None
         names = [name for name in ("latent_action", "text", "worlds") if getattr(config, name)]
@@ -158,20 +165,22 @@ class Conditioning(nn.Module):
         if self.latent_action is not None:
             vector = self._linear(self.latent_action, given.latent_action)
             parts.append(self._known("latent_action", vector, given.latent_action_known))
-        if self.text is not None:
-            vector = self._linear(self.text, given.text)[:, None]
-            parts.append(self._known("text", vector, given.text_known))
+        read: Tensor | None = None
+        if self.text is not None and self.text_encoder is not None:
+            assert self.guidance is not None
+            encoding: Tensor = self.text_encoder(given.text)
+            read = encoding
+            vector = self._linear(self.text, encoding[:, 0]) + (given.guidance - 1) * self.guidance
+            parts.append(self._known("text", vector[:, None], given.text_known))
         if self.world is not None:
             vector = self.world(given.world)
             parts.append(self._known("worlds", vector, given.world_known))
         if self.state is not None:
             parts.append(self.state(given.state, given.state_known))
         vector = reduce(torch.add, parts) if parts else self._silent(given)
-        if self.text_tokens is None:
+        if self.text_tokens is None or read is None:
             return Conditioned(vector)
-        flat = self._linear(self.text_tokens, given.text)
-        tokens = rearrange(flat, "b (l d) -> b l d", d=self.dim)
-        return Conditioned(vector, tokens, given.text_known)
+        return Conditioned(vector, self._linear(self.text_tokens, read[:, 1:]), given.text_known)
 
     def _silent(self, given: Conditions) -> Tensor:
         lead, device = given.action.shape[:2], given.action.device

@@ -20,6 +20,7 @@ from worldsim.presets import Sizes
 
 from .context import DREAMT_FROM
 from .recipe import Recipe
+from .words import with_words
 
 LEAST_CONTEXT = 2
 """Chunks: fewer show no motion."""
@@ -124,6 +125,7 @@ def fit_to_data(data: Dataset, sizes: Sizes, recipe: Recipe) -> tuple[Sizes, Rec
         for part in [getattr(recipe, name)]
     }
     vae = replace(recipe.vae, clip_chunks=min(recipe.vae.clip_chunks, longest))
+    sizes = with_words(data, sizes)
     return sizes, replace(recipe, vae=vae, **shorter)
 
 

@@ -7,7 +7,7 @@ its own mistakes, and they grew (docs/log.md).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -19,12 +19,14 @@ from worldsim.diffusion.consistency import earlier_level, halvings_at, pseudo_hu
 from worldsim.diffusion.draws import Draws
 from worldsim.diffusion.losses import chunk_error, ramp
 from worldsim.diffusion.schedule import corrupt, draw_levels
+from worldsim.diffusion.timeline import Clip, Network, Order
 from worldsim.models.dynamics import Dynamics
 
 from .context import check_dreamt, drift_augment
 from .dynamics import compiled, draw_batch, head_losses, settings_of
 from .loop import FitConfig, Losses, Watch, fit, step_draws
 from .targets import as_ordered, check_masked, draw_targets, mean_where, predict_targets
+from .words import check_worded, draw_guidance, guided, hide_start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,9 @@ class DistillationConfig:
             what is still unseen; all if None.
         damage: share of clips whose context is damaged.
         drop_action: share of actions hidden.
+        drop_text, from_nothing: shares of captions hidden, and of clips whose first chunk is.
+        guided: share of batches in which the student learns to follow captions more strongly than
+            the recording, by how much it is told.
         masked: share of batches in which chunks ahead are known, or time runs backwards.
         drop_state: share of clips that know no state vector up to some chunk.
         state_noise: most noise on state vectors that clips are told of, standard deviations.
@@ -62,6 +67,9 @@ class DistillationConfig:
     blind: tuple[int, int] | None = None
     damage: float = 0.4
     drop_action: float = 0.05
+    drop_text: float = 0.1
+    from_nothing: float = 0.1
+    guided: float = 0.5
     masked: float = 0.0
     drop_state: float = 0.2
     state_noise: float = 0.1
@@ -71,12 +79,24 @@ class DistillationConfig:
     def __post_init__(self) -> None:
         check_dreamt(self.dreamt, self.targets, self.blind)
         check_masked(self.masked)
+        check_worded(self)
 
 
 def student_levels(shape: tuple[int, ...], pure: float, draws: Draws) -> Tensor:
     """Levels of the targets: a share `pure` starts from pure noise, the rest as in training."""
     level = draw_levels(shape, draws)
     return torch.where(draws.uniform(shape) < pure, torch.ones_like(level), level)
+
+
+def strengthen(
+    network: Network, clip: Clip, path: tuple[Tensor, Tensor], level: Tensor, window: int,
+    order: Order | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Ends (clean, noise) of the guided paths through the same points of `path` at `level`."""
+    silent, noisy = replace(clip, conditions=clip.conditions.as_context()), corrupt(*path, level)
+    answer, *_ = predict_targets(network, silent, noisy, level, window, order)
+    t, aim = level[..., None, None, None], guided(path[0], answer, clip.conditions)
+    return aim, (noisy - (1 - t) * aim) / t
 
 
 def train_student(
@@ -89,21 +109,25 @@ def train_student(
     def losses(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
         assert isinstance(net, Dynamics) and isinstance(ema, Dynamics)
         draws = step_draws(training.fit, step, model.heads.values.device)
-        batch = draw_batch(data, training, draws, model.conditioning.config.state)
+        told = model.conditioning.config
+        batch = draw_batch(data, training, draws, told.state, told.encoder)
         clip = drift_augment(network(ema), batch, training, model.dit.config.patch, window, draws)
+        clip = hide_start(clip, training.from_nothing, draws)
         clean = batch.latents[:, 1:]
         level = student_levels(tuple(clean.shape[:2]), training.pure, draws)
         finest = halvings_at(step, training.fit.steps, training.halvings)
         earlier = earlier_level(level, draws.integers(finest + 1, level.shape).float())
         noise = draws.normal(clean.shape)
         order = draw_targets(training, draws)
-        clip = as_ordered(clip, order)
+        clip, strengthened = draw_guidance(as_ordered(clip, order), training.guided, draws)
 
         def answer(model: nn.Module, t: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
             noisy, called = corrupt(clean, noise, t), network(cast(Dynamics, model))
             return predict_targets(called, clip, noisy, t, window, order)
 
         with torch.no_grad():
+            if strengthened:
+                clean, noise = strengthen(network(ema), clip, (clean, noise), level, window, order)
             target, *_ = answer(ema, earlier)
             target = torch.where((earlier > 0)[..., None, None, None], target, clean)
         x, features, count = answer(net, level)

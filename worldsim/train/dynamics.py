@@ -25,12 +25,14 @@ from worldsim.diffusion.losses import chunk_error, ramp
 from worldsim.diffusion.schedule import corrupt, draw_levels
 from worldsim.diffusion.timeline import Clip, Network
 from worldsim.models.dynamics import Dynamics
+from worldsim.models.text import TextConfig
 from worldsim.states import StateSpec
 
 from .checkpoint import Settings, fingerprint
 from .context import Batch, Faults, check_dreamt, drift_augment, tell_states
 from .loop import FitConfig, Losses, Watch, fit, step_draws
 from .targets import as_ordered, check_masked, draw_targets, mean_where, predict_targets
+from .words import captioned, check_worded, hide_start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,9 @@ class DynamicsTrainingConfig:
             what is still unseen; all if None.
         damage: share of clips whose context is damaged.
         drop_action: share of actions hidden, so that unlabelled video works too.
+        drop_text: share of captions hidden, so that nothing need be said.
+        from_nothing: share of clips with a caption whose first chunk is not shown, so that a dream
+            may begin with words alone.
         masked: share of batches in which chunks ahead are known, or time runs backwards, so that
             `generate` can do so; the others are as stepping is.
         drop_state: share of clips that know no state vector up to some chunk.
@@ -63,6 +68,8 @@ class DynamicsTrainingConfig:
     blind: tuple[int, int] | None = None
     damage: float = 0.0
     drop_action: float = 0.05
+    drop_text: float = 0.1
+    from_nothing: float = 0.1
     masked: float = 0.0
     drop_state: float = 0.2
     state_noise: float = 0.1
@@ -72,6 +79,7 @@ class DynamicsTrainingConfig:
     def __post_init__(self) -> None:
         check_dreamt(self.dreamt, self.targets, self.blind)
         check_masked(self.masked)
+        check_worded(self)
 
 
 class Drawn(Faults, Protocol):
@@ -88,18 +96,25 @@ class Drawn(Faults, Protocol):
     @property
     def state_noise(self) -> float: ...  # noqa: D102
     @property
+    def drop_text(self) -> float: ...  # noqa: D102
+    @property
     def blind(self) -> tuple[int, int] | None: ...  # noqa: D102
 
 
 def draw_batch(
-    data: LatentRecording, config: Drawn, draws: Draws, spec: StateSpec | None = None
+    data: LatentRecording,
+    config: Drawn,
+    draws: Draws,
+    spec: StateSpec | None = None,
+    encoder: TextConfig | None = None,
 ) -> Batch:
     """Random clips, the rows of `draws`; a share `drop_action` of the actions is hidden.
 
     Those whose context will be dreamt, the last ones, are of `blind` episodes, if any. A dream has
     another road than the recording, and the recording's answer is asked for; where the driver
     followed the recorded road, his actions give it away, and the network learns to bend roads to
-    whoever drives. spec: of the state vectors that the network is told, if any.
+    whoever drives. spec: of the state vectors that the network is told, if any. encoder: reads
+    captions, None where nothing is to be read.
     """
     chunks, device = config.targets + 1, draws.device
     with torch.device("cpu"):  # where the recording is
@@ -115,7 +130,7 @@ def draw_batch(
     latents, rewards, going, rewards_known, going_known = (
         x.to(device) for x in (clips.latents, *parts)
     )
-    said: dict[str, Tensor] = {}
+    said: dict[str, Tensor] = captioned(data, rows, encoder, config.drop_text, draws)
     states: tuple[Tensor, Tensor] | tuple[None, None] = None, None
     if spec is not None:
         states = clips.states.to(device), clips.states_known.to(device)
@@ -174,8 +189,10 @@ def train_dynamics(
     def losses(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
         assert isinstance(net, Dynamics) and isinstance(ema, Dynamics)
         draws = step_draws(training.fit, step, model.heads.values.device)
-        batch = draw_batch(data, training, draws, model.conditioning.config.state)
+        told = model.conditioning.config
+        batch = draw_batch(data, training, draws, told.state, told.encoder)
         clip = drift_augment(network(ema), batch, training, model.dit.config.patch, window, draws)
+        clip = hide_start(clip, training.from_nothing, draws)
         clean = batch.latents[:, 1:]
         level, noise = draw_levels(tuple(clean.shape[:2]), draws), draws.normal(clean.shape)
         order, noisy = draw_targets(training, draws), corrupt(clean, noise, level)

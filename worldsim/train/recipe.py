@@ -8,7 +8,7 @@ Each stage has a folder of its own under the run: a log, a checkpoint to go on f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -124,7 +124,10 @@ def new_dynamics(
     data: Dataset, sizes: Sizes, seed: int = 0, state: StateSpec | None = None
 ) -> Dynamics:
     """An untrained dynamics model; `state` is of its `state_spec`."""
-    conditioning = ConditioningConfig(action=action_spec(data), state=state)
+    text = {"text": sizes.text, "text_tokens": sizes.text_tokens} if sizes.encoder else {}
+    conditioning = ConditioningConfig(
+        action=action_spec(data), state=state, encoder=sizes.encoder, **text
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Dynamics(sizes.dit, sizes.heads, sizes.vae.channels, conditioning)
@@ -194,7 +197,8 @@ def fit_student(
 
 def check_begin(begin: DiffusionWorld, data: Dataset, sizes: Sizes) -> DiffusionWorld:
     """The world to begin with; raises WorldError unless its networks are of this kind."""
-    kind = (sizes.vae, sizes.dit, sizes.heads, action_spec(data))
+    dit = replace(sizes.dit, cross_attention=begin.config.dit.cross_attention)
+    kind = (sizes.vae, dit, sizes.heads, action_spec(data))
     config = begin.config
     found = (config.vae, config.dit, config.heads, config.spec.action)
     for name, ours, its in zip(("vae", "dit", "heads", "action"), kind, found, strict=True):
@@ -222,7 +226,8 @@ def go_on(model: Dynamics, begin: Dynamics) -> Dynamics:
     Raises WorldError where it lacks others.
     """
     missing, extra = model.load_state_dict(begin.state_dict(), strict=False)
-    wrong = [name for name in missing if not name.startswith(JOINING)] + extra
+    joins = (name for name in missing if not name.startswith(JOINING) and ".cross." not in name)
+    wrong = [*joins, *extra]
     if wrong:
         raise WorldError(f"begin: expected weights of the new world's kind, got others: {wrong}")
     return model
@@ -255,7 +260,7 @@ def world_of(
     config = WorldConfig(
         spec=spec,
         vae=sizes.vae,
-        dit=sizes.dit,
+        dit=dynamics.dit.config,
         heads=sizes.heads,
         conditioning=dynamics.conditioning.config,
         sampling=sampling,

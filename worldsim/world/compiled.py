@@ -36,7 +36,7 @@ from .uncertainty import Trust
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
-RECIPE = 1
+RECIPE = 2
 """How programs are made; another way is another number, so that old ones are not found."""
 
 Program = Callable[..., Any]

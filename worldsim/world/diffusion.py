@@ -22,6 +22,7 @@ from worldsim.core import (
 from worldsim.diffusion.rng import hash_rows
 from worldsim.diffusion.timeline import ChunkDenoiser, fill_cache
 from worldsim.models.dynamics import Dynamics
+from worldsim.models.text import tokens_of
 from worldsim.models.vae import SpacetimeVAE, to_bytes, to_float
 from worldsim.states import no_states
 
@@ -186,8 +187,10 @@ class DiffusionWorld:
             parts["latent_actions"] = new(*shape, width, dtype=torch.float32)
             parts["latent_known"] = new(shape, dtype=torch.bool)
         if config.text:
-            parts["text"] = new(rows, config.text, dtype=torch.float32)
+            assert config.encoder is not None
+            parts["text"] = new(rows, config.encoder.length, dtype=torch.int64)
             parts["text_known"] = new(rows, 1, dtype=torch.bool)
+            parts["guidance"] = new(rows, 1, dtype=torch.float32) + 1
         if config.worlds:
             index = torch.zeros(rows) if world is None else world
             parts["world"] = index.to(self.device, torch.int64)[:, None]
@@ -201,6 +204,16 @@ class DiffusionWorld:
             return {}
         held, known = self.spec.state.hold(states, lead, self.spec.context, self.device)
         return {"states": held, "states_known": known}
+
+    def prompt(self, text: str | Sequence[str]) -> Tensor:
+        """Tokens of a prompt (1, L), or of several (B, L), for `WorldState.prompted`.
+
+        Raises `WorldError` for what is no prompt, and in a world that takes none.
+        """
+        if self.config.conditioning.encoder is None:
+            raise WorldError(f"text: expected None, as {self.spec.name} was trained without words")
+        texts = [text] if isinstance(text, str) else list(text)
+        return tokens_of(texts, self.config.conditioning.encoder).to(self.device)
 
     @torch.no_grad()
     def step(
@@ -248,8 +261,8 @@ class DiffusionWorld:
         said = given(action, newest.action, newest.action_known)
         inferred = given(latent_action, newest.latent_action, newest.latent_action_known)
         return Conditions(
-            *said, *inferred, state.text, state.text_known, state.world, state.world_known,
-            state.states[:, -1:], state.states_known[:, -1:],
+            *said, *inferred, state.text, state.text_known, state.guidance, state.world,
+            state.world_known, state.states[:, -1:], state.states_known[:, -1:],
         )  # fmt: skip
 
     def advance(

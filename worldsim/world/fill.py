@@ -29,7 +29,7 @@ class Timeline:
 
     Attributes:
         latents: (B, n, h, w, C), any number where not known.
-        known: which of the n chunks are known, at least one.
+        known: which of the n chunks are known; where none is, the first is drawn from what is said.
         conditions: what is said of each.
         soft: of chunks that are not known and yet not free: a latent (B, h, w, C) that resembles
             them, and how strongly, 0 to 1.
@@ -52,6 +52,9 @@ def fill(
     (LTX-Video's rule, 2501.00103).
     """
     latents, known = timeline.latents.clone(), list(timeline.known)
+    if True not in known:
+        x = sampling.sample(*_from_nothing(dynamics, timeline, key), timeline.soft.get(0))
+        latents[:, 0], known[0] = x.clamp(-LATENT_BOUND, LATENT_BOUND), True
     count, first = len(known), known.index(True)
     with tqdm(total=known.count(False), desc="generating", unit="chunk", leave=False) as bar:
         for backwards in (False, True):
@@ -69,6 +72,37 @@ def fill(
                 side.remember(place)
                 bar.update()
     return latents
+
+
+def _from_nothing(
+    dynamics: Dynamics, timeline: Timeline, key: Tensor
+) -> tuple[ChunkFromNothing, Tensor, Tensor]:
+    said = timeline.conditions.chunks(slice(0, 1))
+    shape = tuple(timeline.latents.shape[2:])
+    return ChunkFromNothing(dynamics, said, shape), key, torch.zeros_like(key[:, 0])
+
+
+class ChunkFromNothing:
+    """`denoise(x, level)` of a chunk that follows nothing but what is said: the context is one
+    chunk of pure noise, told as such, as in training (`train.words.hide_start`)."""
+
+    def __init__(self, dynamics: Dynamics, said: Conditions, shape: tuple[int, ...]) -> None:
+        """said: of the one chunk. shape: (h, w, C)."""
+        self.dynamics, self.shape = dynamics, shape
+        self.said = said.as_context().then(said)
+
+    def __call__(self, x: Tensor, level: Tensor) -> Tensor:
+        """Predict the clean chunk (B, h, w, C) from `x` at `level` (B,)."""
+        blank = torch.zeros_like(x)
+        out = self.dynamics(
+            torch.stack([blank, x], 1),
+            torch.stack([torch.ones_like(level), level], 1),
+            self.said,
+            torch.stack([blank, blank], 1),
+            time=range(2),
+            mask=torch.ones(1, 2, 2, dtype=torch.bool, device=x.device).tril(),
+        )
+        return out.x[:, 1]
 
 
 class Side:

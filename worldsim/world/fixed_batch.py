@@ -10,7 +10,7 @@ are equal in groups of 4 and 8 and differ in the last bits in groups of 2 and 3.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -57,6 +57,13 @@ class FixedBatch:
     def with_num_steps(self, num_steps: int) -> Self:
         """The same with another number of denoising steps."""
         return type(self)(self.world.with_num_steps(num_steps), self.rows)
+
+    def prompt(self, text: str | Sequence[str]) -> Tensor:
+        """Tokens of a prompt, or of several; `WorldError` in a world that takes none."""
+        prompt = getattr(self.world, "prompt", None)
+        if prompt is None:
+            raise WorldError(f"text: expected None, as {self.spec.name} takes no words")
+        return prompt(text)
 
     def reset(self, key: Tensor) -> WorldState:
         """A start state for every key `(B, 2)`."""

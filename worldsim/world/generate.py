@@ -1,4 +1,4 @@
-"""Video from what is given: continue a clip, start from a picture, run backwards, fill a gap.
+"""Video from what is given: words, a clip to continue, a picture to start from or to lead up to.
 
 All of it is one rule (LTX-Video, 2501.00103): chunks that a given clip covers have a noise level of
 at most 1 - strength, so strength 1 is never denoised; the rest is drawn from what is known.
@@ -7,20 +7,25 @@ at most 1 - strength, so strength 1 is never denoised; the rest is drawn from wh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from worldsim.actions import as_tensor
 from worldsim.core import Conditions, WorldError, WorldModel, WorldSpec, row_keys
-from worldsim.models.conditioning import ConditioningConfig
-from worldsim.models.vae import to_float
+from worldsim.models.vae import DOWN, to_float
 
 from .config import LATENT_BOUND
 from .diffusion import DiffusionWorld
 from .fill import Timeline, fill
+
+LEAST_SIDE, MOST_SIDE = 16, 4096
+"""Pixels of a video's sides."""
+
+MOST_GUIDANCE = 20.0
 
 TOGETHER = 16
 """Chunks decoded at once."""
@@ -46,6 +51,9 @@ def generate(
     known: Any = None,
     seed: int = 0,
     num_steps: int | None = None,
+    text: str | None = None,
+    guidance: float | None = None,
+    size: tuple[int, int] | None = None,
 ) -> Tensor:
     """Video of `frames` frames, (frames, H, W, 3) uint8 on the host, around what is given.
 
@@ -53,22 +61,36 @@ def generate(
         (H, W, 3), uint8, whose first frame is frame `start`, a multiple of the world's chunk. At
         strength 1 its frames come back unchanged; below, chunks are drawn anew from a noise level
         of 1 - strength, and resemble it. Alone at 0 it is continued; alone at the end it is led up
-        to, backwards; two with a gap are joined; the same picture at both ends makes a loop.
+        to, backwards; two with a gap are joined; the same picture at both ends makes a loop. May be
+        empty where there is `text`.
     frames: of the video; it is made in whole chunks and cut.
     actions: (ceil(frames / chunk), *action), of which each led into a chunk, in the world's own
         range; None where all are unknown. known: (..., ) bool, which of them are; all if None.
     seed: names the randomness. num_steps: denoising steps a chunk, None for the world's own.
+    text: what is to be seen, in a world that was trained with captions. guidance: from 1 up, how
+        much more strongly than in the recording it is followed.
+    size: (height, width) of the video, from 16 up; the world's own if None. It is drawn in
+        multiples of 8 and cut.
     Raises `WorldError` for what does not fit, overlaps or lies beyond the end, and where a world in
     closed form is asked for more than to go on from the start.
     """
     count = _chunks(frames, world.spec.chunk, "frames")
-    pieces = _pieces(world.spec, given, frames)
+    shape = frame_shape(world.spec, size)
+    pieces = _pieces(replace(world.spec, frame_shape=shape), given, frames, words=text is not None)
     said = _actions(world.spec, actions, known, count)
     if num_steps is not None:
         world = world.with_num_steps(num_steps)
     if isinstance(world, DiffusionWorld):
-        video = _drawn(world, pieces, *said, seed)
+        prompt = None if text is None else world.prompt(text)
+        check_guidance(guidance, text)
+        drawn = tuple(-(-side // DOWN) for side in shape[:2])
+        latents = _latents(world, pieces, drawn, count)
+        conditions = conditions_of(world, *said, prompt, guidance)
+        video = _drawn(world, pieces, latents, conditions, seed)[:, : shape[0], : shape[1]]
     else:
+        if text is not None or size not in (None, world.spec.frame_shape[:2]):
+            name = "size" if text is None else "text"
+            raise WorldError(f"{name}: expected None, as {world.spec.name} is a world of one kind")
         video = _continued(world, pieces, *said, seed)
     for piece in (p for p in pieces if p.strength == 1):
         at = piece.first * world.spec.chunk
@@ -82,7 +104,32 @@ def _chunks(frames: Any, chunk: int, name: str) -> int:
     return -(-frames // chunk)
 
 
-def _pieces(spec: WorldSpec, given: Sequence[tuple[Any, ...]], frames: int) -> list[Piece]:
+def check_guidance(guidance: Any, text: Any) -> None:
+    """Raise WorldError for a guidance that is none, or without a prompt."""
+    if guidance is None:
+        return
+    number = isinstance(guidance, int | float) and not isinstance(guidance, bool)
+    if not number or not 1 <= guidance <= MOST_GUIDANCE:
+        raise WorldError(f"guidance: expected 1 to {MOST_GUIDANCE:g}, got {guidance!r}")
+    if text is None:
+        raise WorldError(f"guidance: expected None, as nothing is said, got {guidance!r}")
+
+
+def frame_shape(spec: WorldSpec, size: Any) -> tuple[int, int, int]:
+    """(H, W, 3) of a video of this size; raises WorldError for a size that is none."""
+    if size is None:
+        return spec.frame_shape
+    sides = [*size] if isinstance(size, Sequence) and not isinstance(size, str) else []
+    whole = len(sides) == 2 and all(type(side) is int for side in sides)
+    if not whole or min(sides) < LEAST_SIDE or max(sides) > MOST_SIDE:
+        expected = f"two whole numbers from {LEAST_SIDE} to {MOST_SIDE}"
+        raise WorldError(f"size: expected {expected}, height and width, got {size!r}")
+    return (sides[0], sides[1], 3)
+
+
+def _pieces(
+    spec: WorldSpec, given: Sequence[tuple[Any, ...]], frames: int, *, words: bool
+) -> list[Piece]:
     """The given clips in order of time; raises WorldError where one does not fit."""
     pieces = sorted((_piece(spec, i, each, frames) for i, each in enumerate(given)),
                     key=lambda piece: piece.first)  # fmt: skip
@@ -92,8 +139,8 @@ def _pieces(spec: WorldSpec, given: Sequence[tuple[Any, ...]], frames: int) -> l
                 f"given: two clips hold frame {two.first * spec.chunk}; a chunk of {spec.chunk} "
                 "frames belongs to one: shorten or move one of them"
             )
-    if not any(piece.strength == 1 for piece in pieces):
-        raise WorldError("given: expected a clip or picture of strength 1 to start from, got none")
+    if not words and not any(piece.strength == 1 for piece in pieces):
+        raise WorldError("given: expected words, or a clip or picture of strength 1, got none")
     return pieces
 
 
@@ -137,55 +184,78 @@ def _actions(spec: WorldSpec, actions: Any, known: Any, count: int) -> tuple[Ten
 # --- A diffusion world ----------------------------------------------------------------------------
 
 
-def _drawn(
-    world: DiffusionWorld, pieces: list[Piece], actions: Tensor, known: Tensor, seed: int
+def _latents(
+    world: DiffusionWorld, pieces: list[Piece], grid: tuple[int, ...], count: int
 ) -> Tensor:
-    count, device = actions.shape[1], world.device
-    latents = torch.zeros(1, count, *world.spec.latent_shape, device=device)
-    there, soft = [False] * count, {}
+    """Latents (1, count, h, w, C), those of the pieces where there are any and zeros elsewhere."""
+    latents = torch.zeros(1, count, *grid, world.spec.latent_shape[-1], device=world.device)
     for piece in pieces:
-        found = world.vae.encode(to_float(piece.frames.to(device))[None])
+        found = world.vae.encode(to_float(_padded(piece.frames, grid).to(world.device))[None])
         latents[:, piece.first : piece.stop] = found.clamp(-LATENT_BOUND, LATENT_BOUND)
+    return latents
+
+
+def _padded(frames: Tensor, grid: Sequence[int]) -> Tensor:
+    """Frames (n, H, W, 3) whose last rows and columns are repeated up to the latents' grid."""
+    below, right = (g * DOWN - s for g, s in zip(grid, frames.shape[1:3], strict=True))
+    if not below and not right:
+        return frames
+    whole = F.pad(frames.movedim(-1, 1).float(), (0, right, 0, below), mode="replicate")
+    return whole.movedim(1, -1).to(torch.uint8)
+
+
+def _drawn(
+    world: DiffusionWorld, pieces: list[Piece], latents: Tensor, said: Conditions, seed: int
+) -> Tensor:
+    there, soft = [False] * latents.shape[1], {}
+    for piece in pieces:
         for place in range(piece.first, piece.stop):
             there[place] = piece.strength == 1
             if not there[place]:
                 soft[place] = latents[:, place].clone(), piece.strength
-    said = _conditions(world.config.conditioning, actions.to(device), known.to(device))
-    key = row_keys([seed]).to(device)
+    key = row_keys([seed]).to(world.device)
     timeline = Timeline(latents, there, said, soft)
     latents = fill(world.dynamics, timeline, world.config.sampling, world.spec.context, key)
     for piece in (p for p in pieces if p.strength == 1 and p.first):
         latents[:, piece.first] = _after(world, latents, piece)
-    return _shown(world, latents[0])
+    return shown(world, latents[0])
 
 
-def _conditions(config: ConditioningConfig, actions: Tensor, known: Tensor) -> Conditions:
-    """Of actions (1, n, *action); what else a world takes is not known."""
-    parts: dict[str, Tensor] = {}
-    widths = {"latent_action": config.latent_action, "text": config.text, "world": config.worlds}
+def conditions_of(
+    world: DiffusionWorld, actions: Tensor, known: Tensor, prompt: Tensor | None = None,
+    guidance: float | None = None,
+) -> Conditions:  # fmt: skip
+    """Of actions (1, n, *action) and a prompt (1, L); what else a world takes is not known."""
+    config, parts = world.config.conditioning, {}
+    actions, known = actions.to(world.device), known.to(world.device)
+    length = config.encoder.length if config.encoder else 0
+    widths = {"latent_action": config.latent_action, "text": length, "world": config.worlds}
     lead = {"latent_action": known.shape, "text": known.shape[:1], "world": known.shape[:1]}
     for name in (name for name, width in widths.items() if width):
         width = 1 if name == "world" else widths[name]
-        dtype = torch.int64 if name == "world" else torch.float32
+        dtype = torch.float32 if name == "latent_action" else torch.int64
         parts[name] = torch.zeros(*lead[name], width, dtype=dtype, device=known.device)
         mask = known[:, :1] if name == "world" else known
         parts[f"{name}_known"] = torch.zeros_like(mask)
     if config.state is not None:
         parts["state"] = torch.zeros(*known.shape, len(config.state), device=known.device)
         parts["state_known"] = torch.zeros_like(known)
+    if prompt is not None:
+        parts |= {"text": prompt, "text_known": torch.ones_like(known)}
+        parts["guidance"] = torch.full((1, 1), guidance or 1.0, device=known.device)
     return Conditions.of(actions, known, **parts)
 
 
 def _after(world: DiffusionWorld, latents: Tensor, piece: Piece) -> Tensor:
     """The first latent of a piece, which was encoded as a start, now that it has a past."""
-    before = _shown(world, latents[0, max(0, piece.first - 2) : piece.first])
-    chunk = piece.frames[: world.spec.chunk]
+    before = shown(world, latents[0, max(0, piece.first - 2) : piece.first])
+    chunk = _padded(piece.frames[: world.spec.chunk], latents.shape[2:4])
     chunk = torch.cat([chunk, chunk[-1:].expand(world.spec.chunk - len(chunk), *chunk.shape[1:])])
     pair = torch.cat([before[-world.spec.chunk :], chunk]).to(world.device)
     return world.vae.encode(to_float(pair)[None])[:, 1].clamp(-LATENT_BOUND, LATENT_BOUND)
 
 
-def _shown(world: DiffusionWorld, latents: Tensor) -> Tensor:
+def shown(world: DiffusionWorld, latents: Tensor) -> Tensor:
     """Frames (n * c, H, W, 3) of consecutive latents (n, h, w, C), the first as a start."""
     before = torch.cat([torch.zeros_like(latents[:1]), latents[:-1]])
     filled = torch.full((len(latents),), 2, device=latents.device)

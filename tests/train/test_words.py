@@ -1,0 +1,109 @@
+"""Captions in training: each clip is told what speaks of it, and guidance moves the target."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.worlds import DIT, WORDS, tiny_dynamics
+from worldsim.core import Conditions, WorldError
+from worldsim.data.captions import CaptionTable
+from worldsim.data.latents import LatentRecording
+from worldsim.data.windows import Windows
+from worldsim.diffusion.draws import Draws
+from worldsim.diffusion.schedule import corrupt
+from worldsim.diffusion.timeline import Clip
+from worldsim.models.text import tokens_of
+from worldsim.train.distill import strengthen
+from worldsim.train.dynamics import DynamicsTrainingConfig, FitConfig, train_dynamics
+from worldsim.train.recipe import go_on
+from worldsim.train.words import captioned, draw_guidance, hide_start
+
+N = 40
+SPANS = [(0, 20, "day"), (0, 20, "noon"), (20, 40, "night")]
+
+
+def recording() -> LatentRecording:
+    first, stop, texts = zip(*SPANS, strict=True)
+    g = torch.Generator().manual_seed(0)
+    return LatentRecording(
+        latents=torch.randn(N, 3, 4, 4, generator=g), actions=torch.zeros(N, 3),
+        rewards=torch.zeros(N), continue_prob=torch.ones(N), windows=Windows((N,)),
+        captions=CaptionTable(torch.tensor(first), torch.tensor(stop), texts),
+    )  # fmt: skip
+
+
+def test_a_clip_is_told_what_speaks_of_it_where_it_speaks() -> None:
+    rows = torch.arange(15, 25).expand(400, -1)  # the night begins within
+    said = captioned(recording(), rows, WORDS, 0.25, Draws(0, 0, range(400)))
+    tokens = dict(
+        zip(("day", "noon", "night"), tokens_of(["day", "noon", "night"], WORDS), strict=False)
+    )
+    counts = {}
+    for text, known in zip(said["text"], said["text_known"], strict=True):
+        name = next((n for n, t in tokens.items() if torch.equal(t, text)), "")
+        counts[name] = counts.get(name, 0) + 1
+        assert known.tolist() == {"": [False] * 10, "night": [False] * 5 + [True] * 5}.get(
+            name, [True] * 5 + [False] * 5
+        )
+    assert counts[""] / 400 == pytest.approx(0.25, abs=0.07)
+    assert counts["day"] == pytest.approx(counts["noon"], abs=40) and counts["night"] > 100
+    again = captioned(recording(), rows, WORDS, 0.25, Draws(0, 0, range(400)))
+    assert torch.equal(again["text"], said["text"])
+    assert captioned(recording(), rows, None, 0.25, Draws(0, 0, range(400))) == {}
+
+
+def clip_of(rows: int = 6) -> Clip:
+    g = torch.Generator().manual_seed(1)
+    latents = torch.randn(rows, 5, 3, 4, 4, generator=g)
+    known = torch.ones(rows, 5, dtype=torch.bool)
+    known[0] = False
+    text = tokens_of(["night"] * rows, WORDS)
+    said = Conditions.of(torch.zeros(rows, 5, 3), text=text, text_known=known)
+    return Clip(latents, latents[:, :-1], torch.zeros(rows, 4), said)
+
+
+def test_only_clips_with_a_caption_begin_with_nothing() -> None:
+    clip = clip_of()
+    hidden = hide_start(clip, 1.0, Draws(0, 0, range(6)))
+    assert torch.equal(hidden.context[0], clip.context[0]) and not hidden.context[1:, 0].any()
+    assert hidden.context_level[:, 0].tolist() == [0, 1, 1, 1, 1, 1]
+    assert torch.equal(hidden.context[:, 1:], clip.context[:, 1:])
+    assert hide_start(clip, 0.0, Draws(0, 0, range(6))) is clip
+
+
+@torch.no_grad()
+def test_guidance_keeps_the_path_and_pushes_its_end_away_from_what_is_said_unprompted() -> None:
+    model, clip = tiny_dynamics(text=8), clip_of()
+    draws = Draws(0, 0, range(6))
+    clip, strengthened = draw_guidance(clip, 1.0, draws)
+    strength = clip.conditions.guidance
+    assert strengthened and strength.min() >= 1 and strength.unique().numel() == 6
+    clean, noise = clip.latents[:, 1:], draws.normal((6, 4, 3, 4, 4))
+    level = torch.full((6, 4), 0.7)
+    aim, rest = strengthen(model, clip, (clean, noise), level, 3, None)
+    torch.testing.assert_close(corrupt(aim, rest, level), corrupt(clean, noise, level))
+    assert torch.equal(aim[0], clean[0])  # nothing is said there
+    assert (aim[1] - clean[1]).abs().max() > 1e-3
+    plain = replace(clip, conditions=replace(clip.conditions, guidance=torch.ones(6, 1)))
+    assert torch.equal(strengthen(model, plain, (clean, noise), level, 3, None)[0], clean)
+
+
+def test_a_trained_network_goes_on_with_words_as_it_was(tmp_path) -> None:
+    old, dit = tiny_dynamics(dit=DIT), replace(DIT, cross_attention=True)
+    new = tiny_dynamics(dit=dit, text=8)
+    fresh = type(new)(dit, new.heads.config, 4, new.conditioning.config)
+    go_on(fresh, old)
+    clip = clip_of()
+    latents, level = clip.latents, torch.zeros(6, 5)
+    plain = Conditions.of(clip.conditions.action)
+    how = {"time": range(5), "mask": torch.ones(1, 5, 5).tril().bool()}
+    before = old(latents, level, plain, latents, **how).x
+    assert torch.allclose(fresh(latents, level, clip.conditions, latents, **how).x, before)
+    with pytest.raises(WorldError, match="begin: expected weights of the new world"):
+        go_on(old, new)
+    training = DynamicsTrainingConfig(
+        fit=FitConfig(steps=2, batch=4, lr=1e-2, ema=0.5, warmup=0), targets=5, compile=False
+    )
+    trained = train_dynamics(recording(), fresh, 3, training, tmp_path)
+    assert trained.conditioning.text.weight.abs().max() > 0

@@ -1,0 +1,110 @@
+"""Captions in training: what is said of a clip, what is hidden, how strongly it is followed."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from worldsim.core import Conditions, WorldError
+from worldsim.data.dataset import Dataset
+from worldsim.data.latents import LatentRecording
+from worldsim.diffusion.draws import Draws
+from worldsim.diffusion.timeline import Clip
+from worldsim.models.text import TextConfig, tokens_of
+from worldsim.presets import Sizes
+
+MOST_GUIDANCE = 4.0
+"""Of training; more was never tried."""
+
+
+class Worded(Protocol):
+    """How much is said: the fields of a training's settings."""
+
+    @property
+    def drop_text(self) -> float: ...  # noqa: D102
+    @property
+    def from_nothing(self) -> float: ...  # noqa: D102
+
+
+def check_worded(config: Worded) -> None:
+    """Raise WorldError for shares that are none."""
+    for name in ("drop_text", "from_nothing"):
+        if not 0 <= getattr(config, name) <= 1:
+            got = getattr(config, name)
+            raise WorldError(f"{name}: expected a share from 0 to 1, got {got}")
+
+
+def with_words(data: Dataset, sizes: Sizes) -> Sizes:
+    """Sizes of networks that read the data's captions, or that read nothing."""
+    if not data.spec.has_text:
+        return replace(sizes, text=0, text_tokens=0, encoder=None)
+    encoder = sizes.encoder or TextConfig()
+    if encoder.kind == "static" and find_spec("wordllama") is None:
+        message = "text: words are learned from the captions alone; pip install 'worldsim[text]' "
+        warnings.warn(message + "for prompts in words that no caption has", stacklevel=3)
+        encoder = replace(encoder, kind="words")
+    dit = replace(sizes.dit, cross_attention=sizes.text_tokens > 0)
+    return replace(sizes, dit=dit, encoder=encoder)
+
+
+def captioned(
+    data: LatentRecording, rows: Tensor, encoder: TextConfig | None, drop: float, draws: Draws
+) -> dict[str, Any]:
+    """`text` and `text_known` of clips of these rows (B, F); nothing without an encoder.
+
+    Each clip has one caption, of those that speak of a chunk drawn from its targets, and it is
+    known where it speaks: an event in the middle of a clip is said from there on. A share `drop` is
+    hidden.
+    """
+    if encoder is None:
+        return {}
+    count = rows.shape[1]
+    places = 1 + draws.integers(count - 1, (len(rows),)).cpu()
+    point, kept = draws.uniform((len(rows),)).cpu(), draws.uniform((len(rows),)).cpu() >= drop
+    texts, known = [], torch.zeros(rows.shape, dtype=torch.bool)
+    table = data.captions
+    for i in range(len(rows)):
+        found = [] if table is None else table.at(int(rows[i, places[i]]))
+        texts.append("")
+        if table is not None and found and bool(kept[i]):
+            one = found[min(int(point[i] * len(found)), len(found) - 1)]
+            texts[i] = table.texts[one]
+            known[i] = (rows[i] >= table.first[one]) & (rows[i] < table.stop[one])
+    tokens = tokens_of(texts, encoder, check=False)
+    return {"text": tokens.to(draws.device), "text_known": known.to(draws.device)}
+
+
+def hide_start(clip: Clip, share: float, draws: Draws) -> Clip:
+    """A share of the clips whose first chunk is not shown, if anything is said of it at all: their
+    second is drawn from words alone, as a dream that begins without a picture."""
+    if not share or not clip.conditions.text.shape[1]:
+        return clip
+    hidden = draws.uniform((len(clip.latents),)) < share
+    hidden &= clip.conditions.text_known[:, 1]
+    context, level = clip.context.clone(), clip.context_level.clone()
+    context[:, 0] = context[:, 0].masked_fill(hidden[:, None, None, None], 0.0)
+    level[:, 0] = level[:, 0].masked_fill(hidden, 1.0)
+    return replace(clip, context=context, context_level=level)
+
+
+def draw_guidance(clip: Clip, share: float, draws: Draws) -> tuple[Clip, bool]:
+    """In a `share` of the batches, a guidance from 1 to `MOST_GUIDANCE` for each clip."""
+    if not share or not clip.conditions.text.shape[1]:
+        return clip, False
+    strength = 1 + (MOST_GUIDANCE - 1) * draws.uniform((len(clip.latents), 1))
+    if bool(draws.shared.uniform((1,)) >= share):
+        return clip, False
+    return replace(clip, conditions=replace(clip.conditions, guidance=strength)), True
+
+
+def guided(clean: Tensor, silent: Tensor, conditions: Conditions) -> Tensor:
+    """What a guided student is to answer, (B, T, h, w, C): the data pushed away from what would be
+    answered were nothing said (classifier-free guidance, Ho and Salimans 2022, inside the target as
+    in MeanFlow, 2505.13447). silent: that answer."""
+    more = (conditions.guidance - 1) * conditions.text_known[:, 1:]
+    return clean + more[..., None, None, None] * (clean - silent)
