@@ -195,7 +195,7 @@ def probe_of(drives: Sequence[Drive], steps: int) -> Probe:
 def changed(
     world: DiffusionWorld, drives: Sequence[Drive], wording: Wording, guidance: float, steps: int,
     *, shuffled: bool = False,
-) -> tuple[list[Pair], Tensor, Tensor]:  # fmt: skip
+) -> tuple[Sequence[Pair], Tensor, Tensor]:  # fmt: skip
     """Dreams that begin by day in clear weather and are then told another light and weather.
 
     Returns what was said, the dreams' frames and the twins', (rows, steps, 32, 32, 3).

@@ -51,6 +51,7 @@ VERBS = {
     ),
     "import": Verb("data.import_data", "copy recordings of others into our format", "Data"),
     "export": Verb("export.export", "write recordings or dreams as a data set", "Data"),
+    "caption": Verb("caption.caption", "learn from some captions, label the rest", "Data"),
     "edit": Verb("edit.edit", "the same episodes, looking otherwise", "Data"),
     "train": Verb("train.train", "train a world on recorded video, all stages", "Worlds"),
     "calibrate": Verb("calibrate.calibrate", "fit how far to trust a world's dreams", "Worlds"),

@@ -28,7 +28,7 @@ from worldsim.errors import WorldError
 WORD = re.compile(r"[^\W_]+")
 STATIC = "weights/l2_supercat_256.safetensors", "tokenizers/l2_supercat_tokenizer_config.json"
 STATIC_DIM = 256
-PIECES = 2.5  # tokens a word, on average, from which on a prompt is hardly English
+PIECES = 3.5  # tokens a word, on average, from which on a prompt is hardly English
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +131,16 @@ def static_table(device: torch.device | str = "cpu") -> Tensor:
     return F.pad(F.normalize(table, dim=-1), (0, 0, 1, 0)).half().to(device)
 
 
+@lru_cache(maxsize=4)
+def static_starts(device: torch.device | str = "cpu") -> Tensor:
+    """Which tokens begin a word, (N + 1, 1) int64."""
+    names = static_tokenizer().get_vocab()
+    starts = torch.zeros(max(names.values()) + 2, 1, dtype=torch.int64)
+    for name, number in names.items():
+        starts[number + 1] = name.startswith("\u2581")
+    return starts.to(device)
+
+
 def _static_path(name: str) -> Path:
     spec = find_spec("wordllama")  # its own loader wants a download; the files are in its wheel
     path = None if spec is None or spec.origin is None else Path(spec.origin).parent / name
@@ -184,12 +194,21 @@ class TextEncoder(nn.Module):
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=~absent[:, None, None])
         return self.out(y.transpose(1, 2).flatten(2))
 
+    @staticmethod
+    def _words(ids: Tensor) -> Tensor:
+        """Frozen vectors (B, L, 256) of whole words: each piece has the mean of its word's pieces,
+        of unit length, as these vectors were made to be averaged."""
+        word = F.embedding(ids, static_starts(ids.device))[..., 0].cumsum(1)
+        same = (word[:, :, None] == word[:, None]) & (ids > 0)[:, None]
+        pieces = F.embedding(ids, static_table(ids.device)).float()
+        return F.normalize(same.float() @ pieces, dim=-1)
+
     def _embedded(self, ids: Tensor) -> Tensor:
         place = self.place[: ids.shape[1]]
         if self.table is not None:
             return self.table(ids) + place
         assert self.project is not None
-        frozen = F.embedding(ids, static_table(ids.device)).to(self.project.weight.dtype)
+        frozen = self._words(ids).to(self.project.weight.dtype)
         if self.training and self.config.noise:
             frozen = frozen + self.config.noise * STATIC_DIM**-0.5 * torch.randn_like(frozen)
         return self.project(frozen * STATIC_DIM**0.5) + place

@@ -206,6 +206,16 @@ def caption(
     return Caption(_sentence(rng, words), frozenset(words))
 
 
+def values_in(text: str) -> dict[str, str]:
+    """What a training caption says, by `ATTRIBUTES`; the longest phrase of each counts."""
+    found: dict[str, str] = {}
+    for name, part in TRAIN.items():
+        phrases = [(p, value) for value, words in part.items() for p in words if p in text]
+        if phrases:
+            found[name] = max(phrases, key=lambda pair: len(pair[0]))[1]
+    return found
+
+
 def event(rng: np.random.Generator, changed: str, value: str) -> Caption:
     """How it is told that an attribute has just changed to `value`."""
     return Caption(_one(rng, EVENTS[changed][value]), frozenset([changed]))

@@ -1,0 +1,212 @@
+"""Recaptioning: some captions are given, a captioner learns them and labels the rest.
+
+As DALL-E 3 (Betker et al. 2023) and Sora train on captions that a model wrote: few people label all
+of their recordings, and a world follows words the better the more of its video is labelled.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from worldsim.core import WorldError
+from worldsim.data.captions import captions_of
+from worldsim.data.dataset import Caption, Dataset, Episode
+from worldsim.data.native import NativeDataset, NativeWriter, file_name
+from worldsim.data.resize import area_resize
+from worldsim.models.captioner import FRAMES, SIDE, Captioner, Vocabulary
+
+LEAST = 8  # captions to learn from
+KEPT = 10  # every how-manieth captioned episode is kept to judge by
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionerTraining:
+    """Settings of a captioner's training.
+
+    Attributes:
+        steps, batch, lr: of AdamW, with a linear warm-up and decay.
+        dim: width of the network. seed: names every random choice.
+    """
+
+    steps: int = 1200
+    batch: int = 32
+    lr: float = 1.5e-3
+    dim: int = 96
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Clips as the captioner sees them, (N, FRAMES, SIDE, SIDE, 3) uint8, and their captions."""
+
+    frames: Tensor
+    texts: tuple[str, ...]
+
+
+Told = Mapping[str, Sequence[Caption]]
+"""Captions by the name of their episode."""
+
+
+def told_in(data: Dataset) -> dict[str, tuple[Caption, ...]]:
+    """The captions that a data set has itself."""
+    if not data.spec.has_text:
+        return {}
+    found = {name: captions_of(data.episode(i)) for i, name in enumerate(data.names)}
+    return {name: captions for name, captions in found.items() if captions}
+
+
+def read_examples(path: Path, data: Dataset) -> dict[str, tuple[Caption, ...]]:
+    """Captions in a CSV with columns `file` (an episode's name), `text`, and, where they speak of a
+    stretch, `first` and `stop` in chunks. Raises WorldError naming the row that does not fit."""
+    lengths = dict(zip(data.names, data.lengths, strict=True))
+    short = {Path(name).stem: name for name in lengths}
+    found: dict[str, list[Caption]] = {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise WorldError(f"examples: expected a table in CSV at {path}, got {error}") from error
+    for number, row in enumerate(rows, 2):
+        name, text = (row.get("file") or "").strip(), (row.get("text") or "").strip()
+        name = name if name in lengths else short.get(Path(name).stem, name)
+        if name not in lengths or not text:
+            expected = "an episode's name in column file and words in column text"
+            raise WorldError(f"examples: {path}, row {number}: expected {expected}, got {row}")
+        try:
+            first, stop = int(row.get("first") or 0), int(row.get("stop") or lengths[name])
+        except ValueError:
+            first = stop = -1
+        if not 0 <= first < stop <= lengths[name]:
+            expected = f"chunks from 0 to {lengths[name]}"
+            raise WorldError(f"examples: {path}, row {number}: expected {expected}, got {row}")
+        found.setdefault(name, []).append(Caption(first=first, stop=stop, text=text))
+    return {name: tuple(captions) for name, captions in found.items()}
+
+
+def look(episode: Episode, first: int, stop: int) -> NDArray[np.uint8]:
+    """What the captioner sees of chunks [first, stop): a few frames, small."""
+    span = episode.frames[first * episode.chunk : stop * episode.chunk]
+    places = np.linspace(0, len(span) - 1, FRAMES).round().astype(int)
+    return area_resize(np.asarray(span)[places], (SIDE, SIDE))
+
+
+def clips_of(data: Dataset, told: Told, names: Sequence[str]) -> Clips:
+    """The clips that captions of these episodes speak of."""
+    places = {name: i for i, name in enumerate(data.names)}
+    frames, texts = [], []
+    for name in tqdm(names, desc="reading", leave=False, file=sys.stderr):
+        episode = data.episode(places[name])
+        for one in told[name]:
+            frames.append(look(episode, one.first, one.stop))
+            texts.append(one.text)
+    return Clips(torch.from_numpy(np.stack(frames)), tuple(texts))
+
+
+def train_captioner(
+    clips: Clips,
+    training: CaptionerTraining = CaptionerTraining(),  # noqa: B008
+) -> tuple[Captioner, Vocabulary]:
+    """A captioner of these clips; raises WorldError where they are too few to learn from."""
+    if len(clips.texts) < LEAST:
+        raise WorldError(f"examples: expected {LEAST} captions or more, got {len(clips.texts)}")
+    words = Vocabulary.of(clips.texts)
+    ids = words.encode(clips.texts)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training.seed)
+        model = Captioner(len(words), training.dim, longest=ids.shape[1] + 1)
+        optimizer = torch.optim.AdamW(model.parameters(), training.lr, weight_decay=0.02)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, training.lr, total_steps=training.steps
+        )
+        for _ in tqdm(range(training.steps), desc="captioner", leave=False, mininterval=2):
+            rows = torch.randint(len(ids), (training.batch,))
+            loss = model.loss(_varied(clips.frames[rows]), ids[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+    return model.eval(), words
+
+
+def _varied(frames: Tensor) -> Tensor:
+    """Clips shifted by up to two pixels, so that few examples are not learned by heart."""
+    down, right = (int(x) for x in torch.randint(-2, 3, (2,)))
+    return frames.roll((down, right), (2, 3))
+
+
+def spans_of(told: Told, length: int) -> list[tuple[int, int]]:
+    """Stretches of an episode of `length` chunks, as long as those that examples speak of."""
+    lengths = sorted(one.stop - one.first for captions in told.values() for one in captions)
+    usual = max(1, lengths[len(lengths) // 2])
+    count = max(1, round(length / usual))
+    edges = np.linspace(0, length, count + 1).round().astype(int).tolist()
+    return list(zip(edges[:-1], edges[1:], strict=True))
+
+
+def recaption(
+    data: Dataset, told: Told, out: Path, training: CaptionerTraining = CaptionerTraining(),  # noqa: B008
+    *, wordings: int = 2,
+) -> tuple[NativeDataset, float]:  # fmt: skip
+    """Copy `data` into `out` with captions everywhere; returns it and the share of words right.
+
+    told: captions of some episodes, which are kept. wordings: captions drawn for each stretch of
+    the others. The share is of words of captions of every tenth captioned episode, which are not
+    learned from, among the words that are told in their place, NaN where none could be spared.
+    """
+    train = [name for name in data.split("train").names if name in told]
+    judged = train[KEPT - 1 :: KEPT]
+    learned = [name for name in train if name not in judged]
+    if not learned:
+        raise WorldError("examples: expected captions of episodes of the training split, got none")
+    model, words = train_captioner(clips_of(data, told, learned), training)
+    right = float("nan")
+    if judged:
+        clips = clips_of(data, told, judged)
+        right = words_right(clips.texts, [words.decode(x) for x in model.say(clips.frames)])
+    writer = NativeWriter(out, replace(data.spec, has_text=True))
+    generator = torch.Generator().manual_seed(training.seed)
+    for split in data.splits:
+        part = data.split(split)
+        for place in tqdm(range(len(part)), desc=f"captions {split}", file=sys.stderr):
+            episode = part.episode(place)
+            captions = tuple(told.get(episode.name, ()))
+            if not captions:
+                captions = _captions(model, words, episode, told, wordings, generator)
+            name = file_name(episode.name)
+            writer.write(split, replace(episode, name=name, text="", captions=captions))
+    return writer.dataset(), right
+
+
+def _captions(
+    model: Captioner, words: Vocabulary, episode: Episode, told: Told, wordings: int,
+    generator: torch.Generator,
+) -> tuple[Caption, ...]:  # fmt: skip
+    spans = spans_of(told, len(episode))
+    frames = torch.from_numpy(np.stack([look(episode, *span) for span in spans]))
+    found = []
+    for number in range(wordings):
+        said = model.say(frames, temperature=0.7 if number else 0.0, generator=generator)
+        texts = [words.decode(ids) for ids in said]
+        found += [Caption(first=a, stop=b, text=t) for (a, b), t in zip(spans, texts, strict=True)
+                  if t]  # fmt: skip
+    return tuple(found)
+
+
+def words_right(truth: Sequence[str], told: Sequence[str]) -> float:
+    """Share of the words told that the true caption has, too; 0 where nothing is told."""
+    hits = total = 0
+    for a, b in zip(truth, told, strict=True):
+        have, said = set(a.lower().split()), b.lower().split()
+        hits, total = hits + sum(word in have for word in said), total + len(said)
+    return hits / total if total else 0.0
