@@ -36,7 +36,7 @@ class DiTConfig:
         patch: (height, width) of a patch of the latent grid; grids are padded to fit.
         mlp: hidden width of the MLP over `dim`.
         residual: whether the output is a change to a chunk's neighbour, which is then an input.
-        cross_attention: whether every block reads the tokens of a prompt.
+        cross_attention: whether the blocks with attention over time read the tokens of a prompt.
     """
 
     dim: int = 256
@@ -187,7 +187,7 @@ class Block(nn.Module):
         dim = config.dim
         self.space = SpaceAttention(config)
         self.time = TimeAttention(config) if time else None
-        self.cross = CrossAttention(config) if config.cross_attention else None
+        self.cross = CrossAttention(config) if config.cross_attention and time else None
         self.mlp = nn.Sequential(
             nn.Linear(dim, config.mlp * dim), nn.SiLU(), nn.Linear(config.mlp * dim, dim)
         )

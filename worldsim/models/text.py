@@ -51,7 +51,7 @@ class TextConfig:
     depth: int = 1
     heads: int = 4
     buckets: int = 4096
-    noise: float = 0.5
+    noise: float = 1.0
 
     def __post_init__(self) -> None:
         least = {"length": 1, "depth": 0, "heads": 1, "buckets": 2}
@@ -131,16 +131,6 @@ def static_table(device: torch.device | str = "cpu") -> Tensor:
     return F.pad(F.normalize(table, dim=-1), (0, 0, 1, 0)).half().to(device)
 
 
-@lru_cache(maxsize=4)
-def static_starts(device: torch.device | str = "cpu") -> Tensor:
-    """Which tokens begin a word, (N + 1, 1) int64."""
-    names = static_tokenizer().get_vocab()
-    starts = torch.zeros(max(names.values()) + 2, 1, dtype=torch.int64)
-    for name, number in names.items():
-        starts[number + 1] = name.startswith("\u2581")
-    return starts.to(device)
-
-
 def _static_path(name: str) -> Path:
     spec = find_spec("wordllama")  # its own loader wants a download; the files are in its wheel
     path = None if spec is None or spec.origin is None else Path(spec.origin).parent / name
@@ -194,21 +184,12 @@ class TextEncoder(nn.Module):
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=~absent[:, None, None])
         return self.out(y.transpose(1, 2).flatten(2))
 
-    @staticmethod
-    def _words(ids: Tensor) -> Tensor:
-        """Frozen vectors (B, L, 256) of whole words: each piece has the mean of its word's pieces,
-        of unit length, as these vectors were made to be averaged."""
-        word = F.embedding(ids, static_starts(ids.device))[..., 0].cumsum(1)
-        same = (word[:, :, None] == word[:, None]) & (ids > 0)[:, None]
-        pieces = F.embedding(ids, static_table(ids.device)).float()
-        return F.normalize(same.float() @ pieces, dim=-1)
-
     def _embedded(self, ids: Tensor) -> Tensor:
         place = self.place[: ids.shape[1]]
         if self.table is not None:
             return self.table(ids) + place
         assert self.project is not None
-        frozen = self._words(ids).to(self.project.weight.dtype)
+        frozen = F.embedding(ids, static_table(ids.device)).to(self.project.weight.dtype)
         if self.training and self.config.noise:
             frozen = frozen + self.config.noise * STATIC_DIM**-0.5 * torch.randn_like(frozen)
         return self.project(frozen * STATIC_DIM**0.5) + place

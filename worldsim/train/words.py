@@ -63,6 +63,8 @@ def captioned(
     """
     if encoder is None:
         return {}
+    # the encoder's own noise, alike wherever a training is resumed
+    torch.manual_seed((draws.seed << 32) + 4099 * draws.step + int(draws.rows[0]))
     count = rows.shape[1]
     places = 1 + draws.integers(count - 1, (len(rows),)).cpu()
     point, kept = draws.uniform((len(rows),)).cpu(), draws.uniform((len(rows),)).cpu() >= drop
