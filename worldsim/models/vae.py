@@ -2,7 +2,8 @@
 
 A chunk of `chunk` frames is folded into channels, so space shrinks 8x and time `chunk`x. Encoder
 and decoder look one chunk back (the idea of TAEHV's memory blocks): nothing sees the future, a
-stream needs to remember a single chunk, and any duration and any size divisible by 8 fits.
+stream needs to remember a single chunk, and any duration and any size divisible by 8 fits. Large
+frames pass in tiles, see `tiles.py`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from worldsim.nn.conv import PixelNorm, ResBlock, shuffle, unshuffle
+
+from .tiles import in_tiles, reach_of
 
 DOWN = 8
 
@@ -67,6 +70,7 @@ class Encoder(nn.Module):
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         fine, coarse = config.widths
+        self.reach = reach_of(1 + 2 * config.blocks[0], 2 * config.blocks[1] + 1)
         self.body = nn.Sequential(
             nn.Conv2d(2 * config.chunk * 3 * 16, fine, 3, padding=1),
             *(ResBlock(fine) for _ in range(config.blocks[0])),
@@ -80,6 +84,9 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, 2 * chunk * 3, H, W)` -> `(B, 2 C, H / 8, W / 8)`."""
+        return in_tiles(self._whole, x, self.reach, cell=DOWN, shown=1)
+
+    def _whole(self, x: Tensor) -> Tensor:
         return self.body(unshuffle(x, 4))
 
 
@@ -90,6 +97,7 @@ class Decoder(nn.Module):
         super().__init__()
         fine, coarse = config.decoder_widths or config.widths
         blocks, reach = config.decoder_blocks or config.blocks, config.decoder_reach
+        self.reach = reach_of(2 * blocks[0] + reach // 2, 1 + 2 * blocks[1])
         self.body = nn.Sequential(
             nn.Conv2d(2 * config.channels, coarse, 3, padding=1),
             *(ResBlock(coarse) for _ in range(blocks[1])),
@@ -103,6 +111,9 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """`(B, 2 C, h, w)` -> `(B, chunk * 3, 8 h, 8 w)`."""
+        return in_tiles(self._whole, z, self.reach, cell=1, shown=DOWN)
+
+    def _whole(self, z: Tensor) -> Tensor:
         return shuffle(self.body(z), 4)
 
 
