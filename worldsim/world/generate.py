@@ -140,7 +140,9 @@ def _pieces(
                 "frames belongs to one: shorten or move one of them"
             )
     if not words and not any(piece.strength == 1 for piece in pieces):
-        raise WorldError("given: expected words, or a clip or picture of strength 1, got none")
+        raise WorldError(
+            "given: expected a clip or picture of strength 1 to start from, or text, got none"
+        )
     return pieces
 
 
