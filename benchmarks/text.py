@@ -1,6 +1,6 @@
 """Words: what encoders read, what a step with words costs, whether prompts arrive.
 
-    python -m benchmarks.text --rows encoders speed scenery chain
+    python -m benchmarks.text --rows encoders speed scenery captions chain
 
 Each row is measured alone and kept in benchmarks/results/text.json beside the others. `chain` is
 the whole of captions, training and prompts in small; what a world of quality shows is measured on
@@ -44,17 +44,18 @@ from worldsim.store.provenance import provenance
 from worldsim.world.diffusion import DiffusionWorld, Sampling, Starts, WorldConfig
 
 from . import DOCS, RESULTS
+from .text_captions import captions
 from .text_chain import chain
 from .text_encoders import encoders
 
 CAR = ActionSpec(kind="continuous", low=(-1.0, 0.0, 0.0), high=(1.0, 1.0, 1.0))
 ROADS = {"meadow": "grey", "desert": "red", "snow": "black", "jungle": "pale"}
 PROMPTS = ("a red road through the desert at night", "it begins to rain", "a hairpin in the snow")
-Row = Literal["encoders", "speed", "scenery", "chain"]
+Row = Literal["encoders", "speed", "scenery", "captions", "chain"]
 
 
 def main(
-    rows: tuple[Row, ...] = ("encoders", "speed", "scenery", "chain"),
+    rows: tuple[Row, ...] = ("encoders", "speed", "scenery", "captions", "chain"),
     out: Path = RESULTS / "text.json",
     media: Path = DOCS / "media",
     quick: bool = False,
@@ -78,7 +79,8 @@ def main(
             found = scenery(media / "scenery.png", frames=20 if quick else 300)
         else:
             with tempfile.TemporaryDirectory() as folder:
-                found = chain(Path(folder), quick=quick)
+                measure = chain if row == "chain" else captions
+                found = measure(Path(folder), quick=quick)
         kept[row] = {"found": found, "provenance": provenance("python -m benchmarks.text")}
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(kept, indent=1) + "\n")

@@ -97,7 +97,7 @@ def share_right(reader: Reader, data: Captions) -> float:
     return float(right[data.truth != UNSAID].float().mean())
 
 
-def encoders(*, steps: int = 600, seeds: int = 2, quick: bool = False) -> list[dict[str, Any]]:
+def encoders(*, steps: int = 300, seeds: int = 1, quick: bool = False) -> list[dict[str, Any]]:
     """A row a candidate: share of attributes that are read right, mean and spread over seeds."""
     steps, seeds = (20, 1) if quick else (steps, seeds)
     rows = []

@@ -1,0 +1,49 @@
+"""How well a captioner that saw some captions labels the rest: attributes told right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from worldsim.data.captions import captions_of
+from worldsim.data.dataset import Dataset
+from worldsim.recipes.car_racing.captions import values_in
+from worldsim.train.captioner import CaptionerTraining, recaption, told_in
+
+from .text_chain import recorded
+
+
+def captions(folder: Path, *, quick: bool = False) -> dict[str, Any]:
+    """Captions by a captioner of 10 and 50% of the drives under twelve lights and weathers."""
+    data, _ = recorded(folder / "data", *((30, 1) if quick else (60, 6)))
+    steps = 10 if quick else 800
+    return {
+        f"{share:.0%} labelled": captioned(data, folder / f"out-{every}", every, steps)
+        for share, every in ((0.1, 10), (0.5, 2))
+    }
+
+
+def captioned(data: Dataset, out: Path, every: int, steps: int) -> dict[str, float]:
+    """Learn from every how-manieth episode; how right the captions of the others are.
+
+    An attribute counts that a caption speaks of, against what the true captions of the same
+    stretch say.
+    """
+    whole = told_in(data)
+    known = set(data.split("train").names[::every])
+    told = {name: captions for name, captions in whole.items() if name in known}
+    made, _ = recaption(data, told, out, CaptionerTraining(steps=steps), wordings=1)
+    right = total = said = 0
+    for place, name in enumerate(made.names):
+        if name in known:
+            continue
+        for one in captions_of(made.episode(place)):
+            truth: dict[str, str] = {}
+            for other in whole[name]:
+                if other.first <= one.first and one.stop <= other.stop:
+                    truth |= values_in(other.text)
+            found = values_in(one.text)
+            both = found.keys() & truth.keys()
+            said, total = said + 1, total + len(both)
+            right += sum(found[key] == truth[key] for key in both)
+    return {"attributes right": right / max(total, 1), "attributes a caption": total / max(said, 1)}

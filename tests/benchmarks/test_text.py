@@ -1,0 +1,54 @@
+"""The benchmark of words: what is judged is right, and, at night, the whole command in small."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import text
+from benchmarks.text_chain import COMBINATIONS, HELD_OUT, Probe, _share
+from benchmarks.text_encoders import UNSAID, drawn
+from worldsim.models.text import TextConfig
+from worldsim.recipes.car_racing.captions import ATTRIBUTES, caption, values_in
+
+
+def test_what_a_caption_says_is_read_back_from_it() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        truth = {k: str(rng.choice(v)) for k, v in ATTRIBUTES.items()}
+        told, says = caption(rng, truth)
+        found = values_in(told)
+        assert found.keys() >= says and all(found[k] == truth[k] for k in says), told
+
+
+def test_held_out_combinations_are_in_no_training_caption() -> None:
+    config = TextConfig(kind="words")
+    seen, held = (drawn(300, "train", 1, config, held_out) for held_out in (False, True))
+    names = list(ATTRIBUTES)
+    snow = [ATTRIBUTES["ground"].index("jungle"), ATTRIBUTES["weather"].index("snowfall")]
+    both = [names.index("ground"), names.index("weather")]
+    for data, expected in ((seen, False), (held, True)):
+        assert (data.truth[:, both] == torch.tensor(snow)).all(1).any().item() is expected
+    assert (seen.truth == UNSAID).any() and (held.truth[:, both] != UNSAID).all(1).any()
+
+
+def test_shares_are_of_seen_and_held_out_combinations_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    right = torch.tensor([[pair in HELD_OUT, True] for pair in COMBINATIONS])
+    monkeypatch.setattr(Probe, "right", lambda self, frames, pairs: right)
+    found = _share(Probe(), torch.zeros(12, 32, 32, 3), COMBINATIONS)
+    assert found == {"seen": 0.5, "held-out": 1.0}
+
+
+@pytest.mark.nightly
+def test_the_whole_command_in_small(tmp_path: Path) -> None:
+    pytest.importorskip("wordllama", reason="the extra text")
+    out = tmp_path / "text.json"
+    text.main(out=out, media=tmp_path, quick=True)
+    found = json.loads(out.read_text())
+    assert set(found) == {"encoders", "speed", "scenery", "captions", "chain"}
+    assert (tmp_path / "scenery.png").exists()
+    assert len(found["chain"]["found"]) > 10 and len(found["speed"]["found"]) == 2
