@@ -16,7 +16,7 @@ STAMP := $(VENV)/.worldsim-setup
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup docs test check nightly format demo world collect train trust eval pendulum wheel clean
+.PHONY: help setup docs test check nightly format demo world collect train trust eval pendulum scenery wheel clean
 
 help:
 	@echo 'make demo     set up; drive the bundled world; write demo.mp4, real beside dream'
@@ -27,6 +27,7 @@ help:
 	@echo 'make docs     the manual as a site in site/; no warning, no dead link'
 	@echo 'make world    the whole pipeline: collect, train, distill, calibrate, eval'
 	@echo 'make pendulum the same for the quick world (docs/reference/worlds/pendulum.md)'
+	@echo 'make scenery  CarRacing in words, for a fast machine (docs/how-to/words.md)'
 	@echo 'make wheel    build the wheel into dist/'
 	@echo 'make clean    remove builds and caches (not data, runs or $(VENV))'
 
@@ -90,6 +91,13 @@ pendulum: setup
 	$(PY) -m worldsim collect pendulum
 	$(PY) -m worldsim train data/pendulum --run runs/pendulum --preset tiny --steps 7500 \
 	  --out worlds/pendulum --overwrite
+
+# CarRacing in words: every ground, light and weather, from the bundled world's networks.
+SCENERY_HOURS ?= 6
+scenery: setup
+	$(PY) -m worldsim collect scenery
+	$(PY) -m worldsim train data/scenery --run runs/scenery --preset small --hours $(SCENERY_HOURS) \
+	  --begin car-racing --out worlds/scenery --overwrite
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
