@@ -18,8 +18,10 @@ from worldsim.cli.frame import VERBS, function_of
 REPO = Path(__file__).resolve().parent.parent
 MANUAL = [REPO / "README.md", *sorted((REPO / "docs").rglob("*.md"))]
 MANUAL = [page for page in MANUAL if "journal" not in page.parts]
-RUNNING = ["README.md", "docs/tutorials/first-dream.md", "docs/tutorials/own-agent.md",
-           "docs/how-to/generate.md", "docs/how-to/real-environment.md"]  # fmt: skip
+RUNNING = [
+    "README.md", "docs/tutorials/first-dream.md", "docs/tutorials/own-agent.md",
+    "docs/tutorials/plan.md", "docs/how-to/generate.md", "docs/how-to/real-environment.md",
+]  # fmt: skip
 NAMES = {"face", "scene", "caution", "twins", "foreign", "lines", "clumsy", "stray", "doubt",
          "signs", "judge", "strange", "practise", "improve", "dreamlike", "noised", "cont",
          "told", "said", "found", "kept", "how", "who"}  # fmt: skip
@@ -53,7 +55,9 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     python, commands = (
         (tmp_path / f"reference/{page}.html").read_text() for page in ("python", "commands")
     )
-    assert not [name for name in worldsim.__all__ if f'.{name}"' not in python]
+    packages = (worldsim.collect, worldsim.data, worldsim.envs, worldsim.evaluate)
+    public = {name for package in (worldsim, *packages) for name in package.__all__}
+    assert not [name for name in sorted(public) if f'.{name}"' not in python]
     assert not [verb for verb in VERBS if f'id="{verb}"' not in commands]
 
 
@@ -72,7 +76,8 @@ def test_the_code_on_the_pages_runs(tmp_path: Path) -> None:
 def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
     text = (REPO / "README.md").read_text()
     assert len(text.split()) < WORDS
-    targets = [t.partition("#")[0] for t in re.findall(r"\]\(([^)]+)\)", text)]
+    found = re.findall(r"\]\(([^)]+)\)|src=\"([^\"]+)\"", text)
+    targets = ["".join(pair).partition("#")[0] for pair in found]
     missing = [t for t in targets if not t.startswith("http") and not (REPO / t).exists()]
     assert not missing
 
@@ -103,14 +108,21 @@ def test_public_names_are_the_fields() -> None:
     assert not {word for word in public if parts(word) & NAMES}
 
 
+def lines(page: Path) -> Iterator[str]:
+    """Lines of the page's shell blocks and of its indented ones, continued ones joined."""
+    indented = re.findall(r"(?:^    .*\n)+", page.read_text(), re.MULTILINE)
+    for block in [*blocks(page, "sh"), *indented]:
+        for line in block.replace("\\\n", " ").splitlines():
+            yield from re.split(r";|&&|\bdo\b", line.strip().partition("  #")[0])
+
+
 def commands() -> Iterator[tuple[str, list[str]]]:
-    """Every `worldsim ...` in a shell block of the manual."""
+    """Every `worldsim ...` and `python -m ...` in a block of the manual."""
     for page in MANUAL:
-        for block in blocks(page, "sh"):
-            for line in block.replace("\\\n", " ").splitlines():
-                words = shlex.split(line, comments=True)
-                if words[:1] == ["worldsim"]:
-                    yield name(page), words[1:]
+        for line in lines(page):
+            if re.match(r" *(worldsim|python -m (worldsim|benchmarks)[. ]) *", line):
+                words = shlex.split(line.replace("$s", "0"), comments=True)
+                yield name(page), words if words[0] == "worldsim" else words[2:]
 
 
 def idle(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -126,6 +138,9 @@ def idle(function: Callable[..., Any]) -> Callable[..., Any]:
 def test_a_command_on_a_page_exists(page: str, words: list[str]) -> None:
     import tyro
 
-    if words[0].startswith("--"):
-        return
-    tyro.cli(idle(function_of(VERBS[words[0]])), args=words[1:])
+    program, *words = words
+    if program != "worldsim":  # a benchmark or an example: the file is there
+        path = program.removeprefix("worldsim.").replace("examples", "docs/examples")
+        assert (REPO / f"{path.replace('.', '/')}.py").exists(), program
+    elif not words[0].startswith("--"):
+        tyro.cli(idle(function_of(VERBS[words[0]])), args=words[1:])

@@ -1,7 +1,10 @@
 """The command line's frame: fast help, one sentence an error, exit codes."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -89,3 +92,30 @@ def test_extras_exist(root: Path) -> None:
     assert missing_module(ModuleNotFoundError("no", name="Box2D.b2")) is not None
     assert missing_module(ModuleNotFoundError("no", name="worldsim.nothing")) is None
     assert explained(ZeroDivisionError()) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "sign"),
+    [
+        ("play pendulum --no-browser", "Ctrl-C ends it"),
+        ("collect tests.collect.fakes:make --episodes 90 --workers 2 --size 8 16 --folder", "0%"),
+    ],
+)
+def test_ctrl_c_is_one_line_and_its_own_code(
+    words: str, sign: str, tmp_path: Path, root: Path
+) -> None:
+    """A terminal sends it to every process of the command, those that have just begun too."""
+    folder = [str(tmp_path / "data")] * words.endswith("--folder")
+    command = [sys.executable, "-m", "worldsim", *words.split(), *folder]
+    told = tmp_path / "told"
+    with told.open("w") as file:
+        process = subprocess.Popen(command, cwd=root, stdout=file, stderr=file, process_group=0)
+    try:
+        while sign not in told.read_text() and process.poll() is None:
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) == 130
+    finally:
+        process.kill()
+    lines = told.read_text().replace("\r", "\n").splitlines()
+    assert "interrupted" in lines and "Traceback" not in told.read_text()

@@ -170,8 +170,21 @@ def _in_processes(task: Task, jobs: Sequence[Job], workers: int) -> Iterator[Res
 
 
 def _submit(pool: ProcessPoolExecutor, job: Job) -> Future[Result]:
-    with _hidden_main():
+    with _hidden_main(), _deaf():
         return pool.submit(_worker_job, job)
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Children that start within do not hear Ctrl-C while they import: their parent stops them.
+
+    It waits meanwhile, and reaches this process afterwards.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -205,6 +218,7 @@ def _start(parcel: bytes, stop: Any) -> None:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # no window, where there is no screen
     os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     parent = parent_process()
     assert parent is not None
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
