@@ -6,8 +6,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-DATA ?= data/car-racing
-RUN ?= runs/car-racing
+DATA ?= data/car-racing-state
+RUN ?= runs/car-racing-state
 WORLD ?= $(RUN)/world/car-racing
 
 PY := $(VENV)/bin/python
@@ -16,7 +16,7 @@ STAMP := $(VENV)/.worldsim-setup
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup docs test check nightly format demo world collect train trust eval pendulum scenery wheel clean
+.PHONY: help setup docs test check nightly format demo world collect train trust eval rows pendulum scenery wheel clean
 
 help:
 	@echo 'make demo     set up; drive the bundled world; write demo.mp4, real beside dream'
@@ -25,7 +25,7 @@ help:
 	@echo 'make nightly  set up; every promise of docs/explanation/reliability.md in full: hours'
 	@echo 'make format   let ruff mend style and layout'
 	@echo 'make docs     the manual as a site in site/; no warning, no dead link'
-	@echo 'make world    the whole pipeline: collect, train, distill, calibrate, eval'
+	@echo 'make world    the whole pipeline: collect, train, distill, calibrate, eval, rows'
 	@echo 'make pendulum the same for the quick world (docs/reference/worlds/pendulum.md)'
 	@echo 'make scenery  CarRacing in words, for a fast machine (docs/how-to/words.md)'
 	@echo 'make wheel    build the wheel into dist/'
@@ -73,18 +73,22 @@ demo: setup
 	$(PY) -m worldsim demo
 
 # Training goes on where it was killed, so `make world` may be typed again at any time.
-world: collect train trust eval
+# The next default world: it goes on from the bundled one (worldsim/recipes/car_racing/settings.py).
+world: collect train trust eval rows
 
 collect: setup
-	$(PY) -m worldsim collect car-racing --folder $(DATA)
+	$(PY) -m worldsim collect car-racing-state --folder $(DATA)
 train: setup
-	$(PY) -m worldsim train $(DATA) --run $(RUN) --out $(WORLD) --preset small --no-card --overwrite
+	$(PY) -m worldsim train $(DATA) --recipe car-racing-state --begin car-racing --preset small \
+	  --run $(RUN) --out $(WORLD) --no-card --overwrite
 trust: setup
 	$(PY) -m worldsim calibrate --data $(DATA) --world $(WORLD) --in-place
 eval: setup
 	$(PY) -m worldsim eval --data $(DATA) --run $(RUN) --world $(WORLD) --in-place \
 	  --noise-floor benchmarks/results/noise-floor-car-racing.json \
 	  --offtrack-reference benchmarks/results/offtrack-reference-car-racing.json
+rows: setup
+	$(PY) -m benchmarks.fidelity --rows --world $(WORLD)
 
 # The quick world: 32x32, a million weights (docs/reference/worlds/pendulum.md).
 pendulum: setup

@@ -7,7 +7,7 @@ the real environment, from the frames that a camera gives.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import log, prod
 from typing import Literal
 
@@ -15,7 +15,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from worldsim.core import ActionSpec, WorldError, WorldModel, WorldSpec, WorldState
+from worldsim.core import ABSENT, ActionSpec, WorldError, WorldModel, WorldSpec, WorldState
 from worldsim.nn.dtype import default_float32
 
 SEEN = 2  # chunks an agent looks at
@@ -34,6 +34,7 @@ class AgentConfig:
         spread: standard deviation of actions (of -1 to 1) at first.
         start: the action that an untrained agent takes, in the world's own range, where actions are
             continuous; the middle of the range if None, which is a foot on every pedal of a car.
+        state: whether it sees the state vector, too, in a world that knows one.
         height: pixels of the picture that it looks at, from the top; all if None. A panel below
             them may show the last action, which a clone would copy (1905.11979).
     """
@@ -44,6 +45,7 @@ class AgentConfig:
     spread: float = 0.2
     start: tuple[float, ...] | None = None
     height: int | None = None
+    state: bool = field(default=False, metadata=ABSENT)
 
     def __post_init__(self) -> None:
         bounds = {"width": (1, 4096), "hidden": (1, 65_536), "spread": (1e-6, 1e3)}
@@ -57,11 +59,19 @@ class AgentConfig:
 
 def seen_shape(spec: WorldSpec, config: AgentConfig) -> tuple[int, ...]:
     """Shape of what the agent sees: (channels, h, w), or (n,) where latents are flat."""
+    told = 0
+    if config.state:
+        if spec.state is None:
+            raise WorldError(
+                f"state: expected False, as {spec.name} knows no state vector, got True; train the "
+                "agent in a world that does"
+            )
+        told = len(spec.state) + 1
     if config.sees == "pixels":
         height, width, colours = spec.frame_shape
-        return SEEN * spec.chunk * colours, height, width
+        return SEEN * spec.chunk * colours + told, height, width
     *place, channels = spec.latent_shape
-    return (SEEN * channels, *place)
+    return (SEEN * channels + told, *place)
 
 
 class Top(nn.Module):
@@ -154,10 +164,26 @@ class ActorCritic(nn.Module):
     def see(self, world: WorldModel, state: WorldState) -> Tensor:
         """What the agent sees of a state, `(B, *seen_shape)` float32."""
         if self.config.sees == "latents":
-            return latents_seen(state.latents[:, -SEEN:])
-        shorter = WorldState(**{**vars(state), "latents": state.latents.roll(1, 1)})
-        before, now = world.decode(shorter), world.decode(state)
-        return pixels_seen(torch.cat([before, now], 1))
+            seen = latents_seen(state.latents[:, -SEEN:])
+        else:
+            shorter = WorldState(**{**vars(state), "latents": state.latents.roll(1, 1)})
+            before, now = world.decode(shorter), world.decode(state)
+            seen = pixels_seen(torch.cat([before, now], 1))
+        if not self.config.state:
+            return seen
+        return self.told(seen, state.states[:, -1], state.states_known[:, -1])
+
+    def told(self, seen: Tensor, state: Tensor, known: Tensor) -> Tensor:
+        """What the agent sees with the state vector (B, D) beside it, where known (B,), as planes.
+
+        Each entry is a plane of one number, as counters are in AlphaZero's input (1712.01815).
+        """
+        assert self.spec.state is not None
+        unit = self.spec.state.normalized(state).clamp(-5, 5)
+        entries = torch.cat([torch.where(known[:, None], unit, 0), known[:, None].float()], 1)
+        place = seen.shape[2:]
+        planes = entries.reshape(*entries.shape, *[1] * len(place)).expand(-1, -1, *place)
+        return torch.cat([seen, planes], 1)
 
     def act(self, seen: Tensor) -> Tensor:
         """The best action, in the world's own range, `(B, *action)`."""

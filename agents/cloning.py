@@ -23,12 +23,14 @@ class Recorded:
         actions: (N, *action), the one that led into each chunk.
         rewards: (N,).
         lengths: chunks of each episode.
+        states: (N, D) state vectors, NaN where unknown; None without.
     """
 
     seen: Tensor | LatentFile
     actions: Tensor
     rewards: Tensor
     lengths: tuple[int, ...]
+    states: Tensor | None = None
 
 
 def moments(data: Recorded, best: float = 1.0, *, seen: int = SEEN) -> Tensor:
@@ -64,6 +66,10 @@ def cloning_loss(
         window = data.seen[now[:, None] + torch.arange(1 - SEEN, 1)]
         pixels = net.config.sees == "pixels"
         seen = pixels_seen(window.flatten(1, 2)) if pixels else latents_seen(window)
+        if net.config.state:
+            assert data.states is not None
+            told = data.states[now]
+            seen = net.told(seen, told, told.isfinite().all(-1))
         wanted, loc = net.spec.action.to_normalized(data.actions[now + 1]), net.loc(seen).float()
         if net.choices:
             error = nn.functional.cross_entropy(loc.flatten(0, -2), wanted.flatten())

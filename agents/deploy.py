@@ -63,9 +63,10 @@ class RealPolicy:
         policy = load_policy("runs/agents/seed-0/dream/agent")
         env = policy.environment()
         obs, _ = env.reset(seed=5000)
-        obs, reward, terminated, truncated, _ = env.step(policy(obs))
+        obs, reward, terminated, truncated, info = env.step(policy(obs))
 
-    It remembers what it saw; call `reset()` before another episode.
+    In a world that knows a state vector it is `policy(obs, info["state"])`. It remembers what it
+    saw; call `reset()` before another episode.
 
     Args:
         policy: a policy over states (`PlanningPolicy`, `DreamPolicy`, any function), which sees a
@@ -91,6 +92,7 @@ class RealPolicy:
         self.frames: deque[Tensor] = deque(maxlen=size)
         self.latents: deque[Tensor] = deque(maxlen=size)
         self.taken: deque[Tensor] = deque(maxlen=size)
+        self.told: deque[Tensor] = deque(maxlen=size)
 
     def environment(
         self, environment: EnvironmentSpec | None = None, *, trust_code: bool = False
@@ -104,14 +106,19 @@ class RealPolicy:
 
     def reset(self) -> None:
         """Begin another episode."""
-        for memory in (self.frames, self.latents, self.taken):
+        for memory in (self.frames, self.latents, self.taken, self.told):
             memory.clear()
         if hasattr(self.policy, "reset"):
             self.policy.reset()  # type: ignore[union-attr]
 
     @torch.no_grad()
-    def __call__(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
-        """The newest chunk's frames (c, H, W, 3) uint8 -> the action to take, `(*action,)`."""
+    def __call__(
+        self, frames: NDArray[np.uint8], state: NDArray[np.float32] | None = None
+    ) -> NDArray[Any]:
+        """The newest chunk's frames (c, H, W, 3) uint8 -> the action to take, `(*action,)`.
+
+        state: the state vector (D,) at its end, None where unknown; of a world that knows such.
+        """
         expected = (self.spec.chunk, *self.spec.frame_shape)
         if frames.shape != expected:
             raise WorldError(
@@ -119,6 +126,8 @@ class RealPolicy:
                 'environment with policy.environment(), or observation="chunk"'
             )
         self.frames.append(as_tensor(frames, "obs"))
+        if self.spec.state is not None:
+            self.told.append(self._vector(state))
         if isinstance(self.policy, ActorCritic):
             action = self.policy.act(self._seen(self.policy))[0].cpu()
         else:
@@ -127,16 +136,33 @@ class RealPolicy:
         own = action if self.actions == "native" else self.spec.action.to_normalized(action)
         return own.numpy()
 
+    def _vector(self, state: NDArray[np.float32] | None) -> Tensor:
+        assert self.spec.state is not None
+        width = len(self.spec.state)
+        told = torch.full((width,), torch.nan) if state is None else torch.as_tensor(state)
+        if told.shape != (width,):
+            expected, got = f"{self.spec.state.names}", tuple(told.shape)
+            raise WorldError(f"state: expected {expected}, got {got}; give those the world knows")
+        return told.to(torch.float32)
+
     def _thought(self) -> Tensor:
         assert self.world is not None
         clip, unknown = torch.cat(list(self.frames))[None], len(self.frames) - len(self.taken)
         actions = [self.spec.action.blank()] * unknown + list(self.taken)
         known = torch.arange(len(actions))[None] >= unknown
-        state = self.world.encode(clip, torch.stack(actions)[None], known=known)
+        states = torch.stack(list(self.told))[None] if self.told else None
+        state = self.world.encode(clip, torch.stack(actions)[None], known=known, states=states)
         return self.policy(state)[0].cpu()  # type: ignore[arg-type]
 
     def _seen(self, agent: ActorCritic) -> Tensor:
         """What the agent sees of the two newest chunks; at first the same one twice."""
+        seen = self._pictured(agent)
+        if not agent.config.state:
+            return seen
+        told = self.told[-1][None]
+        return agent.told(seen, told, told.isfinite().all(-1))
+
+    def _pictured(self, agent: ActorCritic) -> Tensor:
         clip = torch.cat([self.frames[0], self.frames[-1]])[None]
         if agent.config.sees == "pixels":
             return pixels_seen(clip)

@@ -21,12 +21,13 @@ import torch
 from worldsim.collect.api import collect
 from worldsim.collect.environment import RecordedEnv
 from worldsim.collect.policies import CollectPolicy, Policy, draw_action
-from worldsim.core import WorldError
+from worldsim.core import EnvironmentSpec, WorldError
 from worldsim.data.columns import check_kind, columns_of
 from worldsim.data.dataset import Dataset
 from worldsim.data.latents import latent_cache
 from worldsim.data.native import DESCRIPTION, NativeDataset
 from worldsim.files import atomic_path
+from worldsim.metrics import Interval, bootstrap, weighted_mean
 from worldsim.store.folder import load, save
 from worldsim.train.distill import DistillationConfig, train_student
 from worldsim.train.loop import FitConfig
@@ -47,6 +48,8 @@ class DynaConfig:
         world: how the world is trained on.
         agent: how the agent is; its `begin` is not looked at.
         num_steps: of denoising in the agent's dreams.
+        judged: real episodes, equal for both, that the agent plays before and after without noise,
+            to tell what the turn gained; 0 for none. Nobody trains on them.
     """
 
     episodes: int = 10
@@ -56,10 +59,13 @@ class DynaConfig:
     )
     agent: AgentTrainingConfig = AgentTrainingConfig(iterations=50)
     num_steps: int = 1
+    judged: int = 5
 
     def __post_init__(self) -> None:
-        if self.episodes < 1:
-            raise WorldError(f"episodes: expected at least 1, got {self.episodes}")
+        for name, least in (("episodes", 1), ("judged", 0)):
+            if getattr(self, name) < least:
+                got = getattr(self, name)
+                raise WorldError(f"{name}: expected at least {least}, got {got}")
         if not 0 <= self.noise <= 1:
             raise WorldError(f"noise: expected 0 to 1, got {self.noise}")
 
@@ -72,11 +78,22 @@ class DynaResult:
         world: the world trained on; its trust and card are gone, as they were another world's.
         returns: of the real episodes played, before the agent learned from them.
         real_steps: chunks of the training split that the world has now seen, these among them.
+        before, after: real returns of the agent without noise, episode by episode.
     """
 
     world: DiffusionWorld
     returns: tuple[float, ...]
     real_steps: int
+    before: tuple[float, ...] = ()
+    after: tuple[float, ...] = ()
+
+    @property
+    def gain(self) -> Interval | None:
+        """What the turn gained, a real episode, with its 95% interval; None where not judged."""
+        if not self.before:
+            return None
+        gains = torch.tensor(self.after) - torch.tensor(self.before)
+        return bootstrap(partial(weighted_mean, gains), torch.arange(len(gains)))
 
 
 def improve(
@@ -123,7 +140,39 @@ def improve(
     train = data.split("train")
     played = [train.episode(i) for i, x in enumerate(train.names) if x.startswith(f"{name}-")]
     returns = tuple(float(columns_of(e, old.spec.action).rewards.sum()) for e in played)
-    return DynaResult(better, returns, len(stuff.recorded.actions))
+    judge = partial(judged, known.spec.environment, config.judged, trust_code)
+    before, after = judge(old, agent), judge(better, run / "agent" / "agent")
+    return DynaResult(better, returns, len(stuff.recorded.actions), before, after)
+
+
+JUDGED_SEED = 2**30
+"""Seeds from here up are played to judge an agent, and in no recording."""
+
+
+def judged(
+    environment: EnvironmentSpec,
+    episodes: int,
+    trust_code: bool,
+    world: DiffusionWorld,
+    agent: Path,
+) -> tuple[float, ...]:
+    """Real returns of a saved agent, without noise, in the same episodes for everybody."""
+    if not episodes:
+        return ()
+    policy = RealPolicy(load_agent(agent, world.spec), world, actions="native")
+    env, told = policy.environment(environment, trust_code=trust_code), world.spec.state is not None
+    returns = []
+    for seed in range(JUDGED_SEED, JUDGED_SEED + episodes):
+        policy.reset()
+        chunk, _ = env.reset(seed=seed)
+        total, over = 0.0, False
+        while not over:
+            action = policy(chunk, env.state if told else None)
+            chunk, reward, terminated, truncated, _ = env.step(action)
+            total, over = total + reward, terminated or truncated
+        returns.append(total)
+    env.close()
+    return tuple(returns)
 
 
 def _round_name(data: Dataset, run: Path) -> str:
@@ -145,11 +194,11 @@ def make_agent(
 ) -> Policy:
     """A saved agent, which sees chunks; for `noise` see `DynaConfig`."""
     loaded = load(world)
-    spec = loaded.spec.action
+    spec, told = loaded.spec.action, loaded.spec.state is not None
     real = RealPolicy(load_agent(Path(agent), loaded.spec), loaded, actions="native")
 
     def policy(obs: Any) -> Any:
-        action = real(env.frames)
+        action = real(env.frames, env.state if told else None)
         if spec.is_discrete:
             return draw_action(spec, rng) if rng.random() < noise else action
         half = (np.array(spec.high) - np.array(spec.low)) / 2

@@ -55,6 +55,10 @@ def train_model_free(
             f"steps: expected at least {batch} (one batch of episodes), got {steps}; give more "
             "steps, or fewer rows or a shorter horizon in recipe.imagination"
         )
+    if config.agent.state:
+        raise WorldError(
+            "agent.state: expected False, as practice in reality shows frames alone, got True"
+        )
     rows = range(imagination.rows)
     envs = [real_environment(world, environment, actions="native", trust_code=trust_code)
             for _ in rows]  # fmt: skip

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from worldsim import worlds
 from worldsim.config import from_json, read_json, read_json_lines, to_json
 from worldsim.core import WorldError, WorldSpec, WorldState, row_keys
-from worldsim.data.columns import check_kind
+from worldsim.data.columns import check_kind, state_width
 from worldsim.data.dataset import Dataset
 from worldsim.data.indexed import file_hash
 from worldsim.data.latents import LatentRecording, latent_cache
@@ -93,9 +93,11 @@ class Material:
             drawn = last[torch.randint(len(last), (rows,), generator=generator)]
             seeds = torch.randint(2**31, (rows,), generator=generator).tolist()
             at = drawn[:, None] + window
+            states = self.recorded.states
             return world.from_latents(
-                self.latents.latents[at], self.latents.actions[at], row_keys(seeds)
-            )
+                self.latents.latents[at], self.latents.actions[at], row_keys(seeds),
+                states=None if states is None or world.spec.state is None else states[at],
+            )  # fmt: skip
 
         return draw
 
@@ -111,7 +113,9 @@ def material(data: Dataset, world: DiffusionWorld, sees: str, cache: Path) -> Ma
     latents = latent_cache(world.vae, data, cache)
     seen = latents.latents if sees == "latents" else load_recording(data).frames
     lengths = latents.windows.lengths
-    recorded = Recorded(seen, latents.actions, latents.rewards, lengths)
+    states = latents.states.where(latents.states_known[:, None], torch.nan)
+    told = states if state_width(data.spec, world.spec) else None
+    recorded = Recorded(seen, latents.actions, latents.rewards, lengths, told)
     return Material(recorded, latents)
 
 

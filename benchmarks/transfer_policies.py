@@ -182,7 +182,9 @@ def chunk_policy(
         policy = lambda frames: idle_actions(spec, 1)[0]  # noqa: E731
     else:
         agent = None if who.agent is None else load_agent(Path(who.agent), world.spec)
-        policy = RealPolicy(agent or planner(world), world, actions="native")
+        real = RealPolicy(agent or planner(world), world, actions="native")
+        told = world.spec.state is not None
+        policy = lambda frames: real(frames, env.state if told else None)  # noqa: E731
     if not who.spoilt:
         return policy
     return lambda frames: who.spoil(spec, np.asarray(policy(frames))[None], rng)[0]

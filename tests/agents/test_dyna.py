@@ -25,6 +25,7 @@ from worldsim.train.loop import FitConfig
 TORQUE = ActionSpec(kind="continuous", low=(-2.0,), high=(2.0,))
 HOW = DynaConfig(
     episodes=2,
+    judged=2,
     world=DistillationConfig(fit=FitConfig(steps=2, batch=2, warmup=1), targets=3, compile=False),
     agent=AgentTrainingConfig(
         iterations=1, imagination=ImaginationConfig(rows=4, horizon=2, epochs=1, minibatch=4)
@@ -55,6 +56,9 @@ def test_a_turn_of_the_loop(played: tuple[Path, Path, Path], tmp_path: Path):
     assert len({e.seed for e in episodes}) == len(episodes) == 4
     assert done.returns == pytest.approx([e.rewards.sum() for e in played])
     assert done.real_steps == sum(len(e) for e in episodes) == 60
+    gains = np.array(done.after) - np.array(done.before)
+    assert len(gains) == 2 and done.gain is not None
+    assert done.gain.value == pytest.approx(gains.mean(), abs=1e-3)
     old, new = load(world), load(tmp_path / "turn" / "world")
     kept = zip(old.vae.parameters(), new.vae.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in kept)

@@ -36,4 +36,7 @@ def dyna(
     done = improve(world, agent, data, run, config, trust_code=trust_code)
     mean = sum(done.returns) / len(done.returns)
     print(f"the agent earned {mean:.1f} in {len(done.returns)} real episodes before it learned")
+    if (gain := done.gain) is not None:
+        print(f"it gained {gain.value:+.1f} a real episode in this turn [{gain.low:+.1f}, "
+              f"{gain.high:+.1f}], over the same {len(done.after)} episodes")  # fmt: skip
     print(f"real env steps used by now: {done.real_steps:,}; saved {run}/world, {run}/agent/agent")

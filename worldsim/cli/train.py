@@ -6,8 +6,11 @@ from pathlib import Path
 
 import tyro
 
+from worldsim.core import WorldError
 from worldsim.data.open import open_dataset
+from worldsim.data.stateless import Stateless
 from worldsim.pipeline import train as train_world
+from worldsim.recipes.registry import TRAININGS
 
 from .flags import SizeName, use_threads
 
@@ -34,6 +37,8 @@ def train(
     widths: tuple[int, int] | None = None,
     blocks: tuple[int, int] | None = None,
     begin: str | None = None,
+    recipe: str | None = None,
+    state: bool = True,
     run: Path | None = None,
     device: str | None = None,
     bf16: bool = True,
@@ -71,6 +76,8 @@ def train(
         widths: the VAE's channels at 1/4 and 1/8 of the side.
         blocks: its residual blocks there.
         begin: a world, bundled or a folder, whose networks go on here; no teacher is trained then.
+        recipe: losses, rates and numbers of steps of a recording of ours: car-racing-state.
+        state: whether the world knows the state vector, where the recording has one.
         run: folder of checkpoints and logs; runs/NAME by default.
         device: cpu, cuda, cuda:N or mps; the accelerator by default if there is one.
         bf16: multiply in bfloat16 where that is fast.
@@ -92,8 +99,12 @@ def train(
     }  # fmt: skip
     opened = open_dataset(data, size=size, chunk=chunk, fps=fps, camera=camera)
     changed = {name: value for name, value in changed.items() if value is not None}
+    if recipe is not None and recipe not in TRAININGS:
+        raise WorldError(f"recipe: expected one of {list(TRAININGS)}, got {recipe!r}; or none")
     train_world(
-        opened, out=out, begin=begin, preset=preset, hours=hours, steps=steps, run=run,
+        opened if state else Stateless(opened), out=out, begin=begin,
+        recipe=None if recipe is None else TRAININGS[recipe](), preset=preset, hours=hours,
+        steps=steps, run=run,
         device=device, seed=seed, bf16=bf16, compile=compile, changed=changed, num_steps=num_steps,
         time_limit=time_limit, card=card, tensorboard=tensorboard, wandb=wandb,
         overwrite=overwrite,

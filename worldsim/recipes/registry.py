@@ -3,8 +3,15 @@
 from collections.abc import Callable
 
 from worldsim.core import WorldSpec
+from worldsim.train.recipe import Recipe as Training
 
-from .car_racing.settings import car_racing, car_racing_panel, car_racing_state, scenery
+from .car_racing.settings import (
+    car_racing,
+    car_racing_panel,
+    car_racing_state,
+    car_racing_training,
+    scenery,
+)
 from .pendulum import pendulum, pendulum_state
 from .recipe import Recipe
 
@@ -17,6 +24,9 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "scenery": scenery,
 }
 """What is recorded for the bundled worlds, and for those that are trained in words."""
+
+TRAININGS: dict[str, Callable[[], Training]] = {"car-racing-state": car_racing_training}
+"""How worlds of these recordings are trained, where that is not their preset's way."""
 
 POLICIES = {"LunarLander-v3": "worldsim.recipes.lunar_lander:land"}
 """Who acts in an environment by default; random actions where it is not named here."""

@@ -5,6 +5,10 @@ from dataclasses import replace
 from worldsim.collect.sensors import PICTURE
 from worldsim.core import EnvironmentSpec
 from worldsim.recipes.recipe import Recipe
+from worldsim.train.distill import DistillationConfig
+from worldsim.train.loop import FitConfig
+from worldsim.train.recipe import Recipe as Training
+from worldsim.train.vae import VAETrainingConfig
 
 from .drawing import draw_in_sight
 from .drivers import DRIVERS, DRIVERS_APART, DRIVERS_BEYOND
@@ -61,3 +65,20 @@ def car_racing_state() -> Recipe:
     base = car_racing().seen(id="WorldSim/StateRacing-v0", image=PICTURE, state=SENSORS)
     seeds = {**base.seeds, "train": range(620)}
     return replace(base, seeds=seeds, apart=DRIVERS_BEYOND, notable={"speed": FAST})
+
+
+def car_racing_training() -> Training:
+    """How the next default world goes on from the bundled `car-racing`, whose networks it has.
+
+    The VAE learns the new tracks, the student the state vector besides: it joins without a say.
+    Contexts are dreamt of the drivers whose pedals or wheel do not answer to the road, seeds 200 to
+    479: of the others the actions would tell where it bends.
+    """
+    return Training(
+        vae=VAETrainingConfig(fit=FitConfig(steps=2000, batch=32, lr=5e-4, ema=0.998)),
+        distill=DistillationConfig(
+            fit=FitConfig(steps=12_000, batch=16, lr=5e-4, ema=0.998, warmup=100, muon=True),
+            targets=12, resample=0.3, dreamt=0.4, blind=(200, 480), drop_state=0.2,
+            state_noise=0.1, heads=0.2,
+        ),
+    )  # fmt: skip
