@@ -4,12 +4,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.train.films import CHOICES, FORCE, NONE, films
+from tests.train.films import CHOICES, FORCE, NONE, Films, films
 from worldsim.core import WorldError, row_keys
+from worldsim.data.stateless import Stateless
 from worldsim.pipeline import train
 from worldsim.store.folder import load
 from worldsim.train import loop
@@ -56,6 +58,28 @@ def test_any_chunk_size_and_kind(tmp_path: Path, chunk, size, action, rewards):
         for stage, steps in (("forced", 4), ("student", 3), ("teacher", 2))
         for kind in ("mp4", "png")
     ]
+
+
+@pytest.mark.nightly
+def test_a_state_is_learnt_or_left_out_and_joins_a_world_without(tmp_path: Path):
+    data = films(FORCE)
+    data.spec = replace(data.spec, state=("sum",))
+    pairs = {e.name: np.cumsum(e.actions, 0) for e in data._episodes if e.actions is not None}
+    told = {split: [replace(e, state=pairs[e.name].astype(np.float32)) for e in episodes]
+            for split, episodes in data._splits.items()}  # fmt: skip
+    data = Films(data.spec, told)
+    how = {"steps": 8, "changed": SMALL, "recipe": short(), "card": False}
+    plain = train(Stateless(data), out=tmp_path / "plain", run=tmp_path / "a", **how)
+    assert plain.spec.state is None and plain.starts.states is None
+    world = train(data, out=tmp_path / "on", run=tmp_path / "b", begin=plain, **how)
+    assert world.spec.state is not None and world.spec.state.names == ("sum",)
+    train_states = np.concatenate([e.state for e in told["train"] if e.state is not None])
+    assert world.spec.state.mean[0] == pytest.approx(train_states.mean(), abs=1e-5)
+    assert load(tmp_path / "on").spec == world.spec and world.starts.states is not None
+    head = world.dynamics.heads.state
+    assert head is not None and head.change.weight.any() and head.whole.weight.any()
+    with pytest.raises(WorldError, match=r"begin: expected data with the states \('sum',\)"):
+        train(Stateless(data), out=tmp_path / "c", run=tmp_path / "c", begin=world, **how)
 
 
 def test_the_card_says_what_could_not_be_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
