@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import isfinite
 from typing import Any, Self
 
@@ -79,7 +80,7 @@ class StateSpec:
 
     def numbers(self, name: str, like: Tensor) -> Tensor:
         """`mean`, `std` or `change`, (D,) float32 where `like` is."""
-        return torch.tensor(getattr(self, name), dtype=torch.float32, device=like.device)
+        return _numbers(getattr(self, name), like.device)
 
     def hold(
         self, states: Any, lead: tuple[int, int], context: int, device: torch.device
@@ -101,6 +102,13 @@ class StateSpec:
         known[:, context - count :] = given.isfinite().all(-1)
         held[:, context - count :] = torch.where(known[:, context - count :, None], given, 0)
         return held, known
+
+
+@lru_cache(maxsize=64)
+def _numbers(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Kept, because copying to a device once a step would wait for it once a step."""
+    with torch.inference_mode(False):  # whoever comes next may want gradients
+        return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def no_states(states: Any, name: str) -> None:
