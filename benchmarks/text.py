@@ -74,7 +74,7 @@ def main(
         if row == "encoders":
             found: Any = encoders(quick=quick)
         elif row == "speed":
-            found = speed(rounds=3 if quick else 30)
+            found = speed(rounds=3 if quick else 10)
         elif row == "scenery":
             found = scenery(media / "scenery.png", frames=20 if quick else 300)
         else:
