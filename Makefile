@@ -16,7 +16,7 @@ STAMP := $(VENV)/.worldsim-setup
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup docs test check nightly format demo world collect train trust eval rows pendulum scenery wheel clean
+.PHONY: help setup docs test check nightly format demo world collect train trust eval rows pendulum latent scenery wheel clean
 
 help:
 	@echo 'make demo     set up; drive the bundled world; write demo.mp4, real beside dream'
@@ -28,6 +28,7 @@ help:
 	@echo 'make world    the whole pipeline: collect, train, distill, calibrate, eval, rows'
 	@echo 'make pendulum the same for the quick world (docs/reference/worlds/pendulum.md)'
 	@echo 'make scenery  CarRacing in words, for a fast machine (docs/how-to/words.md)'
+	@echo 'make latent   a world of eight codes from video alone, in minutes'
 	@echo 'make wheel    build the wheel into dist/'
 	@echo 'make clean    remove builds and caches (not data, runs or $(VENV))'
 
@@ -102,6 +103,12 @@ scenery: setup
 	$(PY) -m worldsim collect scenery
 	$(PY) -m worldsim train data/scenery --run runs/scenery --preset small --hours $(SCENERY_HOURS) \
 	  --begin car-racing --out worlds/scenery --overwrite
+
+# A world of eight codes from video without actions (docs/how-to/video-without-actions.md).
+latent: setup
+	$(PY) -m worldsim collect pendulum --folder data/pendulum-video --episodes 40
+	$(PY) -m worldsim train data/pendulum-video --ignore-actions --latent-actions --preset tiny \
+	  --steps 3000 --run runs/pendulum-codes --out worlds/pendulum-codes --no-card --overwrite
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict

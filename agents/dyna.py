@@ -215,4 +215,5 @@ def train_on(
     model = copy.deepcopy(world.dynamics).requires_grad_(True).train()
     torch.manual_seed(training.fit.seed)
     student = train_student(latents, model, world.spec.context, training, run / "student")
-    return DiffusionWorld(world.config, world.vae, student, world.starts)
+    model = world.latent_actions
+    return DiffusionWorld(world.config, world.vae, student, world.starts, latent_actions=model)

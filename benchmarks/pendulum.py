@@ -96,11 +96,12 @@ class Crowd:
 
 
 def play(
-    act: Act, spec: EnvironmentSpec, context: int, *, name: str, trust_code: bool = False
-) -> dict[str, Any]:
+    act: Act, spec: EnvironmentSpec, context: int, *, name: str, trust_code: bool = False,
+    seeds: Sequence[int] = SEEDS,
+) -> dict[str, Any]:  # fmt: skip
     """Returns of 50 episodes of 200 frames, their mean and interval, and seconds a decision."""
-    crowd = Crowd.begin(SEEDS, spec, context, trust_code)
-    total, thinking = np.zeros(len(SEEDS)), 0.0
+    crowd = Crowd.begin(seeds, spec, context, trust_code)
+    total, thinking = np.zeros(len(seeds)), 0.0
     steps = 200 // spec.chunk
     for _ in tqdm(range(steps), desc=name):
         begun = time.perf_counter()
@@ -111,7 +112,7 @@ def play(
         camera.close()
     values = torch.from_numpy(total).float()
     found = bootstrap(lambda w: weighted_mean(values, w), torch.arange(len(values)))
-    return {"returns": total.tolist(), **found._asdict(), "decision": thinking / steps / len(SEEDS)}
+    return {"returns": total.tolist(), **found._asdict(), "decision": thinking / steps / len(seeds)}
 
 
 def blind() -> Act:

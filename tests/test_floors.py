@@ -32,7 +32,7 @@ FLOORS = (
     ("collect", "train"),
     ("recipes", "costs"),
     ("envs", "agents", "evaluate"),
-    ("play", "pipeline", "video", "hub", "shards"),
+    ("play", "pipeline", "latent_actions", "video", "hub", "shards"),
     ("__init__", "__main__", "cli", "benchmarks"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS, 1) for room in rooms}

@@ -65,7 +65,7 @@ def tiny_world(seed: int = 0, action: ActionSpec = STEERING) -> DiffusionWorld:
 def tensors(world: DiffusionWorld) -> dict[str, torch.Tensor]:
     parts = {"vae": world.vae, "dynamics": world.dynamics}
     state = {f"{n}.{k}": v for n, part in parts.items() for k, v in part.state_dict().items()}
-    return state | vars(world.starts)
+    return state | {k: v for k, v in vars(world.starts).items() if v is not None}
 
 
 def same(a: DiffusionWorld, b: DiffusionWorld) -> bool:

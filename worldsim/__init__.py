@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from worldsim.data.export import export
     from worldsim.data.open import open
     from worldsim.hub.push import push
+    from worldsim.latent_actions.mapping import map_actions
+    from worldsim.latent_actions.training import train_latent_actions
     from worldsim.pipeline import train
     from worldsim.store.folder import load, save
     from worldsim.store.snapshot import SnapshotError, SnapshotWarning, load_state, save_state
@@ -33,6 +35,8 @@ __version__ = "0.1.0"
 _HOME = {
     "export": "data.export",
     "open": "data.open",
+    "map_actions": "latent_actions.mapping",
+    "train_latent_actions": "latent_actions.training",
     "compiled": "world.compiled",
     "load": "store.folder",
     "push": "hub.push",
@@ -77,12 +81,14 @@ __all__ = [
     "imagine",
     "load",
     "load_state",
+    "map_actions",
     "open",
     "push",
     "replay",
     "save",
     "save_state",
     "train",
+    "train_latent_actions",
 ]
 
 

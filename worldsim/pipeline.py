@@ -24,9 +24,10 @@ from worldsim.core import WorldError
 from worldsim.data.clips import ClipLoader
 from worldsim.data.dataset import Dataset
 from worldsim.data.open import open_dataset
-from worldsim.evaluate import evaluate
-from worldsim.evaluate.calibrate import CalibrationPlan, calibrate
+from worldsim.evaluate.measure import measure
+from worldsim.latent_actions.stage import check_conditions, stepped, told
 from worldsim.models.dynamics import Dynamics
+from worldsim.models.latent_actions import LatentActionModel
 from worldsim.models.vae import SpacetimeVAE
 from worldsim.nn.dtype import default_float32
 from worldsim.play.sample import write_sample
@@ -93,6 +94,8 @@ def train(
     changed: dict[str, Any] | None = None,
     recipe: Recipe | None = None,
     begin: DiffusionWorld | str | Path | None = None,
+    conditions: Sequence[str] = (),
+    latent_actions: LatentActionModel | str | Path | None = None,
     num_steps: int = 2,
     time_limit: int | None = None,
     card: bool = True,
@@ -119,6 +122,11 @@ def train(
         recipe: losses, rates and batches of your own.
         begin: a world whose networks go on here, of the same sizes: its VAE and its student, and
             no teacher is trained.
+        conditions: what the world is told besides its recorded actions: ("latent_action",) for
+            actions inferred from the video, see `worldsim.train_latent_actions`. A world without
+            recorded actions is stepped by these.
+        latent_actions: the model that infers them, or its file; one of eight codes is trained if
+            there are no recorded actions, one of continuous numbers if there are.
         num_steps: denoising steps in which the world draws a chunk.
         time_limit: steps after which an episode is truncated; by default as long as the longest
             recorded episode or as its environment says.
@@ -133,6 +141,7 @@ def train(
     check_output(out, overwrite)
     check_budget(hours, steps)
     check_trackers(tensorboard=tensorboard, wandb=wandb)
+    check_conditions(conditions, latent_actions)
     opened = open_data(data)
     check_data(opened)
     chosen = preset or default_preset(hours, place)
@@ -151,6 +160,7 @@ def train(
     with default_float32():
         state = RunState(folder, settings)
         state.save()
+        opened, model = told(opened, conditions, latent_actions, folder, steps, seed)
         writers = trackers(folder, out.name, tensorboard=tensorboard, wandb=wandb)
         budget = Budget(hours, steps, compile)
         Pipeline(opened, sizes, base, state, place, budget, writers, old).fit()
@@ -158,12 +168,10 @@ def train(
             opened, sizes, folder, out.name, num_steps=num_steps, begin=old,
             time_limit=time_limit or default_time_limit(opened),
         )  # fmt: skip
-        world = world.to(place)
-        figures = None
+        world, opened = stepped(world.to(place), opened, model)
         if card:
             left = None if hours is None else max(60.0, hours * 3600 - state.seconds)
-            world, figures = measure(world, opened, folder, left)
-        world.card = figures
+            world, world.card = measure(world, opened, folder, left)
         save(world.to("cpu"), out, overwrite=overwrite)
     return world.to(place)
 
@@ -373,28 +381,3 @@ class Pipeline:
         words = ", ".join(f"{name} {value:.1f}" for name, value in figures.items())
         tqdm.write(f"{stage} at step {step}: {words or 'sampled'}; see {folder / 'samples'}")
         self.sampled = time.monotonic()
-
-
-def measure(
-    world: DiffusionWorld, data: Dataset, run: Path, seconds: float | None
-) -> tuple[DiffusionWorld, dict[str, Any]]:
-    """The world with fitted trust, and its card; what cannot be measured is said in the card.
-
-    seconds: about how long to measure; in full if None.
-    """
-    missing: dict[str, str] = {}
-    card: dict[str, Any] = {}
-    short = seconds is not None and seconds < 1800
-    try:
-        plan = CalibrationPlan(episodes=16, starts=3, horizon=30) if short else CalibrationPlan()
-        world, _ = calibrate(world, data, plan)
-    except (WorldError, ValueError, RuntimeError) as error:
-        missing["trust"] = str(error)
-    try:
-        teacher = str(run) if seconds is None else None  # which is slow
-        card = evaluate(world, data, teacher=teacher, run=run, budget_seconds=seconds)
-    except (WorldError, ValueError, RuntimeError) as error:
-        missing["fidelity"] = str(error)
-    for name, why in missing.items():
-        warnings.warn(f"card: {name} could not be measured: {why}", stacklevel=2)
-    return world, card | {"not_measured": {**card.get("not_measured", {}), **missing}}

@@ -53,7 +53,11 @@ VERBS = {
     "export": Verb("export.export", "write recordings or dreams as a data set", "Data"),
     "caption": Verb("caption.caption", "learn from some captions, label the rest", "Data"),
     "edit": Verb("edit.edit", "the same episodes, looking otherwise", "Data"),
+    "label": Verb("label.label", "infer the actions of video, with a confidence", "Data"),
     "train": Verb("train.train", "train a world on recorded video, all stages", "Worlds"),
+    "map-actions": Verb(
+        "map_actions.map_actions", "real actions for a world on latent ones", "Worlds"
+    ),
     "calibrate": Verb("calibrate.calibrate", "fit how far to trust a world's dreams", "Worlds"),
     "eval": Verb("evaluate.evaluate_world", "measure a world, write its card", "Worlds"),
     "push": Verb("push.push", "upload a world to the Hugging Face hub", "Worlds"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import tyro
 
 from worldsim.core import WorldError
+from worldsim.data.labelled import WithoutActions
 from worldsim.data.open import open_dataset
 from worldsim.data.stateless import Stateless
 from worldsim.pipeline import train as train_world
@@ -39,6 +40,9 @@ def train(
     begin: str | None = None,
     recipe: str | None = None,
     state: bool = True,
+    latent_actions: bool = False,
+    latent_model: Path | None = None,
+    ignore_actions: bool = False,
     run: Path | None = None,
     device: str | None = None,
     bf16: bool = True,
@@ -78,6 +82,10 @@ def train(
         begin: a world, bundled or a folder, whose networks go on here; no teacher is trained then.
         recipe: losses, rates and numbers of steps of a recording of ours: car-racing-state.
         state: whether the world knows the state vector, where the recording has one.
+        latent_actions: tell the world actions that are inferred from the video, too; a recording
+            without actions gives a world that is stepped by eight codes.
+        latent_model: a model that infers them, from `worldsim label --save-model`.
+        ignore_actions: take the recording as video without actions.
         run: folder of checkpoints and logs; runs/NAME by default.
         device: cpu, cuda, cuda:N or mps; the accelerator by default if there is one.
         bf16: multiply in bfloat16 where that is fast.
@@ -98,6 +106,7 @@ def train(
         "widths": widths, "blocks": blocks,
     }  # fmt: skip
     opened = open_dataset(data, size=size, chunk=chunk, fps=fps, camera=camera)
+    opened = WithoutActions(opened) if ignore_actions else opened
     changed = {name: value for name, value in changed.items() if value is not None}
     if recipe is not None and recipe not in TRAININGS:
         raise WorldError(f"recipe: expected one of {list(TRAININGS)}, got {recipe!r}; or none")
@@ -106,7 +115,8 @@ def train(
         recipe=None if recipe is None else TRAININGS[recipe](), preset=preset, hours=hours,
         steps=steps, run=run,
         device=device, seed=seed, bf16=bf16, compile=compile, changed=changed, num_steps=num_steps,
-        time_limit=time_limit, card=card, tensorboard=tensorboard, wandb=wandb,
-        overwrite=overwrite,
+        conditions=("latent_action",) if latent_actions or latent_model else (),
+        latent_actions=latent_model, time_limit=time_limit, card=card,
+        tensorboard=tensorboard, wandb=wandb, overwrite=overwrite,
     )  # fmt: skip
     print(f"saved {out}; step through it: worldsim play {out}")

@@ -105,6 +105,8 @@ class LatentClips:
     continue_known: Tensor
     states: Tensor
     states_known: Tensor
+    latent_actions: Tensor
+    latent_known: Tensor
 
 
 def _ones() -> Tensor:
@@ -122,6 +124,8 @@ class LatentRecording:
             True, states that are not given have no entries.
         windows: which chunks belong together.
         captions: what is said of them, None where nothing is.
+        latent_actions: (N, L) float32, inferred ones; L is 0 where there are none.
+        latent_known: (N,) bool, of these.
     """
 
     latents: Tensor | LatentFile
@@ -135,11 +139,15 @@ class LatentRecording:
     states: Tensor = field(default_factory=partial(torch.zeros, 0))
     states_known: Tensor = field(default_factory=_ones)
     captions: CaptionTable | None = None
+    latent_actions: Tensor = field(default_factory=partial(torch.zeros, 0))
+    latent_known: Tensor = field(default_factory=_ones)
 
     def __post_init__(self) -> None:
-        if not len(self.states):
-            object.__setattr__(self, "states", torch.zeros(len(self.actions), 0))
-        for name in ("known", "rewards_known", "continue_known", "states_known"):
+        for name in ("states", "latent_actions"):
+            if not len(getattr(self, name)):
+                object.__setattr__(self, name, torch.zeros(len(self.actions), 0))
+        masks = ("known", "rewards_known", "continue_known", "states_known", "latent_known")
+        for name in masks:
             if not len(getattr(self, name)):
                 object.__setattr__(self, name, torch.ones(len(self.actions), dtype=torch.bool))
 
@@ -152,7 +160,8 @@ class LatentRecording:
 
     def clips(self, rows: Tensor) -> LatentClips:
         """The clips of these rows, (B, T)."""
-        columns = {name: getattr(self, name)[rows] for name in COLUMNS}
+        beside = (*COLUMNS, "latent_actions", "latent_known")
+        columns = {name: getattr(self, name)[rows] for name in beside}
         return LatentClips(latents=self.latents[rows].float(), **columns)
 
 

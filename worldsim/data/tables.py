@@ -52,7 +52,7 @@ Columns = dict[str, list[Any]]
 
 def read_tables(path: Path) -> dict[str, Table]:
     """Tables by the value of `file`, "" where there is no such column."""
-    columns = _parquet(path) if path.suffix == ".parquet" else _csv(path)
+    columns = read_columns(path)
     files = [str(x) for x in columns.pop("file", [])]
     if not files:
         return {"": _table(path, columns)}
@@ -63,6 +63,11 @@ def read_tables(path: Path) -> dict[str, Table]:
         name: _table(path, {k: [v[i] for i in rows] for k, v in columns.items()})
         for name, rows in parts.items()
     }
+
+
+def read_columns(path: Path) -> Columns:
+    """The cells of a CSV or Parquet table by column; raises DatasetError for anything else."""
+    return _parquet(path) if path.suffix == ".parquet" else _csv(path)
 
 
 def _csv(path: Path) -> Columns:

@@ -29,6 +29,8 @@ class ConditioningConfig:
     Attributes:
         action: the actions.
         latent_action: width of inferred actions, 0 without.
+        action_map: None where actions are embedded on their own; else they are mapped to inferred
+            ones first, by a perceptron of so many hidden units, 0 for a linear map.
         text: width of the vectors that a prompt becomes, 0 without.
         text_tokens: vectors that it becomes for cross-attention, 0 for none.
         encoder: how it is read, None without.
@@ -43,6 +45,7 @@ class ConditioningConfig:
     worlds: int = 0
     state: StateSpec | None = field(default=None, metadata=ABSENT)
     encoder: TextConfig | None = field(default=None, metadata=ABSENT)
+    action_map: int | None = field(default=None, metadata=ABSENT)
 
     def __post_init__(self) -> None:
         for name in ("latent_action", "text", "text_tokens", "worlds"):
@@ -50,6 +53,8 @@ class ConditioningConfig:
                 raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
         if bool(self.text) != (self.encoder is not None):
             raise ValueError(f"encoder: expected one with text and none without, got {self}")
+        if self.action_map is not None and not self.latent_action:
+            raise ValueError("action_map: expected None without latent_action")
         if self.text_tokens and not self.text:
             raise ValueError(f"text_tokens: expected 0 without text, got {self.text_tokens}")
 
@@ -127,6 +132,42 @@ class StateEmbed(nn.Module):
         return torch.where(known[..., None], vector, self.unknown)
 
 
+class ActionMap(nn.Module):
+    """Actions of any kind to inferred ones: a mean for each choice, a perceptron of a box
+    (AdaWorld, 2503.18938)."""
+
+    def __init__(self, spec: ActionSpec, width: int, hidden: int) -> None:
+        super().__init__()
+        self.spec = spec
+        if spec.is_discrete:
+            self.table = nn.Embedding(sum(spec.choices), width)
+            self.firsts = list(accumulate(spec.choices[:-1], initial=0))
+        else:
+            wide = [nn.Linear(len(spec.low), hidden), nn.SiLU()] if hidden else []
+            self.box = nn.Sequential(*wide, nn.Linear(hidden or len(spec.low), width))
+
+    @property
+    def lines(self) -> list[nn.Linear]:
+        """The linear layers of a box's map, one or two; none of a table."""
+        parts = () if self.spec.is_discrete else self.box
+        return [part for part in parts if isinstance(part, nn.Linear)]
+
+    @property
+    def hidden(self) -> int:
+        """Hidden units, 0 where the map is linear or a table."""
+        return self.lines[0].out_features if len(self.lines) > 1 else 0
+
+    def forward(self, action: Tensor) -> Tensor:
+        """`(..., *action)` -> `(..., L)`; several choices add up."""
+        if not self.spec.is_discrete:
+            dtype = next(self.box.parameters()).dtype
+            return self.box(self.spec.to_normalized(action).to(dtype))
+        entries = action.unbind(-1) if self.spec.shape else (action,)
+        parts = zip(entries, self.spec.choices, self.firsts, strict=True)
+        rows = [(x - self.spec.least).clamp(0, n - 1) + first for x, n, first in parts]
+        return torch.stack([self.table(row) for row in rows]).sum(0)
+
+
 class Conditioning(nn.Module):
     """`Conditions` of F chunks as vectors for a network of width `dim`.
 
@@ -136,7 +177,12 @@ class Conditioning(nn.Module):
     def __init__(self, config: ConditioningConfig, dim: int) -> None:
         super().__init__()
         self.config, self.dim = config, dim
-        acts = config.action.kind != "none"
+        acts = config.action.kind != "none" and config.action_map is None
+        mapped = config.action_map is not None
+        self.action_map = (
+            ActionMap(config.action, config.latent_action, config.action_map or 0)
+            if mapped else None
+        )  # fmt: skip
         self.action = ActionEmbed(config.action, dim) if acts else None
         self.latent_action = _zeros(config.latent_action, dim)
         self.text, count = _zeros(config.text, dim), config.text_tokens
@@ -163,8 +209,9 @@ class Conditioning(nn.Module):
         if self.action is not None:
             parts.append(self.action(given.action, given.action_known))
         if self.latent_action is not None:
-            vector = self._linear(self.latent_action, given.latent_action)
-            parts.append(self._known("latent_action", vector, given.latent_action_known))
+            latent, known = self._latent(given)
+            vector = self._linear(self.latent_action, latent)
+            parts.append(self._known("latent_action", vector, known))
         read: Tensor | None = None
         if self.text is not None and self.text_encoder is not None:
             assert self.guidance is not None
@@ -181,6 +228,17 @@ class Conditioning(nn.Module):
         if self.text_tokens is None or read is None:
             return Conditioned(vector)
         return Conditioned(vector, self._linear(self.text_tokens, read[:, 1:]), given.text_known)
+
+    def _latent(self, given: Conditions) -> tuple[Tensor, Tensor]:
+        """Inferred actions and which are known; mapped from real ones where these are known."""
+        latent, known = given.latent_action, given.latent_action_known
+        if latent.ndim == 2:  # a recording without any
+            known = torch.zeros_like(given.action_known)
+            latent = torch.zeros(*known.shape, self.config.latent_action, device=known.device)
+        if self.action_map is None:
+            return latent, known
+        mapped = self.action_map(given.action).to(latent)
+        return torch.where(known[..., None], latent, mapped), known | given.action_known
 
     def _silent(self, given: Conditions) -> Tensor:
         lead, device = given.action.shape[:2], given.action.device

@@ -5,6 +5,7 @@
     vae.safetensors     and conditioning.safetensors, dit.safetensors, heads.safetensors
     starts.npz          frames (N, K * c, H, W, 3) uint8, actions (N, K, *action), known (N, K)
                         bool; in a world that knows state vectors states (N, K, D), NaN if unknown
+    latent_actions.safetensors  what infers actions from video; where `config.json` has a model
     trust.safetensors   how far its dreams can be trusted, fitted; may be missing
     card.json           fidelity figures with the command that measured them; may be missing
 
@@ -36,6 +37,7 @@ from worldsim.config import ConfigError, from_json, parse_json, short, to_json
 from worldsim.data.archive import Archive, archive_of
 from worldsim.data.dataset import DatasetError
 from worldsim.files import atomic_folder, current_folder
+from worldsim.models.latent_actions import LatentActionModel
 from worldsim.nn.device import as_device
 from worldsim.world.diffusion import DiffusionWorld, Starts, WorldConfig
 from worldsim.world.uncertainty import BANK, Trust
@@ -45,6 +47,7 @@ from .manifest import (
     CARD,
     CONFIG,
     GIB,
+    LATENT_ACTIONS,
     LIMITS,
     MANIFEST,
     STARTS,
@@ -195,6 +198,8 @@ def _pack(
         files[name] = pack(network, dtype)
     if world.trust is not None:
         files[TRUST] = pack(world.trust, dtype)
+    if world.latent_actions is not None:
+        files[LATENT_ACTIONS] = pack(world.latent_actions, torch.float32)
     starts = io.BytesIO()
     arrays = {name: x for name, x in vars(world.starts).items() if x is not None}
     np.savez_compressed(starts, **{k: v.cpu().numpy() for k, v in arrays.items()})  # type: ignore[arg-type]
@@ -215,7 +220,7 @@ def _dump(value: Any, name: str) -> bytes:
 
 
 def _entry(name: str, data: bytes) -> FileEntry:
-    listed = name in (*WEIGHTS, TRUST)
+    listed = name in (*WEIGHTS, TRUST, LATENT_ACTIONS)
     tensors = header(Path(name), io.BytesIO(data)) if listed else {}
     digest = sha256(data).hexdigest()
     return FileEntry(name=name, bytes=len(data), sha256=digest, tensors=tuple(tensors.values()))
@@ -246,7 +251,24 @@ def _read_world(folder: Path) -> DiffusionWorld:
     for name, network in by_file(vae, dynamics).items():
         fill(folder, files[name], network)
     trust = _read_trust(folder, files[TRUST], config) if TRUST in files else None
-    return DiffusionWorld(config, vae, dynamics, starts, card, trust)
+    inferring = _read_latent_actions(folder, files.get(LATENT_ACTIONS), config)
+    return DiffusionWorld(config, vae, dynamics, starts, card, trust, inferring)
+
+
+def _read_latent_actions(
+    folder: Path, entry: FileEntry | None, config: WorldConfig
+) -> LatentActionModel | None:
+    if (entry is None) != (config.latent_actions is None):
+        expected = f"{LATENT_ACTIONS} just where {CONFIG} has its settings"
+        got = "settings alone" if entry is None else "the file alone"
+        raise WorldFolderError(folder / LATENT_ACTIONS, "file", expected, got)
+    if entry is None or config.latent_actions is None:
+        return None
+    with torch.device("meta"):
+        check_tensors(folder / LATENT_ACTIONS, LatentActionModel(config.latent_actions), entry)
+    model = LatentActionModel(config.latent_actions)
+    fill(folder, entry, model)
+    return model
 
 
 def _read_trust(folder: Path, entry: FileEntry, config: WorldConfig) -> Trust:

@@ -22,6 +22,7 @@ FORMAT, SCHEMA = "worldsim-world", 4
 MIB, GIB = 2**20, 2**30
 MANIFEST, CONFIG, STARTS, CARD = "manifest.json", "config.json", "starts.npz", "card.json"
 TRUST = "trust.safetensors"
+LATENT_ACTIONS = "latent_actions.safetensors"
 WEIGHTS = (
     "vae.safetensors",
     "conditioning.safetensors",
@@ -35,8 +36,9 @@ LIMITS = {  # bytes that this worldsim is willing to read of each file
     STARTS: 256 * MIB,
     CARD: 4 * MIB,
     TRUST: 256 * MIB,
+    LATENT_ACTIONS: 256 * MIB,
 }
-OPTIONAL = (CARD, TRUST)
+OPTIONAL = (CARD, TRUST, LATENT_ACTIONS)
 RECORDINGS = ("dataset.json", "meta/info.json", "data/main_data.hdf5", "main_data.hdf5")
 AGAIN = "copy the folder again from where it came from, or save the world again"
 

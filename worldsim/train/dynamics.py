@@ -82,6 +82,10 @@ class DynamicsTrainingConfig:
         check_worded(self)
 
 
+BLANK = 0.3
+"""Share of the clips that know neither actions nor latent actions before some chunk."""
+
+
 class Drawn(Faults, Protocol):
     """Which clips are drawn, too: the fields of a training's settings."""
 
@@ -131,6 +135,10 @@ def draw_batch(
         x.to(device) for x in (clips.latents, *parts)
     )
     said: dict[str, Tensor] = captioned(data, rows, encoder, config.drop_text, draws)
+    if clips.latent_actions.shape[-1]:
+        masks = known, clips.latent_known.to(device)
+        known, said["latent_action_known"] = one_of_both(*masks, draws.uniform((len(rows), 3)))
+        said["latent_action"] = clips.latent_actions.to(device)
     states: tuple[Tensor, Tensor] | tuple[None, None] = None, None
     if spec is not None:
         states = clips.states.to(device), clips.states_known.to(device)
@@ -148,6 +156,20 @@ def _windows(
     starts = data.windows.starts(length, episodes)
     first = starts[draws.integers(len(starts), (len(draws),)).cpu()]
     return first[:, None] + torch.arange(length)
+
+
+def one_of_both(known: Tensor, latent_known: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Masks (B, T + 1) of actions and latent actions as clips are told of them.
+
+    Whoever steps gives one or the other, so where both are known a clip is told of one; and a share
+    of the clips knows none before some chunk, as after a start from frames alone. u: (B, 3) uniform
+    numbers from 0 to 1.
+    """
+    by_action = known & (u[:, :1] < 0.5)
+    told = by_action | (known & ~latent_known)
+    chunks = torch.arange(known.shape[1], device=known.device)
+    begun = (u[:, 1:2] >= BLANK) | (chunks >= 1 + u[:, 2:] * known.shape[1] / 2)
+    return told & begun, latent_known & ~by_action & begun
 
 
 def head_losses(

@@ -19,6 +19,7 @@ from torch import nn
 from worldsim.core import ActionSpec, EnvironmentSpec, WorldError, WorldSpec
 from worldsim.data.columns import columns_of
 from worldsim.data.dataset import Dataset
+from worldsim.data.labelled import LabelledDataset, latent_width
 from worldsim.data.latents import LatentRecording, latent_cache
 from worldsim.models.conditioning import ConditioningConfig
 from worldsim.models.dynamics import Dynamics
@@ -126,7 +127,11 @@ def new_dynamics(
     """An untrained dynamics model; `state` is of its `state_spec`."""
     text = {"text": sizes.text, "text_tokens": sizes.text_tokens} if sizes.encoder else {}
     conditioning = ConditioningConfig(
-        action=action_spec(data), state=state, encoder=sizes.encoder, **text
+        action=action_spec(data),
+        latent_action=latent_width(data),
+        state=state,
+        encoder=sizes.encoder,
+        **text,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -296,7 +301,9 @@ def start_clips(data: Dataset, context: int, count: int) -> Starts:
 def latents_of(data: Dataset, split: str, sizes: Sizes, run: Path) -> LatentRecording:
     """Latents of a split by the run's VAE, computed once."""
     vae = load_final(SpacetimeVAE(sizes.vae), run / "vae")
-    return latent_cache(vae, data.split(split), run / f"latents-{split}.safetensors")
+    some = data.split(split)
+    recording = latent_cache(vae, some, run / f"latents-{split}.safetensors")
+    return some.beside(recording) if isinstance(some, LabelledDataset) else recording
 
 
 def load_final(model: M, stage: Path) -> M:

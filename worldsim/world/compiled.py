@@ -209,7 +209,8 @@ def _narrowed(world: DiffusionWorld, dtype: torch.dtype) -> DiffusionWorld:
     vae.decoder.to(dtype)
     dynamics.dit.to(dtype)
     dynamics.conditioning.to(dtype)
-    return DiffusionWorld(world.config, vae, dynamics, world.starts, world.card, world.trust)
+    more = world.starts, world.card, world.trust, world.latent_actions
+    return DiffusionWorld(world.config, vae, dynamics, *more)
 
 
 class ToolchainError(Exception):

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from worldsim.core import EnvironmentSpec, WorldError, WorldSpec
+from worldsim.core import ABSENT, EnvironmentSpec, WorldError, WorldSpec
 from worldsim.diffusion.rng import normal_rows
 from worldsim.diffusion.samplers import consistency, euler, heun
 from worldsim.diffusion.schedule import corrupt, linear_levels
 from worldsim.models.conditioning import ConditioningConfig
 from worldsim.models.dit import DiTConfig
 from worldsim.models.heads import HeadsConfig
+from worldsim.models.latent_actions import LatentActionConfig
 from worldsim.models.vae import DOWN, VAEConfig
 
 
@@ -97,6 +98,7 @@ class WorldConfig:
         spec: what a user must know.
         vae, dit, heads, conditioning: its networks.
         sampling: how the next chunk is drawn.
+        latent_actions: the model that infers actions from video, where it knows such.
         environment: how the real environment that it was learned from is made, if there is one.
     """
 
@@ -107,6 +109,7 @@ class WorldConfig:
     conditioning: ConditioningConfig
     sampling: Sampling
     environment: EnvironmentSpec | None = None
+    latent_actions: LatentActionConfig | None = field(default=None, metadata=ABSENT)
 
     def __post_init__(self) -> None:
         spec, (height, width, _) = self.spec, self.spec.frame_shape
@@ -120,11 +123,17 @@ class WorldConfig:
             "state": (spec.state, spec.state == self.conditioning.state),
             "time_limit": (spec.time_limit, spec.time_limit >= 1),
             "fps": (spec.fps, spec.fps > 0),
+            "latent_actions": (self.latent_actions, self._infers()),
         }
         for name, (value, fits) in checks.items():
             if not fits:
                 raise WorldError(
                     f"{name}: {value} does not fit the other settings: sides divide by {DOWN}, "
                     f"latents are {latent}, chunk is the VAE's {self.vae.chunk}, context at least "
-                    "2, action and state are those of the conditioning"
+                    "2, action and state are those of the conditioning, latent actions as wide"
                 )
+
+    def _infers(self) -> bool:
+        """Whether the model that infers actions, if any, fits the rest."""
+        model, said = self.latent_actions, self.conditioning.latent_action
+        return model is None or (model.chunk, model.dim) == (self.spec.chunk, said)

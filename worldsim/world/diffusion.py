@@ -22,6 +22,7 @@ from worldsim.core import (
 from worldsim.diffusion.rng import hash_rows
 from worldsim.diffusion.timeline import ChunkDenoiser, fill_cache
 from worldsim.models.dynamics import Dynamics
+from worldsim.models.latent_actions import LatentActionModel
 from worldsim.models.text import tokens_of
 from worldsim.models.vae import SpacetimeVAE, to_bytes, to_float
 from worldsim.states import no_states
@@ -66,10 +67,12 @@ class DiffusionWorld:
         starts: Starts,
         card: dict[str, Any] | None = None,
         trust: Trust | None = None,
+        latent_actions: LatentActionModel | None = None,
     ) -> None:
         self.config, self.starts, self.card = config, starts, card
         self.trust = None if trust is None else trust.eval().requires_grad_(False)
         self.calibrated = trust is not None and trust.fits(config.sampling.numbers)
+        self.latent_actions = latent_actions and latent_actions.eval().requires_grad_(False)
         self.vae = vae.eval().requires_grad_(False)
         self.dynamics = dynamics.eval().requires_grad_(False)
 
@@ -87,19 +90,20 @@ class DiffusionWorld:
         """Move the weights; returns itself."""
         self.vae.to(device)
         self.dynamics.to(device)
-        if self.trust is not None:
-            self.trust.to(device)
+        for part in filter(None, (self.trust, self.latent_actions)):
+            part.to(device)
         return self
 
     def with_sampling(self, sampling: Sampling) -> DiffusionWorld:
         """The same weights drawn from in another way."""
-        config = replace(self.config, sampling=sampling)
-        return DiffusionWorld(config, self.vae, self.dynamics, self.starts, self.card, self.trust)
+        config, own = replace(self.config, sampling=sampling), (self.vae, self.dynamics)
+        more = self.card, self.trust, self.latent_actions
+        return DiffusionWorld(config, *own, self.starts, *more)
 
     def with_trust(self, trust: Trust | None) -> DiffusionWorld:
         """The same world with another calibration."""
         parts = self.config, self.vae, self.dynamics, self.starts, self.card
-        return DiffusionWorld(*parts, trust=trust)
+        return DiffusionWorld(*parts, trust=trust, latent_actions=self.latent_actions)
 
     def with_num_steps(self, num_steps: int) -> DiffusionWorld:
         """The same world with another number of denoising steps."""
@@ -356,6 +360,23 @@ class DiffusionWorld:
         raw, past = (x * self.vae.std + self.vae.mean for x in (latent, previous))
         # the decoder's memory of "no chunk before" is zeros, not a mean
         return to_bytes(self.vae.decode_next(raw, (filled > 1)[:, None, None, None] * past))
+
+    def infer_actions(self, frames: Tensor) -> Tensor:
+        """Latent actions (B, k, L) of clips (B, k * c, H, W, 3) uint8; see `Inferred`.
+
+        The first chunk's are zeros: what led into it was not seen. How sure each is tells
+        `world.latent_actions.infer`. Raises WorldError where the world infers none, and for clips
+        of another kind or of one chunk.
+        """
+        if self.latent_actions is None:
+            raise WorldError(
+                f"latent_actions: expected a world that infers actions, got {self.spec.name}; "
+                'train it with conditions=("latent_action",)'
+            )
+        if tuple(frames.shape[2:]) != self.spec.frame_shape:
+            expected = ("B", "n", *self.spec.frame_shape)
+            raise WorldError(f"frames: expected shape {expected}, got {tuple(frames.shape)}")
+        return self.latent_actions.infer(frames).latent
 
     def generate(self, given: Sequence[tuple[Any, ...]], *, frames: int, **options: Any) -> Tensor:
         """Video (frames, H, W, 3) uint8 around given clips; see `worldsim.generate`."""

@@ -1,0 +1,217 @@
+"""Actions from video alone: how much of the true ones is found, and what a world makes of it.
+
+    python -m benchmarks.latent_actions --rows pendulum pendulum-labels codes worlds planner unseen
+
+Each row is measured on its own and kept in the JSON, so that the table may be filled over days. The
+recordings are made by `worldsim collect` (the recipes) where they are missing. Nothing is chosen on
+test episodes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+
+from worldsim.core import WorldError
+from worldsim.data.dataset import Dataset
+from worldsim.data.native import NativeDataset
+from worldsim.evaluate.report import write_card
+from worldsim.flags import refuse_repeated
+from worldsim.latent_actions.mapping import fit_map, map_quality, pairs
+from worldsim.latent_actions.measures import perplexity, probe, steering, transitions
+from worldsim.latent_actions.training import train_latent_actions
+from worldsim.models.latent_actions import LatentActionModel
+from worldsim.recipes.registry import RECIPES
+from worldsim.store.latent_actions import load_latent_actions
+from worldsim.store.provenance import provenance
+
+from . import RESULTS
+from .page import put
+
+SHARE = 0.025  # of labels, where there are some
+TRANSITIONS = 200
+CURVE = (0.005, 0.01, 0.05, 1.0)
+DRAWS = 3  # of labelled transitions for a map
+PROBED = 100  # chunks of each episode
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the rows share.
+
+    Attributes:
+        data, runs: folders of recordings and of trainings.
+        steps: of a latent action model's training. world_steps: of a world's.
+        training, held: episodes of the training split and of the others; all if 0.
+    """
+
+    data: Path
+    runs: Path
+    steps: int = 3000
+    world_steps: int = 1500
+    training: int = 0
+    held: int = 0
+
+    def recorded(self, name: str) -> NativeDataset:
+        """The recording of a recipe, made if it is not there."""
+        folder = self.data / name
+        if not (folder / "dataset.json").exists():
+            recipe = RECIPES[name]()
+            seen: dict[str, int] = {"train": 0, "val": 0, "test": 0}
+            jobs = []
+            for job in recipe.jobs():
+                seen[job.split] += 1
+                most = self.training if job.split == "train" else self.held
+                if not most or seen[job.split] <= most:
+                    jobs.append(job)
+            recipe.collect(folder, jobs=jobs)
+        return NativeDataset(folder)
+
+    def model(self, name: str, data: Dataset, labels: float | None, **more: Any) -> Any:
+        """The latent action model of a row, trained if it is not there, and what it took."""
+        file, kept = self.runs / f"{name}.safetensors", self.runs / f"{name}.json"
+        if not file.exists():
+            begun = time.process_time()
+            train_latent_actions(
+                data, labels, run=self.runs / name, out=file, steps=self.steps, **more
+            )
+            seconds = round(time.process_time() - begun)
+            kept.write_text(json.dumps({"steps": self.steps, "cpu_seconds": seconds}) + "\n")
+        about = json.loads(kept.read_text()) if kept.exists() else {"steps": self.steps}
+        return load_latent_actions(file), about
+
+
+def told(model: LatentActionModel, data: NativeDataset) -> dict[str, Any]:
+    """What the latent actions steer and hold, on test episodes; the maps are of training ones."""
+    train, test = data.split("train"), data.split("test")
+    known, unseen = transitions(model, train, PROBED), transitions(model, test, PROBED)
+    whole, judged = pairs(model, train), pairs(model, test)
+    curve = {}
+    for count in (TRANSITIONS, *(round(share * len(whole.latent)) for share in CURVE)):
+        found = []
+        for seed in range(DRAWS):
+            order = torch.randperm(
+                len(whole.latent), generator=torch.Generator().manual_seed(seed)
+            )[: min(count, 5000)]
+            made = fit_map(data.spec.action, whole.rows(order), seed)
+            found.append(map_quality(made, judged)["r2"])
+        curve[str(count)] = {"mean": sum(found) / DRAWS, "least": min(found)}
+    return {
+        "steering": steering(model, test),
+        "probe": probe(known, unseen),
+        "map": curve,
+        "transitions": {"train": len(whole.latent), "test": len(judged.latent)},
+        "confidence": float(unseen.confidence.mean()),
+    }
+
+
+def inferred(setting: Setting, env: str, labels: float | None) -> dict[str, Any]:
+    """The row of an environment, without labels or with few."""
+    data = setting.recorded(env)
+    name = env if labels is None else f"{env}-labels"
+    model, about = setting.model(name, data, labels)
+    return {"labels": labels or 0.0, **about, **told(model, data)}
+
+
+def codes(setting: Setting) -> dict[str, Any]:
+    """Eight codes on Pendulum: all used, and each worth something."""
+    data = setting.recorded("pendulum")
+    model, about = setting.model("pendulum-codes", data, None, codes=True)
+    test = data.split("test")
+    found = transitions(model, test, PROBED)
+    numbers = model.numbers(found.latent)
+    mean = [float(found.actions[numbers == i].mean()) for i in range(model.config.codes)]
+    known = transitions(model, data.split("train"), PROBED)
+    return {
+        **about,
+        "perplexity": perplexity(numbers, model.config.codes),
+        "steering": steering(model, test),
+        "probe": probe(known, found),
+        "mean_action": mean,
+    }
+
+
+def all_rows() -> dict[str, Callable[[Setting], dict[str, Any]]]:
+    """All rows by name."""
+    from .latent_unseen import unseen
+    from .latent_worlds import planner, worlds
+
+    found: dict[str, Callable[[Setting], dict[str, Any]]] = {}
+    for env in ("pendulum", "car-racing"):
+        found[env] = lambda setting, env=env: inferred(setting, env, None)
+        found[f"{env}-labels"] = lambda setting, env=env: inferred(setting, env, SHARE)
+    return found | {"codes": codes, "worlds": worlds, "planner": planner, "unseen": unseen}
+
+
+def table(found: dict[str, Any]) -> str:
+    """The report, in Markdown."""
+    lines = [
+        "| recording | labels | delta PSNR at 4 steps, dB | probe R² (minus frame alone) "
+        "| map R² from 200 |", "|---|---|---|---|---|",
+    ]  # fmt: skip
+    for name in ("pendulum", "pendulum-labels", "car-racing", "car-racing-labels"):
+        if name not in found:
+            continue
+        row = found[name]
+        probed = ", ".join(
+            f"{a:.2f} ({b:.2f})"
+            for a, b in zip(row["probe"]["latent"], row["probe"]["minus"], strict=True)
+        )
+        lines.append(
+            f"| {name.removesuffix('-labels')} | {100 * row['labels']:g}% "
+            f"| {row['steering']['delta']:.1f} | {probed} "
+            f"| {row['map'][str(TRANSITIONS)]['mean']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def main(
+    rows: tuple[str, ...] = (),
+    data: Path = Path("data"),
+    runs: Path = Path("runs/latent-actions"),
+    steps: int = 3000,
+    world_steps: int = 1500,
+    training: int = 0,
+    held: int = 0,
+    out: Path = RESULTS / "latent-actions.json",
+    page: Path | None = None,
+) -> None:
+    """Measure rows of the table.
+
+    Args:
+        rows: which; all if none are named.
+        data: folder of the recordings.
+        runs: folder of the trainings, which go on where they were stopped.
+        steps: of each latent action model's training.
+        world_steps: of each world's.
+        training: episodes of the training split of recordings that are made; the recipe's if 0.
+        held: of the other splits.
+        out: the JSON file; rows that are in it are kept unless they are measured again.
+        page: whose table is replaced, such as docs/how-to/video-without-actions.md.
+    """
+    known = all_rows()
+    for name in rows:
+        if name not in known:
+            raise WorldError(f"rows: expected some of {list(known)}, got {name!r}")
+    setting = Setting(data, runs, steps, world_steps, training, held)
+    runs.mkdir(parents=True, exist_ok=True)
+    found = json.loads(out.read_text())["rows"] if out.exists() else {}
+    for name in rows or known:
+        found[name] = known[name](setting) | {"provenance": provenance()}
+        write_card({"format": "worldsim-latent-actions", "rows": found}, out)
+        print(name, json.dumps({k: v for k, v in found[name].items() if k != "provenance"}))
+    print(table(found))
+    if page:
+        put(page, table(found))
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__, args=refuse_repeated(sys.argv[1:]))

@@ -1,0 +1,110 @@
+"""An environment that a latent action model never saw: Pendulum, after five others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from worldsim.collect.api import collect
+from worldsim.data.dataset import Dataset
+from worldsim.data.labelled import LabelledDataset
+from worldsim.data.native import NativeDataset
+from worldsim.latent_actions.labelling import label
+from worldsim.latent_actions.labels import Labels
+from worldsim.latent_actions.training import train_latent_actions
+from worldsim.metrics import bootstrap, weighted_mean
+
+from .latent_actions import TRANSITIONS, Setting, told
+
+SEEN = ("CartPole-v1", "Acrobot-v1", "MountainCarContinuous-v0", "LunarLander-v3")
+"""Recorded here, small; CarRacing is the recipe's."""
+
+EACH = 16  # episodes of each
+LONGEST = 400  # frames
+MINUTES = 40  # episodes of its own video: 200 frames each at 30 a second, 4.4 minutes
+ADAPTED = 3  # of the steps of a training, one in so many
+
+
+def seen(setting: Setting) -> list[Dataset]:
+    """The five recordings, made where they are missing."""
+    found: list[Dataset] = []
+    for env in SEEN:
+        folder = setting.data / f"{env}-32"
+        if not (folder / "dataset.json").exists():
+            policy = "worldsim.recipes.lunar_lander:land" if env.startswith("Lunar") else None
+            collect(
+                env, out=folder, policy=policy, episodes=EACH, val=0, test=2, chunk=2,
+                size=(32, 32), source="render", max_frames=LONGEST,
+            )  # fmt: skip
+        found.append(NativeDataset(folder))
+    if Path(setting.data / "car-racing" / "dataset.json").exists():
+        found.append(NativeDataset(setting.data / "car-racing"))
+    return found
+
+
+def unseen(setting: Setting) -> dict[str, Any]:
+    """What the model of the others makes of Pendulum, before and after a short adaptation."""
+    from .latent_worlds import Part
+
+    data, others = setting.recorded("pendulum"), seen(setting)
+    before, about = setting.model("seen", others, None)  # type: ignore[arg-type]
+    video = First(data.split("train"), MINUTES)
+    few = Labels.of(video, count=TRANSITIONS)
+    file = setting.runs / "adapted.safetensors"
+    steps = max(1, setting.steps // ADAPTED)
+    if not file.exists():
+        train_latent_actions(
+            video, few, begin=before, run=setting.runs / "adapted", out=file, steps=steps
+        )
+    adapted, _ = setting.model("adapted", video, None)
+    row = {"seen": [some.spec.name for some in others], **about, "adapted_steps": steps}
+    row |= {"before": told(before, data), "after": told(adapted, data)}
+    beside = LabelledDataset(Part(video, 0), label(video, adapted))
+    return row | {"planner": planned(setting, beside, adapted, video)}
+
+
+def planned(
+    setting: Setting, beside: LabelledDataset, model: Any, labelled: Dataset
+) -> dict[str, Any]:
+    """A planner in the adapted world, above random torques in the same episodes."""
+    from worldsim.agents.planners import PlanningPolicy
+
+    from .latent_worlds import EPISODES, mapped, search, trained
+    from .pendulum import blind, play, thoughtful
+
+    world = mapped(trained(setting, "unseen", beside), model, labelled, TRANSITIONS)
+    environment, seeds = labelled.spec.environment, range(5000, 5000 + EPISODES)
+    assert environment is not None
+    random = play(blind(), environment, 2, name="random", seeds=seeds)
+    think = PlanningPolicy(world, search(), torch.Generator().manual_seed(0))
+    context = world.spec.context
+    ours = play(thoughtful(world, think), environment, context, name="planner", seeds=seeds)
+    gain = torch.tensor(ours["returns"]) - torch.tensor(random["returns"])
+    above = bootstrap(lambda w: weighted_mean(gain, w), torch.arange(len(gain)))
+    return {"random": random, "planner": ours, "above_random": above._asdict()}
+
+
+class First:
+    """The first episodes of a split, as a recording of their own."""
+
+    def __init__(self, data: Dataset, count: int) -> None:
+        self.data, self.count, self.spec = data, min(count, len(data)), data.spec
+        self.names, self.lengths = list(data.names[:count]), list(data.lengths[:count])
+        self.splits = ("train",)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def episode(self, index: int) -> Any:
+        """One episode."""
+        return self.data.episode(index)
+
+    def split(self, name: str) -> First:
+        """It is all for training."""
+        return self
+
+    def fingerprint(self) -> str:
+        """Of the recording and how much of it."""
+        return f"{self.data.fingerprint()}-first-{self.count}"

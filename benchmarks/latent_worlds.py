@@ -1,0 +1,204 @@
+"""Worlds of a recording that is labelled in full, in part, or not at all, on Pendulum.
+
+All have the autoencoder of the bundled world and the same number of steps, and differ only in what
+they were told of actions. Their error is that of frames dreamt from test clips under recorded
+actions; a planner swings the real pendulum with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldsim.agents.planners import CEM, PlanningPolicy
+from worldsim.data.dataset import Dataset, DatasetSpec, Episode
+from worldsim.data.labelled import LabelledDataset
+from worldsim.evaluate.clips import Clips, Recorded, cut_clips, even_starts
+from worldsim.evaluate.horizon import dream, persistence
+from worldsim.latent_actions.labelling import label
+from worldsim.latent_actions.mapping import map_actions
+from worldsim.metrics import bootstrap, weighted_mean
+from worldsim.models.latent_actions import LatentActionModel
+from worldsim.presets import sizes_of
+from worldsim.store.folder import load
+from worldsim.store.tensors import save_tensors
+from worldsim.train.checks import fit_to_data
+from worldsim.train.dynamics import train_dynamics
+from worldsim.train.recipe import (
+    QUICK,
+    finish,
+    latents_of,
+    load_final,
+    new_dynamics,
+    start_clips,
+    world_of,
+    world_spec,
+)
+from worldsim.world.diffusion import DiffusionWorld, Sampling
+
+from .latent_actions import SHARE, Setting
+from .pendulum import SEARCH, blind, play, thoughtful
+
+TENTH = 10  # of the episodes one is labelled
+HORIZON = 8
+STARTS = 6  # clips of each test episode
+ROWS = 128
+SAMPLING = Sampling(method="euler", num_steps=2)
+EPISODES = 20  # of the real pendulum, for a planner
+
+
+class Part:
+    """Some episodes of a recording, some without their actions.
+
+    every: one of so many episodes is labelled. alone: whether the others are left out.
+    """
+
+    def __init__(self, data: Dataset, every: int, *, alone: bool = False) -> None:
+        self.data, self.every, self.alone = data, every, alone
+        step = every if alone and every else 1
+        self.places = list(range(0, len(data), step))
+        self.spec: DatasetSpec = data.spec
+        self.names: Sequence[str] = [data.names[i] for i in self.places]
+        self.lengths: Sequence[int] = [data.lengths[i] for i in self.places]
+        self.splits: Sequence[str] = ("train",)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def episode(self, index: int) -> Episode:
+        """One episode, with or without its actions."""
+        place = self.places[index]
+        episode = self.data.episode(place)
+        if self.every and place % self.every == 0:
+            return episode
+        return replace(episode, actions=None, known=None)
+
+    def split(self, name: str) -> Part:
+        """It is all for training."""
+        return self
+
+    def fingerprint(self) -> str:
+        """Of the recording and the part."""
+        return f"{self.data.fingerprint()}-{self.every}-{self.alone}"
+
+
+def trained(setting: Setting, name: str, data: Dataset) -> DiffusionWorld:
+    """A world of this part of the recording; trained where it is not there yet."""
+    run, base = setting.runs / f"world-{name}", load("pendulum")
+    sizes, recipe = fit_to_data(data, sizes_of("tiny"), QUICK)
+    sizes = replace(sizes, vae=base.config.vae)
+    (run / "vae").mkdir(parents=True, exist_ok=True)
+    save_tensors(run / "vae" / "final.safetensors", base.vae.state_dict())
+    model = new_dynamics(data, sizes)
+    if not (run / "forced" / "final.safetensors").exists():
+        fit = replace(recipe.forced.fit, steps=setting.world_steps)
+        training = replace(recipe.forced, fit=fit, compile=False)
+        latents = latents_of(data, "train", sizes, run)
+        made = train_dynamics(latents, model, sizes.context, training, run / "forced")
+        finish(made, run / "forced")
+    load_final(model, run / "forced")
+    spec = world_spec(data, sizes, name, 100)
+    starts = start_clips(data, sizes.context, 4)
+    return world_of(spec, sizes, base.vae, model, SAMPLING, starts, data.spec.environment)
+
+
+def test_clips(data: Dataset, context: int) -> Clips:
+    """Clips spread over every test episode."""
+    test, parts = data.split("test"), []
+    for place in range(len(test)):
+        episode = Recorded.of(test.episode(place), data.spec.action)
+        starts = even_starts(len(episode), context, HORIZON, STARTS)
+        parts.append(cut_clips(episode, place, starts, context, HORIZON))
+    return Clips.cat([part for part in parts if part is not None])
+
+
+def error(world: DiffusionWorld, clips: Clips) -> Tensor:
+    """Mean squared error of frames over the horizon, of each clip, (N,)."""
+    return dream(world, clips, clips.actions, ROWS, lambda _: None).mse.mean(1)
+
+
+def ratio(ours: Tensor, theirs: Tensor, clips: Clips) -> dict[str, float]:
+    """Error of ours over theirs with its interval over episodes."""
+
+    def figure(weights: Tensor) -> Tensor:
+        return weighted_mean(ours, weights) / weighted_mean(theirs, weights)
+
+    return bootstrap(figure, clips.cluster)._asdict()
+
+
+def arms(setting: Setting) -> dict[str, DiffusionWorld]:
+    """The worlds by what they were told."""
+    data = setting.recorded("pendulum")
+    train = data.split("train")
+    model, _ = setting.model("pendulum-labels", data, SHARE)
+    beside = label(train, model)
+    mixed = LabelledDataset(Part(train, TENTH), beside)
+    video = LabelledDataset(Part(train, 0), beside)
+    made = {
+        "all": trained(setting, "all", Part(train, 1)),
+        "tenth": trained(setting, "tenth", Part(train, TENTH, alone=True)),
+        "mixed": trained(setting, "mixed", mixed),
+        "video": trained(setting, "video", video),
+    }
+    made["mixed, mapped"] = mapped(made["mixed"], model, Part(train, TENTH, alone=True))
+    made["video, mapped"] = mapped(made["video"], model, Part(train, 1), round(
+        SHARE * sum(train.lengths)))  # fmt: skip
+    return made
+
+
+def mapped(
+    world: DiffusionWorld, model: LatentActionModel, labelled: Dataset, count: int | None = None
+) -> DiffusionWorld:
+    """The world stepped by real actions through their latent ones."""
+    config = replace(world.config, latent_actions=model.config)
+    inferring = DiffusionWorld(config, world.vae, world.dynamics, world.starts,
+                               latent_actions=model)  # fmt: skip
+    return map_actions(inferring, labelled, count=count, card=False)
+
+
+def worlds(setting: Setting) -> dict[str, Any]:
+    """Errors of all arms, and ratios to the fully labelled one and to the tenth alone."""
+    made = arms(setting)
+    clips = test_clips(setting.recorded("pendulum"), made["all"].spec.context)
+    errors = {name: error(world, clips) for name, world in made.items() if name != "video"}
+    found: dict[str, Any] = {
+        name: {
+            "mse": float(mse.mean()),
+            "to_all": ratio(mse, errors["all"], clips),
+            "to_tenth": ratio(mse, errors["tenth"], clips),
+        }
+        for name, mse in errors.items()
+    }
+    still = persistence(clips).mean(1)
+    return {
+        "steps": setting.world_steps, "clips": len(clips), "horizon": HORIZON, "worlds": found,
+        "still": {"mse": float(still.mean())},
+    }  # fmt: skip
+
+
+def planner(setting: Setting) -> dict[str, Any]:
+    """Returns of the same planner in the worlds of all actions and of video with few labels."""
+    made, data = arms(setting), setting.recorded("pendulum")
+    environment = data.spec.environment
+    assert environment is not None
+    seeds = range(5000, 5000 + EPISODES)
+    found = {"random": play(blind(), environment, 2, name="random", seeds=seeds)}
+    for name in ("all", "tenth", "video, mapped"):
+        think = PlanningPolicy(made[name], search(), torch.Generator().manual_seed(0))
+        act = thoughtful(made[name], think)
+        context = made[name].spec.context
+        found[name] = play(act, environment, context, name=name, seeds=seeds)
+    returns = {name: np.array(row["returns"]) for name, row in found.items()}
+    gap = torch.from_numpy(returns["video, mapped"] - returns["all"]).float()
+    found["gap"] = bootstrap(lambda w: weighted_mean(gap, w), torch.arange(len(gap)))._asdict()
+    return {"episodes": EPISODES, **found}
+
+
+def search() -> CEM:
+    """The planner of the Pendulum table, with less of a search."""
+    return replace(SEARCH, candidates=24, elites=5, horizon=12)
