@@ -24,9 +24,6 @@ from .states import StateSpec
 ABSENT = {"absent": True}
 """Metadata of a field that JSON leaves out where it has its default: "without", for good."""
 
-ABSENT = {"absent": True}
-"""Metadata of a field that JSON leaves out where it has its default: "without", for good."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class WorldSpec:
