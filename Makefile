@@ -1,4 +1,4 @@
-# make demo | test | check | docs | nightly | world | setup | clean
+# make demo | test | check | docs | nightly | gpu | world | setup | clean
 #
 # A bare machine needs Python 3.11+ and make; everything else goes into $(VENV).
 # Another interpreter:   make test PYTHON=python3.12
@@ -23,6 +23,7 @@ help:
 	@echo 'make test     set up; pass the tests'
 	@echo 'make check    set up; ruff, pyright, pytest'
 	@echo 'make nightly  set up; every promise of docs/explanation/reliability.md in full: hours'
+	@echo 'make gpu      set up; on a CUDA machine: tests, speed, training steps, NCCL: ten minutes'
 	@echo 'make format   let ruff mend style and layout'
 	@echo 'make docs     the manual as a site in site/; no warning, no dead link'
 	@echo 'make world    the whole pipeline: collect, train, distill, calibrate, eval, rows'
@@ -63,6 +64,11 @@ check: setup
 # Cut short, it goes on: rows that passed at this commit are not tried again.
 nightly: setup
 	$(PY) -m tests.reliability.nightly
+
+# Every part has a process and a limit of its own; what is missing is told in its place.
+.PHONY: gpu
+gpu: setup
+	$(PY) -m benchmarks.gpu
 
 format: setup
 	$(PY) -m ruff check --fix

@@ -6,7 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from tests.worlds import tiny_world
+from worldsim.core import row_keys
+from worldsim.world.fixed_batch import FixedBatch
 from worldsim.world.point import PointWorld
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
@@ -46,3 +50,44 @@ def test_stable_baselines_trains_on_small_pictures() -> None:
     pytest.importorskip("stable_baselines3")
     world = PointWorld(size=32)
     assert -20 < example("sb3_cnn_ppo.py")["main"](world, steps=100, envs=2, limit=10) < 2
+
+
+def test_torchrls_inference_server_serves_one_world_to_many() -> None:
+    """Each client sees what it would see alone, to the bit."""
+    parts = example("torchrl_server.py")
+    frames, batch = parts["_threads"](parts["Served"](tiny_world(), 4), clients=3, steps=4, rows=4)
+    world = FixedBatch(tiny_world(), 4)
+    for seed, frame in frames.items():
+        episode, state = 0, world.reset(row_keys([seed]))
+        for _ in range(4):
+            state, said = world.step(state, world.spec.action.blank(1))
+            if said.continue_prob < 0.5:
+                state = world.reset(row_keys([seed], episode := episode + 1))
+        assert torch.equal(frame, world.decode(state)[0, -1])
+    assert len(frames) == 3 and batch >= 1
+
+
+@pytest.mark.nightly
+def test_torchrls_inference_server_serves_processes() -> None:
+    frames = example("torchrl_server.py")["main"]("pendulum", clients=2, steps=3, processes=True)
+    assert sorted(frames) == [0, 1]
+
+
+@pytest.mark.nightly
+def test_torchrls_distributed_collector_dreams_what_one_process_dreams() -> None:
+    found = example("torchrl_distributed.py")["main"]("pendulum", steps=256, batch=128)
+    assert found["equal"] and found["steps"] == 256
+
+
+@pytest.mark.nightly
+def test_rllibs_ppo_trains_on_the_vector_environment() -> None:
+    pytest.importorskip("ray.rllib")
+    assert len(example("rllib_ppo.py")["main"](WORLD, iterations=1, rows=2, horizon=16)) == 1
+
+
+@pytest.mark.nightly
+def test_ray_data_makes_what_one_process_makes(tmp_path: Path) -> None:
+    pytest.importorskip("ray.data")
+    from benchmarks.scale_out_rows import shards_ray
+
+    assert shards_ray(quick=True)["equal"]

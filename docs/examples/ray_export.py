@@ -27,9 +27,13 @@ class Maker:
         return batch
 
 
-def main(world: str, out: Path, episodes: int = 1000, shards: int = 16, actors: int = 2) -> None:
+def main(
+    world: str, out: Path, episodes: int = 1000, shards: int = 16, actors: int = 2,
+    time_limit: int | None = None,
+) -> None:  # fmt: skip
     """Dream `episodes` episodes with `actors` actors of one core each."""
     settings = {"world": world, "folder": out.resolve(), "episodes": episodes, "shards": shards}
+    settings["time_limit"] = time_limit
     numbers = ray.data.range(shards, override_num_blocks=shards)
     pool = ray.data.ActorPoolStrategy(size=actors)
     work = numbers.map_batches(
