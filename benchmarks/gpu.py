@@ -10,12 +10,12 @@ Each part is a process of its own with a limit; what fails or is missing is told
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import tyro
 
 from . import RESULTS, parts
 from .parts import Part
@@ -23,15 +23,10 @@ from .parts import Part
 PRESETS = ("tiny", "small", "medium", "base", "xl")
 
 
-def main(
-    device: Literal["cuda", "cpu"] = "cuda", out: Path | None = None, quick: bool = False
-) -> None:
-    """Measure all parts and write them.
+def main(device: str = "cuda", out: Path | None = None, quick: bool = False) -> None:
+    """Measure all parts and write them; of what worldsim needs, only torch need be there.
 
-    Args:
-        device: where; cpu to see that every part runs.
-        out: the JSON file; benchmarks/results/gpu.json by default, gpu-quick.json if it is no GPU.
-        quick: the smallest sizes.
+    out: the JSON file; benchmarks/results/gpu.json by default, gpu-quick.json if it is no GPU.
     """
     cited = device == "cuda" and not quick
     path = out or RESULTS / ("gpu.json" if cited else "gpu-quick.json")
@@ -72,4 +67,8 @@ def hardware() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="cpu: to try it")
+    parser.add_argument("--out", type=Path, help="the JSON file")
+    parser.add_argument("--quick", action="store_true", help="the smallest sizes")
+    main(**vars(parser.parse_args()))
