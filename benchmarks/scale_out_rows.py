@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from hashlib import sha256
@@ -17,6 +18,7 @@ from statistics import mean
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 import worldsim
 from worldsim.core import WorldError
@@ -72,6 +74,8 @@ def hashes(folder: Path) -> dict[str, str]:
 
 def shards(quick: bool) -> dict[str, Any]:
     """Shards by one process, by four, and by processes that are killed: equal files, each once."""
+    tqdm.set_lock(threading.RLock())  # its own is shared by forks, and dies with one that holds it
+    tqdm.monitor_interval = 0
     kills = 3 if quick else 25
     figures: dict[str, Any] = {"episodes": EPISODES, "shards": SHARDS, "kills": 0}
     equal = True
