@@ -33,7 +33,7 @@ FLOORS = (
     ("recipes", "costs"),
     ("envs", "agents", "evaluate"),
     ("play", "pipeline", "latent_actions", "video", "hub", "shards"),
-    ("__init__", "__main__", "cli", "benchmarks"),
+    ("__init__", "__main__", "cli", "benchmarks", "examples"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS, 1) for room in rooms}
 STRANGERS = {frozenset({"envs", "agents"}): "what they share is the protocols in core"}
