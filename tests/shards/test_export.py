@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import worldsim
-from tests.worlds import tiny_world
+from tests.worlds import SPEED, tiny_world
 from worldsim.cli import main
 from worldsim.core import WorldError
 from worldsim.data import DatasetError, NativeDataset
@@ -210,3 +210,12 @@ def test_two_processes_make_what_one_makes(make: Make, world: str, tmp_path: Pat
     ranks = [subprocess.Popen(command, env=base | {"RANK": str(n)}) for n in range(2)]
     assert [rank.wait() for rank in ranks] == [0, 0]
     assert hashes(tmp_path / "out") == hashes(one.folder)
+
+
+def test_dreams_hold_the_state_vector(tmp_path: Path) -> None:
+    folder = str(worldsim.save(tiny_world(state=SPEED), tmp_path / "tiny"))
+    run(of_world(folder, tmp_path / "out", episodes=2, time_limit=3))
+    data = NativeDataset(tmp_path / "out")
+    state = data.episode(0).state
+    assert data.spec.state == SPEED.names and state is not None and state.shape == (4, 2)
+    assert (np.abs(np.diff(state, axis=0)) > 0).all()
