@@ -192,6 +192,7 @@ def test_other_hosts_and_origins_get_no_page(address: str) -> None:
         '{"v": 1, "type": "reset", "time": 1, "seed": 1, "pixels": "AAAA", "real": false}',
         '{"v": 1, "type": "save", "time": 1, "what": "../../etc/passwd"}',
         '{"v": 1, "type": "sample", "time": 1, "num_steps": 100000}',
+        '{"v": 1, "type": "say", "time": 1, "text": "in a world that takes none"}',
         '{"v": 1, "type": "choose", "time": 1, "policy": "../../agent"}',
         "[" * 3000,
     ],

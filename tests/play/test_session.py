@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 import pytest
 
+from tests.worlds import tiny_world
 from worldsim.core import ActionSpec, WorldError
 from worldsim.play.controls import Controls
 from worldsim.play.handover import Company
@@ -162,3 +163,17 @@ def test_reality_goes_on_beside_the_dream_and_is_left_by_a_rewind() -> None:
     assert session.reset(4).real is None and session.step().real is None
     with pytest.raises(WorldError, match="no real environment"):
         Session(world).reset(1, real=True)
+
+
+def test_what_is_said_changes_the_future_and_is_rewound() -> None:
+    session = Session(tiny_world(text=True), seed=1)
+    assert session.takes_text and not Session(PointWorld()).takes_text
+    silent = session.step().frames
+    session.rewind(0)
+    session.say("snow at night")
+    said = session.step().frames
+    session.rewind(0)
+    assert np.array_equal(session.step().frames, said) and not np.array_equal(said, silent)
+    session.rewind(0)
+    session.say("")
+    assert np.array_equal(session.step().frames, silent)

@@ -75,10 +75,17 @@ class Choose:
     policy: str
 
 
-Message = Step | Reset | Rewind | Sample | Save | Choose
+@dataclass(frozen=True, kw_only=True)
+class Say:
+    """Tell the world what to show from the next step on, "" for nothing."""
+
+    text: str
+
+
+Message = Step | Reset | Rewind | Sample | Save | Choose | Say
 KINDS: dict[str, type[Message]] = {
     "step": Step, "reset": Reset, "rewind": Rewind, "sample": Sample, "save": Save,
-    "choose": Choose,
+    "choose": Choose, "say": Say,
 }  # fmt: skip
 
 

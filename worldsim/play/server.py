@@ -36,7 +36,7 @@ from worldsim.core import WorldError, WorldModel
 from .guard import Guard
 from .handover import Company
 from .keep import keep
-from .messages import TEXT_LIMIT, Choose, Message, Reset, Rewind, Sample, Save, Step, parse
+from .messages import TEXT_LIMIT, Choose, Message, Reset, Rewind, Sample, Save, Say, Step, parse
 from .session import Moment, Session
 
 ASSETS = {
@@ -128,6 +128,8 @@ class Server:
                 moment = session.rewind(message.step)
             case Sample():
                 moment = session.sample(message.num_steps)
+            case Say():
+                moment = session.say(message.text)
             case Choose():
                 moment = session.choose(message.policy)
             case Save():
@@ -170,8 +172,8 @@ def described(session: Session, name: str) -> dict[str, Any]:
         "chunk": spec.chunk, "rate": spec.fps / spec.chunk, "time_limit": spec.time_limit,
         "action": action, "keys": [asdict(key) for key in session.controls.keys],
         "context": spec.context, "fps": spec.fps,
-        "policies": list(session.company.policies), "policy": session.handover.name,
-        "real": session.company.real is not None,
+        "text": session.takes_text, "policies": list(session.company.policies),
+        "policy": session.handover.name, "real": session.company.real is not None,
     }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import gymnasium
@@ -171,6 +171,21 @@ class Session:
     def choose(self, policy: str) -> Moment:
         """Choose the policy that advises and may be handed over to, "" for none."""
         self.handover.choose(policy)
+        return self.now
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether the world was trained with captions, so that it can be told what to show."""
+        return self.now.state.episode.state.text.shape[1] > 0
+
+    def say(self, text: str) -> Moment:
+        """Tell the world what to show from the next step on, "" for nothing.
+
+        What is said is part of the moment's state, so it is rewound with it. Raises WorldError.
+        """
+        self.env.set_state(self.now.state)
+        self.env.say(text or None)
+        self.moments[self.at] = replace(self.now, state=self.env.get_state())
         return self.now
 
     def rewind(self, step: int) -> Moment:

@@ -166,7 +166,7 @@ function release(key) {
   drawPad();
 }
 
-const typing = (target) => target instanceof HTMLInputElement && target.type === "number" || target instanceof HTMLSelectElement;
+const typing = (target) => target instanceof HTMLInputElement && ["number", "text"].includes(target.type) || target instanceof HTMLSelectElement;
 
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target) || !world) return;
@@ -241,6 +241,7 @@ function begin(message) {
   document.documentElement.style.setProperty("--ratio", width / height);
   makePad();
   makeSliders();
+  el("say").hidden = !world.text;
   el("policy-label").hidden = !world.policies.length;
   el("policy").replaceChildren(...["", ...world.policies].map((name) => new Option(name || "none", name)));
   el("policy").value = world.policy;
@@ -337,6 +338,7 @@ el("moment").oninput = () => goTo(Number(el("moment").value));
 el("num-steps").onchange = () => send({ type: "sample", num_steps: Number(el("num-steps").value) || null });
 el("real-on").onchange = () => { play(false); reset(); };
 el("policy").onchange = choose;
+el("say").onsubmit = (event) => { event.preventDefault(); send({ type: "say", text: el("words").value.trim() }); el("dream").focus({ preventScroll: true }); };
 el("hand").onchange = () => handOver(el("hand").checked);
 el("film").onclick = () => { play(false); send({ type: "save", what: "film" }); };
 el("data").onclick = () => { play(false); send({ type: "save", what: "data" }); };
