@@ -7,10 +7,9 @@ context as dreams show it (`teacher`), few-step student, then calibration, card,
 from __future__ import annotations
 
 import copy
-import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,13 +33,25 @@ from worldsim.play.sample import write_sample
 from worldsim.presets import Sizes, sizes_of
 from worldsim.store.folder import load, save
 from worldsim.train.checkpoint import fingerprint
-from worldsim.train.checks import check_data, check_device, check_disk, check_output, fit_to_data
+from worldsim.train.checks import (
+    check_budget,
+    check_data,
+    check_device,
+    check_disk,
+    check_output,
+    check_processes,
+    fit_to_data,
+    needed_bytes,
+)
 from worldsim.train.distill import train_student
+from worldsim.train.distributed import agree, check_same, is_main, processes, wait
 from worldsim.train.dynamics import train_dynamics
 from worldsim.train.loop import Replanned, Run, Watch
+from worldsim.train.parallel import Strategy
 from worldsim.train.plan import (
     GOING_ON,
     STAGES,
+    Budget,
     StagePlan,
     measure_step,
     plan_by_steps,
@@ -52,7 +63,10 @@ from worldsim.train.plan import (
 from worldsim.train.recipe import (
     Recipe,
     assemble,
+    changed_fit,
     check_begin,
+    default_preset,
+    default_time_limit,
     finish,
     go_on,
     latents_of,
@@ -90,6 +104,9 @@ def train(
     device: str | torch.device | None = None,
     seed: int = 0,
     bf16: bool = True,
+    batch: int | None = None,
+    strategy: Strategy = "auto",
+    activation_checkpointing: bool = False,
     compile: bool | None = None,
     changed: dict[str, Any] | None = None,
     recipe: Recipe | None = None,
@@ -105,6 +122,8 @@ def train(
 ) -> DiffusionWorld:
     """Train a world on recorded video and save it as a folder; typed again, it goes on.
 
+    Started by `torchrun`, all processes train one world: each makes the same call.
+
     Args:
         data: a dataset, or what `worldsim.open` opens.
         out: the world folder to write; its name is the world's.
@@ -116,6 +135,10 @@ def train(
         device: where to train, the accelerator by default if there is one.
         seed: names every random choice.
         bf16: autocast to bfloat16 where the device is fast at it.
+        batch: clips a step in every stage, of all processes together; by default the recipe's.
+        strategy: how many processes hold a network: "ddp" whole, "fsdp2" in shards; by default in
+            shards from 30M parameters up.
+        activation_checkpointing: compute activations again instead of keeping them.
         compile: fuse the networks by torch.compile; by default where the run is long enough.
         changed: sizes other than the preset's by name (dim, depth, heads, context, channels,
             widths, ...), see `worldsim.presets.sizes_of`.
@@ -137,101 +160,54 @@ def train(
 
     Raises WorldError, before the first step, for settings, data, budget or places that cannot do.
     """
-    place, out = check_device(device), Path(out)
-    check_output(out, overwrite)
-    check_budget(hours, steps)
-    check_trackers(tensorboard=tensorboard, wandb=wandb)
-    check_conditions(conditions, latent_actions)
-    opened = open_data(data)
-    check_data(opened)
-    chosen = preset or default_preset(hours, place)
-    base = recipe or recipe_for(chosen)
-    sizes = sizes_of(chosen, **(changed or {}))
-    sizes, base = fit_to_data(opened, sizes, with_seed(base, seed, bf16))
-    old = load(begin) if isinstance(begin, str | Path) else begin
-    if old is not None:
-        check_begin(old, opened, sizes)
-    folder = Path("runs") / out.name if run is None else Path(run)
-    check_disk(folder, needed_bytes(opened, sizes))
-    settings = {
-        "data": opened.fingerprint(), "sizes": to_json(sizes), "recipe": to_json(base),
-        "hours": hours, "steps": steps, "begin": old and fingerprint(old.dynamics),
-    }  # fmt: skip
-    with default_float32():
+    with default_float32(), processes(check_device(device)) as place:
+        out = Path(out)
+        check_output(out, overwrite)
+        check_budget(hours, steps)
+        check_trackers(tensorboard=tensorboard, wandb=wandb)
+        check_conditions(conditions, latent_actions)
+        opened = open_data(data)
+        check_data(opened)
+        chosen = preset or default_preset(hours, place)
+        base = changed_fit(recipe or recipe_for(chosen), batch, seed=seed, bf16=bf16,
+                           strategy=strategy,
+                           activation_checkpointing=activation_checkpointing)  # fmt: skip
+        sizes, base = fit_to_data(opened, sizes_of(chosen, **(changed or {})), base)
+        check_processes(base)
+        old = load(begin) if isinstance(begin, str | Path) else begin
+        if old is not None:
+            check_begin(old, opened, sizes)
+        folder = Path("runs") / out.name if run is None else Path(run)
+        check_disk(folder, needed_bytes(opened, sizes))
+        settings = {
+            "data": opened.fingerprint(), "sizes": to_json(sizes), "recipe": to_json(base),
+            "hours": hours, "steps": steps, "begin": old and fingerprint(old.dynamics),
+        }  # fmt: skip
         state = RunState(folder, settings)
+        check_same(settings | {"torch": torch.__version__})
         state.save()
         opened, model = told(opened, conditions, latent_actions, folder, steps, seed)
-        writers = trackers(folder, out.name, tensorboard=tensorboard, wandb=wandb)
+        names = tensorboard and is_main(), wandb and is_main()
+        writers = trackers(folder, out.name, tensorboard=names[0], wandb=names[1])
         budget = Budget(hours, steps, compile)
         Pipeline(opened, sizes, base, state, place, budget, writers, old).fit()
-        world = assemble(
-            opened, sizes, folder, out.name, num_steps=num_steps, begin=old,
-            time_limit=time_limit or default_time_limit(opened),
-        )  # fmt: skip
-        world, opened = stepped(world.to(place), opened, model)
-        if card:
-            left = None if hours is None else max(60.0, hours * 3600 - state.seconds)
-            world, world.card = measure(world, opened, folder, left)
-        save(world.to("cpu"), out, overwrite=overwrite)
-    return world.to(place)
-
-
-def check_budget(hours: float | None, steps: int | None) -> None:
-    """Raise WorldError for a budget that is none."""
-    if hours is not None and steps is not None:
-        raise WorldError(f"steps: expected None beside hours={hours}, got {steps}; give one budget")
-    if hours is not None and not 0 < hours < 1e5:
-        raise WorldError(f"hours: expected above 0, got {hours}")
-    if steps is not None and steps < len(STAGES):
-        raise WorldError(f"steps: expected at least {len(STAGES)}, one a stage, got {steps}")
+        limit = time_limit or default_time_limit(opened)
+        world = None
+        if is_main():
+            world = assemble(opened, sizes, folder, out.name, num_steps=num_steps, begin=old,
+                             time_limit=limit)  # fmt: skip
+            world, opened = stepped(world.to(place), opened, model)
+            if card:
+                left = None if hours is None else max(60.0, hours * 3600 - state.seconds)
+                world, world.card = measure(world, opened, folder, left)
+            save(world.to("cpu"), out, overwrite=overwrite)
+        wait()
+    return (world or load(out)).to(place)
 
 
 def open_data(data: Dataset | str | Path) -> Dataset:
     """The dataset, or what `worldsim.open` makes of its name."""
     return open_dataset(data) if isinstance(data, str | Path) else data
-
-
-def default_preset(hours: float | None, device: torch.device) -> str:
-    """Larger networks than there is time for stay worse than small ones."""
-    return "tiny" if hours is not None and hours <= 1 and device.type == "cpu" else "small"
-
-
-def default_time_limit(data: Dataset) -> int:
-    """Steps: as long as the environment's episodes may be, or the longest recorded one."""
-    environment = data.spec.environment
-    if environment is not None:
-        return max(1, environment.max_frames // data.spec.chunk)
-    return max(1, *data.lengths)
-
-
-def with_seed(recipe: Recipe, seed: int, bf16: bool) -> Recipe:
-    """The recipe with this seed and precision in all stages."""
-    stages = {"vae": recipe.vae, "forced": recipe.forced, "teacher": recipe.teacher,
-              "distill": recipe.distill}  # fmt: skip
-    changed = {
-        name: replace(part, fit=replace(part.fit, seed=seed, bf16=part.fit.bf16 and bf16))
-        for name, part in stages.items()
-    }
-    return replace(recipe, **changed)
-
-
-def needed_bytes(data: Dataset, sizes: Sizes) -> int:
-    """Bytes of latents and checkpoints of a run, about."""
-    height, width, _ = data.spec.frame_shape
-    latents = sum(data.lengths) * (height // 8) * (width // 8) * sizes.vae.channels * 2
-    with torch.device("meta"):
-        nets = [SpacetimeVAE(sizes.vae), new_dynamics(data, sizes)]
-    weights = [sum(p.numel() * 4 for p in net.parameters()) for net in nets]
-    return latents + 6 * weights[0] + 3 * 6 * weights[1]
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Hours or optimiser steps in all, or the recipe's own; whether to compile, None to choose."""
-
-    hours: float | None
-    steps: int | None
-    compile: bool | None
 
 
 class Pipeline:
@@ -243,7 +219,7 @@ class Pipeline:
     ) -> None:  # fmt: skip
         self.data, self.sizes, self.recipe, self.state = data, sizes, recipe, state
         self.device, self.budget, self.writers, self.begin = device, budget, writers, begin
-        self.sampled = time.monotonic()
+        self.sampled: float | None = None
         self.stages = STAGES if begin is None else GOING_ON
         self.states = state_spec(data, begin)
         self.trainings: dict[str, Any] = dict(
@@ -258,7 +234,7 @@ class Pipeline:
                 continue
             training, network = self._train(stage, self.stage(stage))
             if isinstance(network, SpacetimeVAE):
-                measure_latents(network, self.clips)
+                measure_latents(network, self.clips)  # on all alike: what one alone knows is lost
             else:
                 self.sample(stage, network, training.fit.steps)
             finish(network, folder)
@@ -284,7 +260,8 @@ class Pipeline:
             words += f" of {plan.step_seconds:.2f} s, about {plan.seconds / 60:.0f} min"
         if plan.compile and stage != "vae":
             words += "; compiling first, a minute or some"
-        tqdm.write(f"{stage}: {words}")
+        if is_main():
+            tqdm.write(f"{stage}: {words}")
         return with_steps(training, plan)
 
     def _plan(self, stage: str, training: Any, function: Stage) -> StagePlan:
@@ -294,10 +271,10 @@ class Pipeline:
         if budget.hours is None:
             return StagePlan(training.fit.steps, budget.compile is not False)
         took = measure_step(function, training, self.state.folder)
-        left = budget.hours * 3600 - self.state.seconds
+        left = budget.hours * 3600 - agree(self.state.seconds, self.device)
         share, first = time_left(left, stage, self.stages), stage == self.stages[0]
         plan = plan_by_time(stage, share, took, budget.compile, first=first)
-        return replace(plan, until=self.state.seconds + share)
+        return replace(plan, until=budget.hours * 3600 - left + share)
 
     @cached_property
     def clips(self) -> ClipLoader:
@@ -336,7 +313,7 @@ class Pipeline:
 
         def watch(run: Run, figures: dict[str, float]) -> None:
             nonlocal begun
-            now = time.monotonic()
+            now = run.clock
             if begun is None:  # after the first step, which compiles
                 begun = run.step, now
             elif now - begun[1] > LOOK_EVERY and run.step < run.config.steps:
@@ -345,15 +322,18 @@ class Pipeline:
             if run.step % run.config.log_every == 0:
                 for write in self.writers:
                     write(stage, run.step, figures)
-            if stage != "vae" and time.monotonic() - self.sampled > SAMPLE_EVERY:
-                self.sample(stage, run.ema, run.step)
+            self.sampled = self.sampled or now
+            if stage != "vae" and now - self.sampled > SAMPLE_EVERY:
+                self.sample(stage, run.averaged(), run.step)
+                self.sampled = now
 
         return watch
 
     def keep_time(self, stage: str, run: Run, step_seconds: float) -> None:
         """Plan the stage anew, and raise Replanned, where it would end far from its time."""
         plan = self.state.plans[stage]
-        changed = replanned(plan, run.step, step_seconds, self.state.seconds)
+        seconds = agree(self.state.seconds, self.device)
+        changed = replanned(plan, run.step, step_seconds, seconds)
         if not plan.until or changed is None:
             return
         run.save()
@@ -362,6 +342,8 @@ class Pipeline:
 
     def sample(self, stage: str, network: nn.Module, step: int) -> None:
         """Film a dream into the run's `samples`; a sample that fails stops no training."""
+        if not is_main():
+            return
         assert isinstance(network, Dynamics)
         data, sizes, folder = self.data, self.sizes, self.state.folder
         sampling = (
@@ -380,4 +362,3 @@ class Pipeline:
             write(stage, step, figures)
         words = ", ".join(f"{name} {value:.1f}" for name, value in figures.items())
         tqdm.write(f"{stage} at step {step}: {words or 'sampled'}; see {folder / 'samples'}")
-        self.sampled = time.monotonic()

@@ -1,3 +1,5 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from tests.measured_data import SPEC, stored, stripes
 from tests.worlds import tiny_world
 from worldsim.data import DatasetError, NativeWriter
 from worldsim.data import latents as module
-from worldsim.data.latents import latent_cache
+from worldsim.data.latents import Workers, latent_cache
 from worldsim.models.vae import to_float
 
 LENGTHS = (7, 5, 9)
@@ -110,3 +112,20 @@ def test_a_file_of_somebody_else_s_is_not_deleted(data, vae, tmp_path: Path):
     with pytest.raises(DatasetError, match="latents that worldsim made"):
         latent_cache(vae, data, tmp_path / "latents.safetensors")
     assert (tmp_path / "latents.bin").read_text() == "mine"
+
+
+def test_many_encode_together_what_one_would(data, vae, tmp_path: Path):
+    """The same bytes, whatever the number; threads stand in for processes."""
+    latent_cache(vae, data, tmp_path / "one.safetensors")
+    for count in (2, 5):  # more than there are episodes
+        barrier, file = threading.Barrier(count), tmp_path / f"{count}.safetensors"
+
+        def work(rank: int, count=count, barrier=barrier, file=file) -> None:
+            latent_cache(vae, data, file, Workers(rank, count, lambda: (barrier.wait(), None)[1]))
+
+        with ThreadPoolExecutor(count) as pool:
+            list(pool.map(work, range(count)))
+        for suffix in (".safetensors", ".bin"):
+            one = (tmp_path / "one.safetensors").with_suffix(suffix).read_bytes()
+            assert file.with_suffix(suffix).read_bytes() == one
+    assert not list(tmp_path.glob("*-of-*"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -46,6 +48,9 @@ def train(
     run: Path | None = None,
     device: str | None = None,
     bf16: bool = True,
+    batch: int | None = None,
+    strategy: Literal["auto", "ddp", "fsdp2"] = "auto",
+    activation_checkpointing: bool = False,
     compile: bool | None = None,
     seed: int = 0,
     num_steps: int = 2,
@@ -89,6 +94,9 @@ def train(
         run: folder of checkpoints and logs; runs/NAME by default.
         device: cpu, cuda, cuda:N or mps; the accelerator by default if there is one.
         bf16: multiply in bfloat16 where that is fast.
+        batch: clips a step, of all processes together; by default the recipe's.
+        strategy: under torchrun, how processes hold a network: ddp whole, fsdp2 in shards.
+        activation_checkpointing: compute activations again instead of keeping them: less memory.
         compile: fuse the networks; by default where the run is long enough for it to pay.
         seed: names every random choice.
         num_steps: denoising steps in which the world draws a chunk.
@@ -113,10 +121,12 @@ def train(
     train_world(
         opened if state else Stateless(opened), out=out, begin=begin,
         recipe=None if recipe is None else TRAININGS[recipe](), preset=preset, hours=hours,
-        steps=steps, run=run,
-        device=device, seed=seed, bf16=bf16, compile=compile, changed=changed, num_steps=num_steps,
+        steps=steps, run=run, device=device, seed=seed, bf16=bf16, batch=batch, strategy=strategy,
+        activation_checkpointing=activation_checkpointing, compile=compile, changed=changed,
+        num_steps=num_steps,
         conditions=("latent_action",) if latent_actions or latent_model else (),
         latent_actions=latent_model, time_limit=time_limit, card=card,
         tensorboard=tensorboard, wandb=wandb, overwrite=overwrite,
     )  # fmt: skip
-    print(f"saved {out}; step through it: worldsim play {out}")
+    if os.environ.get("RANK", "0") == "0":
+        print(f"saved {out}; step through it: worldsim play {out}")

@@ -37,6 +37,7 @@ class Device:
 
 
 DEVICES = {
+    "a100": Device(peak=312e12, bandwidth=2.039e12, memory=80e9),
     "h100": Device(peak=989.4e12, bandwidth=3.35e12, memory=80e9),
     "h200": Device(peak=989.4e12, bandwidth=4.8e12, memory=141e9),
     "b200": Device(peak=2250e12, bandwidth=8e12, memory=180e9),
@@ -45,6 +46,7 @@ DEVICES = {
 }
 """By the names the command line knows. Sources:
 
+a100: SXM 80 GB, NVIDIA A100 datasheet (bf16, dense).
 h100: SXM5, NVIDIA H100 Tensor Core GPU Architecture, table 2 (989.4 TFLOP/s bf16, dense).
 h200: SXM, NVIDIA H200 datasheet; it prints 1,979 TFLOP/s with sparsity, the H100's silicon.
 b200: NVIDIA DGX B200 datasheet, an eighth of the machine: 72 PFLOP/s fp8 with sparsity is 18

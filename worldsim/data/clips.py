@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
@@ -77,15 +77,15 @@ class ClipLoader:
         """Whether all data are in memory at once."""
         return sum(map(len, self._spans)) <= self._most
 
-    def clips(self, step: int) -> Tensor:
-        """The clips of a step, (batch, length, chunk, H, W, 3) uint8."""
+    def clips(self, step: int, rows: Sequence[int] | None = None) -> Tensor:
+        """The clips of a step, (batch, length, chunk, H, W, 3) uint8; of some `rows` if given."""
         number = self._pool_at(step)
         frames = self._decoded(number)
         rng = np.random.default_rng([self.seed, 1, step])
         starts = np.cumsum([0, *(len(f) - self.length + 1 for f in frames)])
         drawn = rng.integers(starts[-1], size=self.batch)
         found = []
-        for place in drawn:
+        for place in drawn if rows is None else drawn[list(rows)]:
             span = bisect.bisect_right(starts.tolist(), place) - 1
             first = int(place - starts[span])
             found.append(frames[span][first : first + self.length])

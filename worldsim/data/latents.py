@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
@@ -177,15 +178,46 @@ def encode_episode(vae: SpacetimeVAE, episode: Episode) -> Iterator[Tensor]:
             yield vae.encode(video)[0, before:].half().cpu()
 
 
-def latent_cache(vae: SpacetimeVAE, data: Dataset, file: Path) -> LatentRecording:
+@dataclass(frozen=True)
+class Workers:
+    """Processes that encode together, all on one file system.
+
+    Attributes:
+        rank, count: which this is, of how many.
+        wait: returns when all have called it.
+    """
+
+    rank: int = 0
+    count: int = 1
+    wait: Callable[[], None] = lambda: None
+
+    def share(self, lengths: Sequence[int]) -> range:
+        """Episodes that are this process's: neighbours, with about as many chunks as others'."""
+        ends = np.cumsum(lengths)
+        cuts = np.searchsorted(ends, ends[-1] * np.arange(1, self.count) / self.count)
+        first, stop = [0, *cuts.tolist()], [*cuts.tolist(), len(lengths)]
+        return range(first[self.rank], stop[self.rank])
+
+    def parts(self, flat: Path) -> list[Path]:
+        """The files that they write, one each."""
+        names = (f"{i + 1}-of-{self.count}{flat.suffix}" for i in range(self.count))
+        return [flat] if self.count == 1 else [flat.with_suffix(f".{name}") for name in names]
+
+
+def latent_cache(
+    vae: SpacetimeVAE, data: Dataset, file: Path, workers: Workers | None = None
+) -> LatentRecording:
     """Latents of all episodes of `data` by this VAE, made once and kept beside `file`.
 
     `file` holds the columns; the latents lie in a flat file with the suffix ".bin". Encoding goes
-    on where it was killed. Both are keyed by the VAE's weights and the data's fingerprint.
+    on where it was killed. Both are keyed by the VAE's weights and the data's fingerprint. Of many
+    `workers` each encodes a part into a file of its own, and the first puts them together: the
+    same bytes as one makes.
     """
-    key = _key(vae, data)
+    key, workers = _key(vae, data), workers or Workers()
     if _stored_key(file) != key:
-        _encode(vae, data, file, key)
+        workers.wait()  # nobody writes before all have looked
+        _encode(vae, data, file, key, workers)
     with safe_open(file, "pt") as stored:
         columns = {name: stored.get_tensor(name) for name in COLUMNS}
         if _made(stored)[1:] != [_digest(columns)]:
@@ -198,25 +230,57 @@ def latent_cache(vae: SpacetimeVAE, data: Dataset, file: Path) -> LatentRecordin
     return LatentRecording(latents=latents, windows=windows, captions=captions, **columns)
 
 
-def _encode(vae: SpacetimeVAE, data: Dataset, file: Path, key: str) -> None:
-    flat = file.with_suffix(".bin")
-    shape = _latent_shape(vae, data)
-    size, lengths = 2 * prod(shape), list(data.lengths)
-    columns, crc = [], []
-    with _resumed(flat, key) as out:
+def _encode(vae: SpacetimeVAE, data: Dataset, file: Path, key: str, workers: Workers) -> None:
+    flat, shape = file.with_suffix(".bin"), _latent_shape(vae, data)
+    parts, size = workers.parts(flat), 2 * prod(shape)
+    _encode_part(vae, data, parts[workers.rank], key, size, workers.share(data.lengths))
+    workers.wait()
+    if workers.rank == 0:
+        if len(parts) > 1:
+            _join(parts, flat, key)
+        _write_columns(data, file, flat, key, shape)
+        for part in parts if len(parts) > 1 else []:
+            part.unlink()
+            part.with_suffix(".key.json").unlink(missing_ok=True)
+    workers.wait()
+
+
+def _encode_part(
+    vae: SpacetimeVAE, data: Dataset, part: Path, key: str, size: int, places: range
+) -> None:
+    """Latents of some episodes, `size` bytes each, end to end in a file."""
+    lengths = [data.lengths[place] for place in places]
+    with _resumed(part, key) as out:
         done = _whole_episodes(os.fstat(out.fileno()).st_size // size, lengths)
         out.truncate(sum(lengths[:done]) * size)
-        for place in tqdm(range(len(data)), desc="encoding", leave=False):
-            episode = data.episode(place)
-            columns.append(columns_of(episode, data.spec.action, len(data.spec.state)))
-            if place >= done:
-                out.seek(0, os.SEEK_END)
-                for piece in encode_episode(vae, episode):
-                    out.write(piece.numpy().tobytes())
+        out.seek(0, os.SEEK_END)
+        for place in tqdm(places[done:], desc="encoding", leave=False):
+            for piece in encode_episode(vae, data.episode(place)):
+                out.write(piece.numpy().tobytes())
         out.flush()
         os.fsync(out.fileno())
-        out.seek(0)
-        crc = [zlib.crc32(row) for row in iter(partial(out.read, size), b"")]
+
+
+def _join(parts: list[Path], flat: Path, key: str) -> None:
+    """All parts in one file; cut short by a kill, it is made again, as the parts are still there."""
+    with _resumed(flat, key) as out:
+        out.truncate(0)
+        for part in parts:
+            with open(part, "rb") as piece:
+                shutil.copyfileobj(piece, out)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _write_columns(data: Dataset, file: Path, flat: Path, key: str, shape: tuple[int, ...]) -> None:
+    """What lies beside the latents: columns, checksums, and what they were made from."""
+    columns = [
+        columns_of(data.episode(place), data.spec.action, len(data.spec.state))
+        for place in range(len(data))
+    ]
+    lengths = list(data.lengths)
+    with open(flat, "rb") as latents:
+        crc = [zlib.crc32(row) for row in iter(partial(latents.read, 2 * prod(shape)), b"")]
     tensors = {n: torch.cat([getattr(c, n) for c in columns]).contiguous() for n in COLUMNS}
     tensors |= {
         "lengths": torch.tensor(lengths), "crc": torch.tensor(crc),

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,7 +25,16 @@ Settings = dict[str, Any]
 """All that decides a run, as JSON: the fields of its training, its model, hashes of its data and of
 the weights that it begins with."""
 
-HARMLESS = ("save_seconds", "log_every", "compile")  # what a resumed run may change
+Shapes = dict[str, tuple[int, ...]]
+V = TypeVar("V")
+
+HARMLESS = (
+    "save_seconds",
+    "log_every",
+    "compile",
+    "strategy",
+    "activation_checkpointing",
+)  # what a resumed run may change
 PLANNED = ("fit.steps", "fit.warmup", "fit.ema")  # what a run with a budget of time may, too
 
 
@@ -54,24 +63,41 @@ def read_checkpoint(path: Path) -> tuple[int, Settings, dict[str, Tensor]]:
     except (
         SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError,
     ) as error:  # fmt: skip
-        raise _damaged(path, repr(error)[:200]) from error
+        raise damaged(path, repr(error)[:200]) from error
     if digest != _digest(run, tensors):
-        raise _damaged(path, "other content than its SHA-256 says")
-    if type(step) is not int or step < 0 or not isinstance(settings, dict):
-        raise _damaged(path, f"step {short(step)}")
-    if wrong := [n for n, x in tensors.items() if x.is_floating_point() and not _finite(x)]:
-        raise _damaged(path, f"values that are not finite in {short(wrong)}")
+        raise damaged(path, "other content than its SHA-256 says")
+    check_header(path, step, settings)
+    if wrong := not_finite(tensors):
+        raise damaged(path, f"values that are not finite in {wrong}")
     return step, settings, tensors
 
 
-def _damaged(path: Path, got: str) -> CheckpointError:
+def read_step(path: Path) -> int:
+    """The step of a checkpoint, nothing else of it being looked at; -1 where there is none."""
+    try:
+        with safe_open(path, "pt") as file:
+            return int(json.loads((file.metadata() or {})["run"])["step"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError):
+        return -1
+
+
+def damaged(path: Path, got: str) -> CheckpointError:
+    """What is said of a checkpoint that no run can have written."""
     return CheckpointError(
         f"{path}: expected a training checkpoint, got {got}; move it away to start anew"
     )
 
 
-def _finite(x: Tensor) -> bool:
-    return bool(x.isfinite().all())
+def check_header(path: Path, step: Any, settings: Any) -> None:
+    """Raise CheckpointError for a step or settings that are none."""
+    if type(step) is not int or step < 0 or not isinstance(settings, dict):
+        raise damaged(path, f"step {short(step)}")
+
+
+def not_finite(tensors: dict[str, Tensor]) -> str:
+    """Names of the tensors with values that are not finite; "" for none."""
+    wrong = [n for n, x in tensors.items() if x.is_floating_point() and not x.isfinite().all()]
+    return short(wrong) if wrong else ""
 
 
 def _digest(run: dict[str, Any], tensors: dict[str, Tensor]) -> str:
@@ -94,9 +120,13 @@ def fingerprint(model: nn.Module) -> str:
     return whole.hexdigest()
 
 
-def check_tensors(path: Path, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    """Raise CheckpointError unless names and shapes are those of this model."""
-    a, b = ({n: tuple(x.shape) for n, x in tensors.items()} for tensors in (found, wanted))
+def shapes_of(tensors: dict[str, Tensor]) -> Shapes:
+    """The tensors' shapes by name."""
+    return {name: tuple(x.shape) for name, x in tensors.items()}
+
+
+def check_tensors(path: Path, a: Shapes, b: Shapes) -> None:
+    """Raise CheckpointError unless the names and shapes found, `a`, are those of this model."""
     if a != b:
         differ = sorted(n for n in a.keys() | b.keys() if a.get(n) != b.get(n))
         raise CheckpointError(
@@ -129,6 +159,6 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield from _leaves(item, f"{name}.{key}" if name else key)
 
 
-def under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Tensors whose names begin with `prefix`, without it."""
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+def under(entries: dict[str, V], prefix: str) -> dict[str, V]:
+    """Entries whose names begin with `prefix`, without it."""
+    return {k.removeprefix(prefix): v for k, v in entries.items() if k.startswith(prefix)}

@@ -15,11 +15,13 @@ import torch
 
 from worldsim.core import WorldError
 from worldsim.data.dataset import Dataset
-from worldsim.models.vae import DOWN
+from worldsim.models.vae import DOWN, SpacetimeVAE
 from worldsim.presets import Sizes
 
 from .context import DREAMT_FROM
-from .recipe import Recipe
+from .distributed import check_batch
+from .plan import STAGES
+from .recipe import Recipe, new_dynamics
 from .words import with_words
 
 LEAST_CONTEXT = 2
@@ -73,6 +75,22 @@ def check_disk(folder: Path, needed: int) -> None:
             f"run: expected {needed / 2**20:.0f} MiB free for checkpoints and latents in {there}, "
             f"got {free / 2**20:.0f} MiB; free some, or choose another run folder"
         )
+
+
+def check_budget(hours: float | None, steps: int | None) -> None:
+    """Raise WorldError for a budget that is none."""
+    if hours is not None and steps is not None:
+        raise WorldError(f"steps: expected None beside hours={hours}, got {steps}; give one budget")
+    if hours is not None and not 0 < hours < 1e5:
+        raise WorldError(f"hours: expected above 0, got {hours}")
+    if steps is not None and steps < len(STAGES):
+        raise WorldError(f"steps: expected at least {len(STAGES)}, one a stage, got {steps}")
+
+
+def check_processes(recipe: Recipe) -> None:
+    """Raise WorldError unless the batch of every stage divides by the processes."""
+    for name in ("vae", "forced", "teacher", "distill"):
+        check_batch(f"{name}.fit.batch", getattr(recipe, name).fit.batch)
 
 
 def check_data(data: Dataset) -> None:
@@ -150,3 +168,13 @@ def _largest_reward(data: Dataset, default: float) -> float:
             f"{data.spec.name}; scale them before recording"
         )
     return max(default, needed)
+
+
+def needed_bytes(data: Dataset, sizes: Sizes) -> int:
+    """Bytes of latents and checkpoints of a run, about."""
+    height, width, _ = data.spec.frame_shape
+    latents = sum(data.lengths) * (height // 8) * (width // 8) * sizes.vae.channels * 2
+    with torch.device("meta"):
+        nets = [SpacetimeVAE(sizes.vae), new_dynamics(data, sizes)]
+    weights = [sum(p.numel() * 4 for p in net.parameters()) for net in nets]
+    return latents + 6 * weights[0] + 3 * 6 * weights[1]

@@ -12,10 +12,12 @@ import copy
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass
 from math import cos, isfinite, pi
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,18 +26,21 @@ from tqdm import tqdm
 from worldsim.config import to_json
 from worldsim.diffusion.draws import Draws
 from worldsim.files import atomic_path, clear_leftovers, sync
-from worldsim.nn.dtype import default_float32, narrow
+from worldsim.nn.dtype import default_float32, fast_dtype, narrow
 
 from .checkpoint import (
     CheckpointError,
     Settings,
     check_settings,
     check_tensors,
-    read_checkpoint,
+    shapes_of,
     under,
     write_checkpoint,
 )
+from .distributed import is_main, mean_figures, own_rows, world_size
 from .optim import Optimizer
+from .parallel import Strategy, chosen, full, recompute, release, shard, skeleton, spread, whole
+from .stored import newest, open_checkpoint, remove_sealed
 
 Losses = dict[str, Tensor]
 LossFn = Callable[[nn.Module, nn.Module, int, torch.Generator], Losses]
@@ -51,7 +56,7 @@ class FitConfig:
 
     Attributes:
         steps: optimiser steps in all.
-        batch: clips a step.
+        batch: clips a step, of all processes together.
         lr: peak learning rate; linear warm-up, then a cosine down to 2% of it.
         warmup: steps of warm-up.
         betas: AdamW's.
@@ -63,6 +68,10 @@ class FitConfig:
         save_seconds: time between checkpoints.
         log_every: steps between lines of the log.
         bf16: autocast to bfloat16 where the device is fast at it.
+        strategy: how many processes hold the network: "ddp" whole, "fsdp2" in shards, "auto" in
+            shards from 30M parameters up; see `parallel.py`. Of no account for one.
+        activation_checkpointing: keep no activations inside blocks but compute them again for
+            gradients, a third more work for far less memory.
         budgeted: steps follow from a budget of time and may be planned anew while it runs.
     """
 
@@ -79,6 +88,8 @@ class FitConfig:
     save_seconds: float = 60.0
     log_every: int = 20
     bf16: bool = True
+    strategy: Strategy = "auto"
+    activation_checkpointing: bool = False
     budgeted: bool = False
 
 
@@ -90,7 +101,14 @@ class Run:
     """A training run in a folder: `log.jsonl` and the newest whole checkpoint.
 
     Goes on from the checkpoint in `folder` if there is one; raises CheckpointError, with the model
-    as it was, for one that is damaged or was made with other `settings`.
+    as it was, for one that is damaged or was made with other `settings`. Many processes train one
+    run together: one writes its checkpoint as a file, many as a folder, and each reads both.
+
+    Attributes:
+        model, ema: the network and its average, on every process or sharded over all.
+        forward: `forward(loss_fn, ema, step, generator)`, whose gradients are the mean over all.
+        clock: seconds that all processes agree on, as of the last step.
+        saved_step: the step of the newest checkpoint that can no longer be lost.
     """
 
     def __init__(
@@ -99,45 +117,93 @@ class Run:
         self.folder, self.model, self.config, self.step = folder, model, config, 0
         self.settings = (settings or {}) | {"fit": to_json(config)}
         self.checkpoint, self.logged = folder / "checkpoint", folder / "log.jsonl"
-        self.ema = copy.deepcopy(model).requires_grad_(False)
+        self._spread(model)
         self.optimizer = Optimizer(
             model, config.lr, config.betas, config.weight_decay, muon=config.muon
         )
-        self._logged_at = time.monotonic()
+        self._logged_at = self.clock = time.monotonic()
+        self._saving: tuple[int, Future[Any]] | None = None
         folder.mkdir(parents=True, exist_ok=True)
-        clear_leftovers(self.checkpoint)
-        if self.checkpoint.exists():
-            self.load()
-        self._trim_log()
+        self.load()
+        self.saved_step = self.step
+        if is_main():
+            clear_leftovers(self.checkpoint)
+            self._trim_log()
 
-    def save(self) -> None:
-        """Write a checkpoint; once this returns neither it nor the log up to it can be lost."""
-        if self.logged.exists():
+    def _spread(self, model: nn.Module) -> None:
+        """Put network and average on the processes."""
+        config, self._strategy = self.config, chosen(self.config.strategy, model)
+        self.ema = copy.deepcopy(model).requires_grad_(False)
+        self.sharded = self._strategy == "fsdp2"
+        self._like = skeleton(model) if self.sharded else None
+        if config.activation_checkpointing:
+            recompute(model)
+        narrow_type = fast_dtype(next(model.parameters()).device) == "bfloat16"
+        bf16 = config.bf16 and narrow_type
+        self.forward = spread(model, self._strategy, bf16=bf16)
+        if self.sharded:
+            shard(self.ema, bf16=bf16, keep=True)
+
+    def averaged(self) -> nn.Module:
+        """The averaged network, whole on every process; all have to ask for it together."""
+        return self.ema if self._like is None else whole(self.ema, self._like)
+
+    def save(self, *, wait: bool = True) -> None:
+        """Write a checkpoint; once this returns neither it nor the log up to it can be lost.
+
+        wait: False lets many processes go on while it is written; the next `save` waits for it.
+        """
+        if is_main() and self.logged.exists():
             sync(self.logged)
         tensors = self._weights() | {f"optimizer.{k}": v for k, v in self.optimizer.tensors()}
-        write_checkpoint(self.checkpoint, self.step, self.settings, tensors)
+        if world_size() == 1:
+            write_checkpoint(self.checkpoint, self.step, self.settings, tensors)
+            remove_sealed(self.folder)
+            self.saved_step = self.step
+            return
+        self.saved()
+        if self.saved_step == self.step:  # it is there, or on its way until just now
+            return
+        from .sharded import begin_save  # slow to import
+
+        self._saving = self.step, begin_save(self.folder, self.step, self.settings, tensors)
+        if wait:
+            self.saved()
+
+    def saved(self) -> None:
+        """Wait until the checkpoint that is being written can no longer be lost."""
+        if self._saving is not None:
+            (step, written), self._saving = self._saving, None
+            written.result()
+            self.saved_step = step
 
     def _weights(self) -> dict[str, Tensor]:
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         return tensors | {f"ema.{k}": v for k, v in self.ema.state_dict().items()}
 
     def load(self) -> None:
-        """Go on from the checkpoint; all of it is checked before anything changes."""
-        path = self.checkpoint
-        step, settings, tensors = read_checkpoint(path)
-        check_settings(path, settings, self.settings)
-        kept = {n: x for n, x in tensors.items() if not n.startswith("optimizer.")}
-        check_tensors(path, kept, self._weights())
-        moments = under(tensors, "optimizer.")
-        if fault := self.optimizer.fault(moments, step):
+        """Go on from the checkpoint, if any; all of it is checked before anything changes."""
+        path = newest(self.folder)
+        if path is None:
+            return
+        stored = open_checkpoint(path)
+        check_settings(path, stored.settings, self.settings)
+        kept = {n: x for n, x in stored.shapes.items() if not n.startswith("optimizer.")}
+        check_tensors(path, kept, shapes_of(self._weights()))
+        moments = under(stored.shapes, "optimizer.")
+        if fault := self.optimizer.fault(moments, stored.step):
             raise CheckpointError(f"{path}: {fault}; move it away to start anew")
+        blank = {f"optimizer.{k}": v for k, v in self.optimizer.blank(moments).items()}
+        tensors = stored.read(self._weights() | blank)
         self.model.load_state_dict(under(tensors, "model."))
         self.ema.load_state_dict(under(tensors, "ema."))
-        self.optimizer.load(moments)
-        self.step = step
+        self.optimizer.load(under(tensors, "optimizer."))
+        self.step = stored.step
 
     def log(self, **figures: float) -> None:
         """Append one JSON line; `seconds` since the line before it, or since this run went on."""
+        if not is_main():
+            return
         now = time.monotonic()
         line = {"step": self.step, "time": time.time(), "seconds": now - self._logged_at}
         with open(self.logged, "a") as file:
@@ -177,8 +243,8 @@ def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> 
 
 
 def step_draws(config: FitConfig, step: int, device: torch.device | str = "cpu") -> Draws:
-    """The random numbers of a step's rows."""
-    return Draws(config.seed, step, range(config.batch), device=device)
+    """The random numbers of a step's rows, those that are this process's."""
+    return Draws(config.seed, step, own_rows(config.batch), config.batch, device)
 
 
 def train_step(run: Run, loss_fn: LossFn) -> dict[str, float]:
@@ -192,22 +258,24 @@ def train_step(run: Run, loss_fn: LossFn) -> dict[str, float]:
     # what a loss makes without naming a device belongs beside the weights
     beside = nullcontext() if device.type == "cpu" else device
     with beside, narrow(device, on=config.bf16):
-        losses = loss_fn(model, run.ema, run.step, generator)
-    total = torch.stack([v for k, v in losses.items() if not k.startswith("_")]).sum()
-    if not bool(total.isfinite()):
-        raise FloatingPointError(f"loss is not finite at step {run.step}: {losses}")
-    total.backward()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-    if not bool(norm.isfinite()):
+        losses = run.forward(loss_fn, run.ema, run.step, generator)
+    figures, run.clock = mean_figures(losses, time.monotonic())
+    if not all(isfinite(v) for k, v in figures.items() if not k.startswith("_")):
+        raise FloatingPointError(f"loss is not finite at step {run.step}: {figures}")
+    sum(v for k, v in losses.items() if not k.startswith("_")).backward()  # type: ignore[union-attr]
+    norm = full(nn.utils.clip_grad_norm_(model.parameters(), config.clip)).item()
+    if not isfinite(norm):
         run.optimizer.zero_grad()
-        raise FloatingPointError(f"gradient is not finite at step {run.step}: {losses}")
+        raise FloatingPointError(f"gradient is not finite at step {run.step}: {figures}")
+    if run.sharded:
+        release(run.ema)
     run.optimizer.step(learning_rate(config, run.step))
     run.step += 1
     decay = min(config.ema, (1 + run.step) / (10 + run.step))  # young averages forget faster
     with torch.no_grad():
         for mean, value in zip(run.ema.parameters(), model.parameters(), strict=True):
             mean.lerp_(value, 1 - decay)
-    return {k: v.item() for k, v in losses.items()} | {"grad_norm": norm.item()}
+    return figures | {"grad_norm": norm}
 
 
 def fit(
@@ -229,18 +297,21 @@ def fit(
     with default_float32():
         run = Run(folder, model, config, settings)
         _train(run, loss_fn, watch)
-    return run.ema
+        return run.averaged()
 
 
 def _train(run: Run, loss_fn: LossFn, watch: Watch | None) -> None:
-    config, saved, mean = run.config, time.monotonic(), None
+    config, saved, mean = run.config, run.clock, None
     bar = None
     while run.step < config.steps:
         figures = train_step(run, loss_fn)
         if bar is None:  # only now: the first step compiles, and would spoil the rate for hours
             name = run.folder.name
             bar = tqdm(
-                total=config.steps, initial=run.step, desc=name, disable=name.startswith(".")
+                total=config.steps,
+                initial=run.step,
+                desc=name,
+                disable=name.startswith(".") or not is_main(),
             )
         else:
             bar.update()
@@ -249,9 +320,10 @@ def _train(run: Run, loss_fn: LossFn, watch: Watch | None) -> None:
         bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
         if run.step % config.log_every == 0:
             run.log(**figures)
-        if time.monotonic() - saved > config.save_seconds or run.step == config.steps:
-            run.save()
-            saved = time.monotonic()
+        done = run.step == config.steps
+        if run.clock - saved > config.save_seconds or done:
+            run.save(wait=done)
+            saved = run.clock
         if watch is not None:
             watch(run, figures)
     if bar is not None:

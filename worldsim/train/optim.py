@@ -65,18 +65,28 @@ class Optimizer:
             for i, state in part.state_dict()["state"].items():
                 yield from ((f"{n}.{i}.{key}", value) for key, value in state.items())
 
-    def fault(self, tensors: dict[str, Tensor], step: int) -> str | None:
-        """Why `tensors` cannot be the state after `step` updates, or None."""
-        if not tensors:
+    def blank(self, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+        """Zeros by the names of state that has no `fault`, sharded as the parameters are."""
+        found = {}
+        for name in shapes:
+            n, i, key = name.split(".")
+            params = [p for group in self.parts[int(n)].param_groups for p in group["params"]]
+            like = params[int(i)].detach()
+            found[name] = torch.zeros(()) if key == "step" else torch.zeros_like(like)
+        return found
+
+    def fault(self, shapes: dict[str, tuple[int, ...]], step: int) -> str | None:
+        """Why tensors of these shapes cannot be the state after `step` updates, or None."""
+        if not shapes:
             return f"expected the optimiser's state after {step} steps, got none" if step else None
         keys: dict[tuple[int, int], set[str]] = {}
-        for name, value in tensors.items():
+        for name, shape in shapes.items():
             n, i, key = [*name.split("."), "", ""][:3]
             if not n.isdecimal() or not i.isdecimal() or int(n) >= len(self.parts):
                 return f"expected state of {len(self.parts)} optimisers, got {name[:80]!r}"
             params = [p for group in self.parts[int(n)].param_groups for p in group["params"]]
-            if int(i) >= len(params) or value.shape not in (params[int(i)].shape, ()):
-                return f"expected state of this model, got {name[:80]!r} {tuple(value.shape)}"
+            if int(i) >= len(params) or shape not in (tuple(params[int(i)].shape), (), (1,)):
+                return f"expected state of this model, got {name[:80]!r} {shape}"
             keys.setdefault((int(n), int(i)), set()).add(key)
         whole = ({"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"})
         missing = [part for part in keys if keys[part] != whole[part[0]]]

@@ -8,8 +8,8 @@ stays in the run: a run that is resumed has the same schedule, wherever it goes 
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from worldsim.core import WorldError
 
 from .distill import DistillationConfig
+from .distributed import agree, is_main, main_first
 from .dynamics import DynamicsTrainingConfig
 from .vae import VAETrainingConfig
 
@@ -73,6 +74,15 @@ class StagePlan:
     def seconds(self) -> float:
         """How long all steps take, by the trial."""
         return self.steps * self.step_seconds
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Hours or optimiser steps in all, or the recipe's own; whether to compile, None to choose."""
+
+    hours: float | None
+    steps: int | None
+    compile: bool | None
 
 
 def time_left(left: float, stage: str, stages: Sequence[str] = STAGES) -> float:
@@ -141,16 +151,26 @@ def with_steps(training: Training, plan: StagePlan) -> Training:
 
 
 def measure_step(train: Callable[[Any, Path], Any], training: Training, folder: Path) -> float:
-    """Seconds of one step of `train(training, folder)`, by a few that leave nothing behind."""
+    """Seconds of one step of `train(training, folder)`, by a few that leave nothing behind.
+
+    Many processes try together and agree on what the main one measured.
+    """
     fit = replace(training.fit, steps=TRIED, log_every=1, save_seconds=1e9)
     tried = replace(training, fit=fit)
     if not isinstance(tried, VAETrainingConfig):
         tried = replace(tried, compile=False)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".trial-", dir=folder) as name:
-        train(tried, Path(name))
-        lines = (Path(name) / "log.jsonl").read_text().splitlines()
-    return max(1e-4, statistics.median(json.loads(line)["seconds"] for line in lines[2:]))
+    trial = folder / ".trial"
+    main_first(lambda: shutil.rmtree(trial, ignore_errors=True))  # of one that was killed
+    took = 0.0
+    try:
+        train(tried, trial)
+        if is_main():
+            lines = (trial / "log.jsonl").read_text().splitlines()
+            took = statistics.median(json.loads(line)["seconds"] for line in lines[2:])
+    finally:
+        if is_main():
+            shutil.rmtree(trial, ignore_errors=True)
+    return max(1e-4, agree(took))
 
 
 def trained_seconds(stage: Path) -> float:

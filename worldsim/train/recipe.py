@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from worldsim.core import ActionSpec, EnvironmentSpec, WorldError, WorldSpec
 from worldsim.data.columns import columns_of
 from worldsim.data.dataset import Dataset
 from worldsim.data.labelled import LabelledDataset, latent_width
-from worldsim.data.latents import LatentRecording, latent_cache
+from worldsim.data.latents import LatentRecording, Workers, latent_cache
 from worldsim.models.conditioning import ConditioningConfig
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.vae import DOWN, SpacetimeVAE
@@ -30,6 +30,7 @@ from worldsim.store.tensors import load_tensors, save_tensors
 from worldsim.world.diffusion import DiffusionWorld, Sampling, Starts, WorldConfig
 
 from .distill import DistillationConfig, train_student
+from .distributed import main_first, rank, wait, world_size
 from .dynamics import DynamicsTrainingConfig, train_dynamics
 from .loop import FitConfig
 from .vae import VAETrainingConfig, clips_of, measure_latents, new_vae, train_vae
@@ -79,6 +80,35 @@ QUICK = Recipe(
 def recipe_for(preset: str) -> Recipe:
     """The recipe that goes with a preset's size."""
     return QUICK if preset == "tiny" else Recipe()
+
+
+def default_preset(hours: float | None, device: torch.device) -> str:
+    """Larger networks than there is time for stay worse than small ones."""
+    return "tiny" if hours is not None and hours <= 1 and device.type == "cpu" else "small"
+
+
+def default_time_limit(data: Dataset) -> int:
+    """Steps: as long as the environment's episodes may be, or the longest recorded one."""
+    environment = data.spec.environment
+    if environment is not None:
+        return max(1, environment.max_frames // data.spec.chunk)
+    return max(1, *data.lengths)
+
+
+def changed_fit(recipe: Recipe, batch: int | None, *, bf16: bool, **same: Any) -> Recipe:
+    """The recipe with these fields of `FitConfig` in all stages.
+
+    batch: None leaves each stage its own. bf16: False turns it off.
+    """
+    stages = {"vae": recipe.vae, "forced": recipe.forced, "teacher": recipe.teacher,
+              "distill": recipe.distill}  # fmt: skip
+    if batch is not None and batch < 1:
+        raise WorldError(f"batch: expected 1 clip a step or more, got {batch}")
+    changed = {}
+    for name, part in stages.items():
+        own = {"batch": batch or part.fit.batch, "bf16": part.fit.bf16 and bf16}
+        changed[name] = replace(part, fit=replace(part.fit, **same, **own))
+    return replace(recipe, **changed)
 
 
 def action_spec(data: Dataset) -> ActionSpec:
@@ -299,10 +329,10 @@ def start_clips(data: Dataset, context: int, count: int) -> Starts:
 
 
 def latents_of(data: Dataset, split: str, sizes: Sizes, run: Path) -> LatentRecording:
-    """Latents of a split by the run's VAE, computed once."""
+    """Latents of a split by the run's VAE, computed once, by all processes together."""
     vae = load_final(SpacetimeVAE(sizes.vae), run / "vae")
-    some = data.split(split)
-    recording = latent_cache(vae, some, run / f"latents-{split}.safetensors")
+    some, workers = data.split(split), Workers(rank(), world_size(), wait)
+    recording = latent_cache(vae, some, run / f"latents-{split}.safetensors", workers)
     return some.beside(recording) if isinstance(some, LabelledDataset) else recording
 
 
@@ -319,5 +349,5 @@ def load_final(model: M, stage: Path) -> M:
 
 
 def finish(model: nn.Module, stage: Path) -> None:
-    """Keep a finished stage's weights, which the next stage reads."""
-    save_tensors(stage / "final.safetensors", model.state_dict())
+    """Keep a finished stage's weights, which the next stage reads; one process writes them."""
+    main_first(lambda: save_tensors(stage / "final.safetensors", model.state_dict()))

@@ -12,6 +12,7 @@ from worldsim.config import read_json
 from worldsim.files import atomic_path
 
 from .checkpoint import CheckpointError, check_settings
+from .distributed import is_main
 from .plan import StagePlan, trained_seconds
 
 FORMAT = "worldsim-run"
@@ -44,7 +45,9 @@ class RunState:
         self.save()
 
     def save(self) -> None:
-        """Write `run.json`, all or nothing."""
+        """Write `run.json`, all or nothing; of many processes, the main one does."""
+        if not is_main():
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         known = {
             "format": FORMAT,

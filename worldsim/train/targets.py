@@ -18,6 +18,7 @@ from worldsim.diffusion.timeline import (
     predict_ordered,
 )
 
+from .distributed import total, world_size
 from .loop import FitConfig
 
 
@@ -60,7 +61,11 @@ def predict_targets(
 
 
 def mean_where(x: Tensor, counts: Tensor | None) -> Tensor:
-    """Mean of x (...) where `counts` (...) is True, 0 where it never is; of all if None."""
+    """Mean of x (...) where `counts` (...) is True, 0 where it never is; of all if None.
+
+    Of many processes each has a part of the batch and gives its part of the whole batch's mean,
+    times their number: the mean over processes, of losses and gradients, is that of the batch.
+    """
     if counts is None:
         return x.mean()
-    return (x * counts).sum() / counts.sum().clamp(min=1)
+    return world_size() * (x * counts).sum() / total(counts.sum()).clamp(min=1)

@@ -21,7 +21,9 @@ from worldsim.diffusion.draws import Draws
 from worldsim.models.vae import SpacetimeVAE, VAEConfig, to_float
 
 from .checkpoint import fingerprint
+from .distributed import own_rows, total
 from .loop import FitConfig, Losses, Watch, fit, step_draws
+from .targets import mean_where
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,23 +81,29 @@ def vae_losses(vae: SpacetimeVAE, video: Tensor, config: VAETrainingConfig, draw
     """Reconstruction of all pixels, of moved pixels, and the KL term; video in [-1, 1]."""
     posterior = vae.posterior(video)
     z = posterior.sample(draws.normal(posterior.mean.shape))
-    spread = z.detach().std((0, 1, 2, 3))
     level = config.jitter * draws.uniform((len(z), 1, 1, 1, 1))
-    z = z + level * spread * draws.normal(z.shape)
+    z = z + level * spread(z) * draws.normal(z.shape)
     error = clipped_error(vae.decode_raw(z), video)
     cost = (error.abs() + 8 * error**2).mean(-1)
     moved = moved_pixels(video, config.moved_over)
     detail = {}
     if config.detail:
         fine = detail_pixels(video, config.moved_over)
-        detail["detail"] = config.detail * (cost * fine).sum() / fine.sum().clamp(min=1)
+        detail["detail"] = config.detail * mean_where(cost, fine)
     return {
         "pixels": cost.mean(),
         **detail,
-        "moved": config.moved * (cost * moved).sum() / moved.sum().clamp(min=1),
+        "moved": config.moved * mean_where(cost, moved),
         "kl": config.kl * posterior.kl(),
         "_mse": (error.detach() ** 2).mean() / 4,
     }
+
+
+def spread(z: Tensor) -> Tensor:
+    """Standard deviation of latents (B, n, h, w, C) by channel, over the whole batch: (C,)."""
+    count = total(torch.tensor(z[..., 0].numel(), device=z.device))
+    mean = total(z.sum((0, 1, 2, 3))) / count
+    return (total(((z.detach() - mean) ** 2).sum((0, 1, 2, 3))) / (count - 1)).sqrt()
 
 
 def new_vae(config: VAEConfig, seed: int = 0) -> SpacetimeVAE:
@@ -119,7 +127,9 @@ def train_vae(
     def losses(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
         assert isinstance(net, SpacetimeVAE)
         draws = step_draws(fit_config, step, net.mean.device)
-        return vae_losses(net, _video(net, loader.clips(step)), training, draws)
+        return vae_losses(
+            net, _video(net, loader.clips(step, own_rows(fit_config.batch))), training, draws
+        )
 
     settings = to_json(training) | {"model": to_json(model.config), "data": data.fingerprint()}
     settings |= {"begin": fingerprint(model)}

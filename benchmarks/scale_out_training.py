@@ -1,0 +1,194 @@
+"""Training on many processes, against one: losses, checkpoints, kills and bytes.
+
+    python -m benchmarks.scale_out_training
+
+Everything runs on this machine's CPU, on gloo, with networks as small as shows the figure: equality
+does not depend on size, and bytes are counted, not timed.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from worldsim.core import ActionSpec, WorldError
+from worldsim.data import NativeDataset
+from worldsim.data.dataset import Dataset, DatasetSpec, Episode
+from worldsim.data.latents import LatentRecording
+from worldsim.data.native import NativeWriter
+from worldsim.data.windows import Windows
+from worldsim.models.conditioning import ConditioningConfig
+from worldsim.models.dit import DiTConfig
+from worldsim.models.dynamics import Dynamics
+from worldsim.models.heads import HeadsConfig
+from worldsim.models.vae import VAEConfig
+from worldsim.train.distill import DistillationConfig, train_student
+from worldsim.train.distributed import check_same, is_main
+from worldsim.train.dynamics import DynamicsTrainingConfig, train_dynamics
+from worldsim.train.loop import FitConfig, Run
+from worldsim.train.parallel import Strategy
+from worldsim.train.vae import VAETrainingConfig, new_vae, train_vae
+
+from .ranks import together
+
+STAGES = ("vae", "forced", "teacher", "student")
+LATENT = (2, 2, 4)
+FORCE = ActionSpec(kind="continuous", low=(-1.0,), high=(1.0,))
+WINDOW, TARGETS, BATCH = 3, 6, 8
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training of one stage in a folder.
+
+    Attributes:
+        stage: vae, forced, teacher or student.
+        steps: in all, as its schedule knows them.
+        strategy: how networks are spread.
+        folder: of its run; recordings lie in `data` beside it.
+        until: where it stops, which is not where it ends; at the end if None.
+        changes: other settings of its `FitConfig`.
+    """
+
+    stage: str
+    steps: int
+    strategy: Strategy
+    folder: Path
+    until: int | None = None
+    changes: tuple[tuple[str, Any], ...] = ()
+
+
+class Stopped(Exception):
+    """A training came as far as it was asked to."""
+
+
+def train(job: Job) -> list[dict[str, float]]:
+    """Train as one rank of those that run; the figures of every step."""
+    found: list[dict[str, float]] = []
+
+    def watch(run: Run, figures: dict[str, float]) -> None:
+        found.append(figures)
+        if run.step == job.until:
+            run.save()
+            raise Stopped
+
+    try:
+        stage(job, watch)
+    except Stopped:
+        pass
+    return found
+
+
+def stage(job: Job, watch: Callable[[Run, dict[str, float]], None]) -> nn.Module:
+    """Run one of the four trainings, small."""
+    fit = FitConfig(
+        steps=job.steps, batch=BATCH, lr=1e-3, warmup=20, bf16=False, strategy=job.strategy,
+        ema=0.98, log_every=1, muon=job.stage == "student",
+    )  # fmt: skip
+    fit, folder = replace(fit, **dict(job.changes)), job.folder / job.stage
+    if job.stage == "vae":
+        vae = new_vae(VAEConfig(channels=4, widths=(16, 16), blocks=(1, 1)))
+        training = VAETrainingConfig(fit=fit, detail=0.5)
+        return train_vae(NativeDataset(job.folder.parent / "data"), vae, training, folder, watch)
+    model, latents = dynamics(), recording()
+    if job.stage == "student":
+        how = DistillationConfig(fit=fit, targets=TARGETS, resample=0.3, dreamt=0.4, damage=0.3,
+                                 masked=0.3, compile=False)  # fmt: skip
+        return train_student(latents, model, WINDOW, how, folder, watch)
+    how = DynamicsTrainingConfig(fit=fit, targets=TARGETS, compile=False)
+    if job.stage == "teacher":
+        how = replace(how, resample=0.5, damage=0.4, masked=0.3)
+    return train_dynamics(latents, model, WINDOW, how, folder, watch)
+
+
+def dynamics(dit: DiTConfig | None = None) -> Dynamics:
+    """An untrained network, the same on every rank."""
+    dit = dit or DiTConfig(dim=32, depth=2, heads=2, kv_heads=1, mlp=2, patch=(1, 1))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Dynamics(dit, HeadsConfig(hidden=16), LATENT[-1], ConditioningConfig(action=FORCE))
+
+
+def recording(episodes: int = 12, chunks: int = 40) -> LatentRecording:
+    """Latents that actions push around; of every third episode rewards are not known."""
+    g, count = torch.Generator().manual_seed(0), episodes * chunks
+    actions = torch.rand(count, 1, generator=g) * 2 - 1
+    pushed = actions.cumsum(0).sin()[:, :, None, None] + torch.zeros(1, *LATENT)
+    latents = pushed + 0.3 * torch.randn(count, *LATENT, generator=g)
+    rewards = pushed[:, 0, 0, 0]
+    known = torch.arange(episodes).repeat_interleave(chunks) % 3 > 0
+    ends = torch.arange(count) % chunks == chunks - 1
+    return LatentRecording(
+        latents.half(), actions, rewards * known, 1.0 - ends.float(), Windows((chunks,) * episodes),
+        rewards_known=known, continue_known=known,
+    )  # fmt: skip
+
+
+def record(folder: Path, episodes: int = 12, chunks: int = 12) -> Dataset:
+    """A bright square that jumps about a gradient, 16 x 16."""
+    spec = DatasetSpec(name="square", frame_shape=(16, 16, 3), fps=20.0, chunk=2, action=FORCE)
+    writer, rng = NativeWriter(folder, spec), np.random.default_rng(0)
+    for place in range(episodes):
+        frames = np.tile(np.linspace(20, 120, 16, dtype=np.uint8)[None, :, None, None],
+                         (2 * chunks, 1, 16, 3))  # fmt: skip
+        for frame, (y, x) in zip(frames, rng.integers(0, 12, (2 * chunks, 2)), strict=True):
+            frame[y : y + 4, x : x + 4] = 230
+        actions = rng.uniform(-1, 1, (chunks, 1)).astype(np.float32)
+        writer.write("train", Episode(name=f"e{place}", frames=frames, chunk=2, fps=20.0,
+                                      actions=actions))  # fmt: skip
+    return NativeDataset(folder)
+
+
+# --- rows ---
+
+
+def curves(steps: int = 200, counts: tuple[int, ...] = (2, 4)) -> dict[str, Any]:
+    """Loss curves of 1, 2 and 4 processes on the same global batches, DDP and FSDP2, fp32.
+
+    The figure is the largest relative difference from one process over all steps and losses.
+    """
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        record(root / "data")
+        for which in STAGES:
+            alone = together(1, train, Job(which, steps, "ddp", root / "alone"))[0]
+            found[which] = {"first": losses(alone[0]), "last": losses(alone[-1])}
+            for strategy in ("ddp", "fsdp2"):
+                for count in counts:
+                    job = Job(which, steps, strategy, root / f"{strategy}-{count}")
+                    curve = together(count, train, job)[0]
+                    found[which][f"{strategy} {count}"] = apart(alone, curve)
+            print(which, json.dumps(found[which]), flush=True)
+    worst = max(x for row in found.values() for x in row.values() if isinstance(x, float))
+    return {"goal": 1e-4, "steps": steps, "worst": worst, "stages": found}
+
+
+def losses(figures: dict[str, float]) -> dict[str, float]:
+    """What is minimised, without what is only logged."""
+    return {k: v for k, v in figures.items() if not k.startswith("_") and k != "grad_norm"}
+
+
+def apart(one: list[dict[str, float]], other: list[dict[str, float]]) -> float:
+    """The largest difference of the total loss of a step, relative to it."""
+    a, b = (np.array([sum(losses(x).values()) for x in curve]) for curve in (one, other))
+    if len(a) != len(b):
+        raise RuntimeError(f"curves of {len(a)} and {len(b)} steps")
+    return float((abs(a - b) / abs(a)).max())
+
+
+def same_everywhere() -> str:
+    """What is said where one rank was given other data."""
+    try:
+        check_same({"data": "abc" if is_main() else "other", "steps": 3})
+    except WorldError as error:
+        return str(error)
+    return ""
