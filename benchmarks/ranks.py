@@ -67,7 +67,7 @@ class Ranks:
         """Wait for something, as long as all run."""
         until = time.monotonic() + seconds
         while not ready() and self.alive and time.monotonic() < until:
-            time.sleep(0.002)
+            time.sleep(0.01)
 
     def end(self, seconds: float = 1800.0) -> list[Ended]:
         """What became of all; one that goes on for longer is killed, and says so."""

@@ -24,13 +24,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from tqdm import tqdm
 
-from worldsim.train.checkpoint import fingerprint
 from worldsim.train.distributed import is_main
 from worldsim.train.loop import FitConfig, Losses, Run, fit, step_draws
 from worldsim.train.parallel import Strategy, full
 
-from .ranks import Ranks, together
+from .ranks import Ranks
 
 STEPS, BATCH, RANKS = 60, 8, 2
 KINDS = ("one rank", "all ranks", "one rank in a checkpoint", "all ranks in a checkpoint")
@@ -98,17 +98,19 @@ def read_notes(folder: Path) -> Notes:
     return Notes(first, saved, {x["step"]: x["weights"] for x in found})
 
 
-def kills(count: int = 100, seed: int = 0) -> dict[str, Any]:
-    """Kill `count` lives of a training, of four kinds in turn, DDP and FSDP2 by halves."""
-    draw = random.Random(seed)
+def kills(
+    count: int = 100, seed: int = 0, strategies: tuple[Strategy, ...] = ("ddp", "fsdp2")
+) -> dict[str, Any]:
+    """Kill `count` lives of a training, of four kinds in turn, as many with each strategy."""
+    draw, bar = random.Random(seed), tqdm(total=count, desc="kills")
     lost = halves = hung = 0
     by_kind = dict.fromkeys(KINDS, 0)
     waited: list[float] = []
     with tempfile.TemporaryDirectory() as name:
-        for strategy in ("ddp", "fsdp2"):
+        for strategy in strategies:
             folder = Path(name) / f".{strategy}"
             truth = _undisturbed(Path(name) / f".{strategy}-truth", strategy)
-            acknowledged, left = 0, count // 2
+            acknowledged, left = 0, count // len(strategies)
             while left:
                 kind = KINDS[left % len(KINDS)]
                 folder.mkdir(exist_ok=True)
@@ -126,6 +128,7 @@ def kills(count: int = 100, seed: int = 0) -> dict[str, Any]:
                     continue
                 by_kind[kind] += 1
                 left -= 1
+                bar.update()
     return {"goal": "0 lost, 0 half", "kills": sum(by_kind.values()), "by_kind": by_kind,
             "lost": lost, "half_loaded": halves, "not_ended_or_unclear": hung,
             "seconds_until_others_ended": {"max": max(waited), "mean": sum(waited) / len(waited)},
@@ -145,27 +148,36 @@ def _kill_one(
 
     The others must end by themselves with an error that names what happened.
     """
+    begun = time.time()
     ranks = Ranks(RANKS, live, folder, strategy, True, STEPS)
     ranks.until(lambda: (folder / "notes.jsonl").exists())
     time.sleep(draw.uniform(0.0, 0.3))
     if kind.endswith("checkpoint"):
-        ranks.until(lambda: bool(list(folder.glob(".checkpoint-*.part"))))
+        ranks.until(lambda: _writes(folder, begun))
     if not ranks.alive:
         ranks.end()
         return False, 0.0, 0
     victims = range(RANKS) if kind.startswith("all") else [draw.randrange(RANKS)]
     ranks.kill(*victims)
-    begun = time.monotonic()
+    killed = time.monotonic()
     ended = ranks.end(120.0)
     unclear = sum("LostRankError" not in e.error and e.code != 0
                   for r, e in enumerate(ended) if r not in victims)  # fmt: skip
-    return True, time.monotonic() - begun, unclear
+    return True, time.monotonic() - killed, unclear
+
+
+def _writes(folder: Path, since: float) -> bool:
+    """Whether a checkpoint is being written, and not left over from a life before."""
+    try:
+        return any(p.stat().st_mtime > since for p in folder.glob(".checkpoint-*.part"))
+    except FileNotFoundError:  # it was sealed meanwhile
+        return False
 
 
 def _until(ready: Any, seconds: float = 60.0) -> None:
     until = time.monotonic() + seconds
     while not ready() and time.monotonic() < until:
-        time.sleep(0.002)
+        time.sleep(0.01)
 
 
 # --- the real launcher ---
@@ -174,10 +186,10 @@ SIZES = ("--dim 32 --depth 2 --heads 2 --widths 16 16 --channels 4 --context 3 -
          "--device cpu --no-card --seed 1 --num-steps 1").split()  # fmt: skip
 
 
-def torchrun(data: Path, kill_after: tuple[float, ...] = (3.0, 3.0, 3.0)) -> dict[str, Any]:
+def torchrun(data: Path, kill_after: tuple[float, ...] = (1.0, 4.0)) -> dict[str, Any]:
     """`worldsim train` under `torchrun --max-restarts`, ranks killed on the way, against one not.
 
-    kill_after: seconds from a stage's first log line that a rank is killed, one life each.
+    kill_after: seconds from a change in the run folder that a rank is killed, one life each.
     """
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
@@ -194,7 +206,7 @@ def _launch(data: Path, root: Path, kill_after: tuple[float, ...]) -> tuple[Path
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone",
         f"--max-restarts={len(kill_after)}", "-m", "worldsim", "train", str(data),
-        "--steps", "80", "--out", str(root / "world"), "--run", str(root / "run"), *SIZES,
+        "--steps", "16", "--out", str(root / "world"), "--run", str(root / "run"), *SIZES,
     ]  # fmt: skip
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     root.mkdir()
@@ -212,9 +224,9 @@ def _launch(data: Path, root: Path, kill_after: tuple[float, ...]) -> tuple[Path
 
 
 def _a_rank(agent: subprocess.Popen[bytes], run: Path, seconds: float) -> int | None:
-    """The process of a rank once the run's logs have grown for some seconds; None if it ended."""
-    size = _log_bytes(run)
-    _until(lambda: _log_bytes(run) > size or agent.poll() is not None, 600.0)
+    """The process of a rank some seconds after the run has come further; None if all ended."""
+    before = _progress(run)
+    _until(lambda: _progress(run) > before or agent.poll() is not None, 600.0)
     time.sleep(seconds)
     children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children")
     if agent.poll() is not None or not children.exists():
@@ -223,10 +235,8 @@ def _a_rank(agent: subprocess.Popen[bytes], run: Path, seconds: float) -> int | 
     return ranks[-1] if ranks else None
 
 
-def _log_bytes(run: Path) -> int:
-    return sum(p.stat().st_size for p in run.glob("*/log.jsonl"))
-
-
-def launched_alike(count: int = 2) -> list[Any]:
-    """A fork server is warm after this: later lives start in a moment."""
-    return together(count, fingerprint, Net())
+def _progress(run: Path) -> int:
+    """Stages planned and finished."""
+    plans = run / "run.json"
+    planned = len(json.loads(plans.read_text())["plans"]) if plans.exists() else 0
+    return planned + len(list(run.glob("*/final.safetensors")))

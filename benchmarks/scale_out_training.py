@@ -9,6 +9,8 @@ does not depend on size, and bytes are counted, not timed.
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,19 +19,24 @@ from typing import Any
 
 import numpy as np
 import torch
+import tyro
 from torch import nn
 
 from worldsim.core import ActionSpec, WorldError
+from worldsim.costs.parallel import ddp_sent, fsdp2_sent, groups_of
 from worldsim.data import NativeDataset
 from worldsim.data.dataset import Dataset, DatasetSpec, Episode
 from worldsim.data.latents import LatentRecording
 from worldsim.data.native import NativeWriter
 from worldsim.data.windows import Windows
+from worldsim.evaluate.report import write_card
+from worldsim.flags import refuse_repeated
 from worldsim.models.conditioning import ConditioningConfig
 from worldsim.models.dit import DiTConfig
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.heads import HeadsConfig
 from worldsim.models.vae import VAEConfig
+from worldsim.store.provenance import provenance
 from worldsim.train.distill import DistillationConfig, train_student
 from worldsim.train.distributed import check_same, is_main
 from worldsim.train.dynamics import DynamicsTrainingConfig, train_dynamics
@@ -37,12 +44,17 @@ from worldsim.train.loop import FitConfig, Run
 from worldsim.train.parallel import Strategy
 from worldsim.train.vae import VAETrainingConfig, new_vae, train_vae
 
-from .ranks import together
+from . import RESULTS
+from .ranks import sent_bytes, together
+from .scale_out_kills import kills, torchrun
 
 STAGES = ("vae", "forced", "teacher", "student")
 LATENT = (2, 2, 4)
 FORCE = ActionSpec(kind="continuous", low=(-1.0,), high=(1.0,))
 WINDOW, TARGETS, BATCH = 3, 6, 8
+SMALL = DiTConfig(dim=32, depth=2, heads=2, kv_heads=1, mlp=2, patch=(1, 1))
+WIDE = replace(SMALL, dim=128)
+"""Wide enough that messages of single numbers (norms, losses, the clock) do not count."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +62,7 @@ class Job:
     """A training of one stage in a folder.
 
     Attributes:
-        stage: vae, forced, teacher or student.
+        stage: vae, forced, teacher or student; "wide" is a wider forced.
         steps: in all, as its schedule knows them.
         strategy: how networks are spread.
         folder: of its run; recordings lie in `data` beside it.
@@ -98,7 +110,7 @@ def stage(job: Job, watch: Callable[[Run, dict[str, float]], None]) -> nn.Module
         vae = new_vae(VAEConfig(channels=4, widths=(16, 16), blocks=(1, 1)))
         training = VAETrainingConfig(fit=fit, detail=0.5)
         return train_vae(NativeDataset(job.folder.parent / "data"), vae, training, folder, watch)
-    model, latents = dynamics(), recording()
+    model, latents = dynamics(WIDE if job.stage == "wide" else SMALL), recording()
     if job.stage == "student":
         how = DistillationConfig(fit=fit, targets=TARGETS, resample=0.3, dreamt=0.4, damage=0.3,
                                  masked=0.3, compile=False)  # fmt: skip
@@ -109,9 +121,8 @@ def stage(job: Job, watch: Callable[[Run, dict[str, float]], None]) -> nn.Module
     return train_dynamics(latents, model, WINDOW, how, folder, watch)
 
 
-def dynamics(dit: DiTConfig | None = None) -> Dynamics:
+def dynamics(dit: DiTConfig = SMALL) -> Dynamics:
     """An untrained network, the same on every rank."""
-    dit = dit or DiTConfig(dim=32, depth=2, heads=2, kv_heads=1, mlp=2, patch=(1, 1))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return Dynamics(dit, HeadsConfig(hidden=16), LATENT[-1], ConditioningConfig(action=FORCE))
@@ -160,7 +171,7 @@ def curves(steps: int = 200, counts: tuple[int, ...] = (2, 4)) -> dict[str, Any]
         root = Path(name)
         record(root / "data")
         for which in STAGES:
-            alone = together(1, train, Job(which, steps, "ddp", root / "alone"))[0]
+            alone = together(1, train, Job(which, steps, "auto", root / "alone"))[0]
             found[which] = {"first": losses(alone[0]), "last": losses(alone[-1])}
             for strategy in ("ddp", "fsdp2"):
                 for count in counts:
@@ -185,6 +196,63 @@ def apart(one: list[dict[str, float]], other: list[dict[str, float]]) -> float:
     return float((abs(a - b) / abs(a)).max())
 
 
+def resharding(more: int = 20) -> dict[str, Any]:
+    """A checkpoint of 2 ranks, loaded on 1, 2 and 4: the next losses, against those of 2."""
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        for strategy in ("ddp", "fsdp2"):
+            job = Job("forced", 10 + more, strategy, root / strategy, until=10)
+            together(2, train, job)
+            nexts = {}
+            for count in (2, 1, 4):
+                folder = root / f"{strategy}-{count}"
+                shutil.copytree(root / strategy, folder)
+                nexts[count] = together(count, train, replace(job, folder=folder, until=None))[0]
+            for count in (1, 4):
+                found[f"{strategy}: 2 to {count}"] = apart(nexts[2], nexts[count])
+    return {"goal": 1e-4, "steps": more, "worst": max(found.values()), "relative": found}
+
+
+def traffic(steps: int = 6) -> dict[str, Any]:
+    """Bytes that a rank sends a step, as the kernel counts them, against the account.
+
+    The network is wide enough that messages of single numbers (norms, losses, the clock) vanish.
+    """
+    found: dict[str, Any] = {}
+    groups = groups_of(dynamics(WIDE))
+    with tempfile.TemporaryDirectory() as name:
+        for count in (2, 4):
+            for strategy, sent in (
+                ("ddp", ddp_sent(groups, count)),
+                ("fsdp2", fsdp2_sent(groups, count, width=4, averaged=False, gloo=True)),
+            ):
+                job = Job("wide", 100, strategy, Path(name) / f"{strategy}-{count}", until=steps)
+                ranks = together(count, bytes_of_steps, job)
+                measured = float(np.median([x for rank in ranks for x in rank]))
+                found[f"{strategy}, {count} ranks"] = {
+                    "measured": measured, "account": sent.bytes, "ratio": measured / sent.bytes,
+                }  # fmt: skip
+    off = max(abs(x["ratio"] - 1) for x in found.values())
+    return {"goal": 0.05, "worst": off, "bytes": found}
+
+
+def bytes_of_steps(job: Job) -> list[int]:
+    """What this rank sent in each step but the first two, which connect and warm up."""
+    marks: list[int] = []
+
+    def watch(run: Run, figures: dict[str, float]) -> None:
+        marks.append(sent_bytes())
+        if run.step == job.until:
+            raise Stopped
+
+    try:
+        stage(job, watch)
+    except Stopped:
+        pass
+    return [b - a for a, b in zip(marks[1:], marks[2:], strict=False)]
+
+
 def same_everywhere() -> str:
     """What is said where one rank was given other data."""
     try:
@@ -192,3 +260,39 @@ def same_everywhere() -> str:
     except WorldError as error:
         return str(error)
     return ""
+
+
+def launcher() -> dict[str, Any]:
+    """`torchrun -m worldsim train` with ranks killed, against one that nobody killed."""
+    with tempfile.TemporaryDirectory() as name:
+        record(Path(name) / "data")
+        return torchrun(Path(name) / "data")
+
+
+# --- all of it ---
+
+ROWS: dict[str, Callable[[], dict[str, Any]]] = {
+    "curves": curves, "resharding": resharding, "kills": kills, "torchrun": launcher,
+    "traffic": traffic,
+}  # fmt: skip
+
+
+def main(rows: tuple[str, ...] = tuple(ROWS), out: Path | None = None) -> None:
+    """Measure rows and write them.
+
+    Args:
+        rows: which of curves, resharding, kills, torchrun and traffic; others in the file stay.
+        out: file to write; by default benchmarks/results/scale-out-training.json.
+    """
+    path = out or RESULTS / "scale-out-training.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    for name in rows:
+        if name not in ROWS:
+            raise WorldError(f"rows: expected some of {list(ROWS)}, got {name!r}")
+        found[name] = ROWS[name]()
+        print(name, json.dumps(found[name]), flush=True)
+        write_card(found | {"provenance": provenance()}, path)
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__, args=refuse_repeated(sys.argv[1:]))

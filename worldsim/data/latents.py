@@ -262,7 +262,7 @@ def _encode_part(
 
 
 def _join(parts: list[Path], flat: Path, key: str) -> None:
-    """All parts in one file; cut short by a kill, it is made again, as the parts are still there."""
+    """All parts in one file; cut short by a kill, it is made again: the parts are still there."""
     with _resumed(flat, key) as out:
         out.truncate(0)
         for part in parts:
