@@ -20,6 +20,7 @@ from worldsim.core import Conditions, WorldError
 from worldsim.costs.flops import Networks, denoising
 from worldsim.data import Dataset
 from worldsim.data.latents import LatentRecording
+from worldsim.diffusion.draws import Draws
 from worldsim.diffusion.losses import chunk_error, ramp
 from worldsim.diffusion.schedule import corrupt, draw_levels
 from worldsim.diffusion.timeline import Clip, predict
@@ -203,12 +204,13 @@ def world_of(
 @torch.no_grad()
 def heldout_loss(model: Dynamics, exam: Exam, window: int, *, rows: int = 50) -> Tensor:
     """Denoising loss of every clip, (N,): clean context, levels and noise drawn once for all."""
-    g, parts = torch.Generator().manual_seed(0), []
-    for some in exam.rows.split(rows):
+    parts: list[Tensor] = []
+    for number, some in enumerate(exam.rows.split(rows)):
+        draws = Draws(0, 0, range(number * rows, number * rows + len(some)))
         latents, actions = exam.latents.latents[some].float(), exam.latents.actions[some]
         clean, context = latents[:, 1:], latents[:, :-1]
-        level = draw_levels((len(some), clean.shape[1]), g)
-        noise = torch.randn(clean.shape, generator=g)
+        level = draw_levels((len(some), clean.shape[1]), draws)
+        noise = draws.normal(clean.shape)
         clip = Clip(latents, context, torch.zeros(context.shape[:2]), Conditions.of(actions))
         x, _ = predict(model, clip, corrupt(clean, noise, level), level, window)
         parts.append((ramp(level) * chunk_error(x, clean)).mean(1))
