@@ -169,9 +169,8 @@ def train(
         opened = open_data(data)
         check_data(opened)
         chosen = preset or default_preset(hours, place)
-        base = changed_fit(recipe or recipe_for(chosen), batch, seed=seed, bf16=bf16,
-                           strategy=strategy,
-                           activation_checkpointing=activation_checkpointing)  # fmt: skip
+        same = {"strategy": strategy, "activation_checkpointing": activation_checkpointing}
+        base = changed_fit(recipe or recipe_for(chosen), batch, bf16=bf16, seed=seed, **same)
         sizes, base = fit_to_data(opened, sizes_of(chosen, **(changed or {})), base)
         check_processes(base)
         old = load(begin) if isinstance(begin, str | Path) else begin
@@ -187,13 +186,11 @@ def train(
         check_same(settings | {"torch": torch.__version__})
         state.save()
         opened, model = told(opened, conditions, latent_actions, folder, steps, seed)
-        names = tensorboard and is_main(), wandb and is_main()
-        writers = trackers(folder, out.name, tensorboard=names[0], wandb=names[1])
-        budget = Budget(hours, steps, compile)
+        main, budget, world = is_main(), Budget(hours, steps, compile), None
+        writers = trackers(folder, out.name, tensorboard=tensorboard and main, wandb=wandb and main)
         Pipeline(opened, sizes, base, state, place, budget, writers, old).fit()
         limit = time_limit or default_time_limit(opened)
-        world = None
-        if is_main():
+        if main:
             world = assemble(opened, sizes, folder, out.name, num_steps=num_steps, begin=old,
                              time_limit=limit)  # fmt: skip
             world, opened = stepped(world.to(place), opened, model)
