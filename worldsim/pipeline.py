@@ -173,9 +173,7 @@ def train(
         base = changed_fit(recipe or recipe_for(chosen), batch, bf16=bf16, seed=seed, **same)
         sizes, base = fit_to_data(opened, sizes_of(chosen, **(changed or {})), base)
         check_processes(base)
-        old = load(begin) if isinstance(begin, str | Path) else begin
-        if old is not None:
-            check_begin(old, opened, sizes)
+        old = begun_with(begin, opened, sizes)
         folder = Path("runs") / out.name if run is None else Path(run)
         check_disk(folder, needed_bytes(opened, sizes))
         settings = {
@@ -195,11 +193,20 @@ def train(
                              time_limit=limit)  # fmt: skip
             world, opened = stepped(world.to(place), opened, model)
             if card:
-                left = None if hours is None else max(60.0, hours * 3600 - state.seconds)
-                world, world.card = measure(world, opened, folder, left)
+                world, world.card = measure(world, opened, folder, state.left(hours))
             save(world.to("cpu"), out, overwrite=overwrite)
         wait()
     return (world or load(out)).to(place)
+
+
+def begun_with(
+    begin: DiffusionWorld | str | Path | None, data: Dataset, sizes: Sizes
+) -> DiffusionWorld | None:
+    """The world to go on from, if any. Raises WorldError where it is of another kind or size."""
+    old = load(begin) if isinstance(begin, str | Path) else begin
+    if old is not None:
+        check_begin(old, data, sizes)
+    return old
 
 
 def open_data(data: Dataset | str | Path) -> Dataset:

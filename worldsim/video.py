@@ -53,7 +53,8 @@ def generate(
             is led up to, backwards; two with a gap are joined; the same picture at both ends makes
             a loop. Where nothing is given the video begins with the words alone.
         world: a world, its folder or its name.
-        frames, seconds: how long; one of them.
+        frames: how long; or seconds.
+        seconds: how long; or frames.
         size: (height, width), from 16 up; the world's own if None, and what its networks were
             trained for looks best. It is drawn in multiples of 8 and cut.
         actions: (ceil(frames / chunk), *action), of which each led into a chunk, in the world's own
@@ -129,7 +130,8 @@ def edit_dataset(
     Args:
         data: episodes of the world's kind. text: what is to be seen, and their caption.
         world: one that was trained with captions. out: the folder to write.
-        strength, guidance: see `worldsim.edit`. seed: names the randomness.
+        strength: see `worldsim.edit`, as guidance.
+        guidance: see there. seed: names the randomness.
         keep_all: keep episodes that disagree, too.
 
     Raises WorldError, before anything is written, for what does not fit.

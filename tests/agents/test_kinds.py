@@ -51,6 +51,6 @@ def test_another_worlds_episodes_are_refused(entrance: str, field: str, tmp_path
     environment = replace(spec.environment, **seen)
     NativeWriter(tmp_path / "data", replace(spec, environment=environment, **change))
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(WorldError, match="data: .* give a dataset of the world's own kind"):
+    with pytest.raises(WorldError, match="data: .* give recordings of the world's own kind"):
         ENTRANCES[entrance](world, tmp_path)
     assert sorted(tmp_path.rglob("*")) == before

@@ -85,7 +85,7 @@ COMMANDS = {  # what is typed -> what the answer must name
     "play world --device gpu": "device: expected one of cpu",
     "play world --port 99999 --no-browser": "--port 0 takes a free one",
     "play world --host 0.0.0.0 --no-browser": "keep 127.0.0.1 and tunnel",
-    "cost --device h300": "expected one of h100",
+    "cost --device h300": "expected one of a100, h100",
     "demo --seconds 0": "seconds: expected more than 1",
 }
 
@@ -210,7 +210,7 @@ PYTHON: dict[str, tuple[Callable[[], Any], str]] = {
     "a number for a world": (lambda: worldsim.load(3), "such as 'car-racing'"),  # type: ignore[arg-type]
     "a class for a world": (
         lambda: gymnasium.make("WorldSim-v0", world=worldsim.PointWorld),
-        'expected a bundled name, a folder, "module:function" or an object',
+        'expected a bundled name, a folder, "hf://ORG/NAME", "module:function" or an object',
     ),
     "a seed for keys": (lambda: worldsim.PointWorld().reset(0), "row_keys([0])"),  # type: ignore[arg-type]
     "a stage that was not trained": (

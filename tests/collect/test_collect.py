@@ -198,6 +198,6 @@ def test_what_cannot_be_recorded_is_refused(
 def test_another_recording_is_not_mixed_in(tmp_path: Path) -> None:
     worldsim.collect("Shows-v0", out=tmp_path, **FEW)
     before = files(tmp_path)
-    with pytest.raises(DatasetError, match="another dataset"):
+    with pytest.raises(DatasetError, match="choose another folder"):
         worldsim.collect("Shows-v0", out=tmp_path, chunk=1, **FEW)
     assert files(tmp_path) == before

@@ -41,7 +41,7 @@ def test_a_crowd():
     [
         (lambda: PLAIN.seconds(1, utilisation=0), "utilisation: expected a share .* got 0"),
         (lambda: PLAIN.seconds(1, utilisation=40), "utilisation: expected a share .* got 40"),
-        (lambda: device_named("h300"), "device: expected one of h100, .* got 'h300'"),
+        (lambda: device_named("h300"), "device: expected one of a100, h100, .* got 'h300'"),
         (lambda: crossover(1, 0), "use: expected more than 0 FLOPs, got 0"),
         (lambda: devices_needed(-1, 1), "rate: expected a finite number from 0 up, got -1"),
         (lambda: devices_needed(1, float("inf")), "seconds: expected a finite number"),

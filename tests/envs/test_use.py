@@ -124,6 +124,6 @@ def test_saving_what_was_restored_gives_the_same_bytes(mode: str) -> None:
 
 def test_a_dataset_given_as_a_world_is_called_so(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text("{}")
-    with warnings.catch_warnings(), pytest.raises(ValueError, match="data set.*worldsim train"):
+    with warnings.catch_warnings(), pytest.raises(ValueError, match="recordings.*worldsim train"):
         warnings.simplefilter("ignore")
         WorldSimEnv(tmp_path)

@@ -88,8 +88,8 @@ def test_the_card_says_what_could_not_be_measured(tmp_path: Path, monkeypatch: p
     def fails(*_, **__):
         raise WorldError("data: expected longer episodes")
 
-    monkeypatch.setattr("worldsim.pipeline.calibrate", fails)
-    monkeypatch.setattr("worldsim.pipeline.evaluate", fails)
+    monkeypatch.setattr("worldsim.evaluate.measure.calibrate", fails)
+    monkeypatch.setattr("worldsim.evaluate.measure.evaluate", fails)
     with pytest.warns(UserWarning, match="trust could not be measured: data: expected longer"):
         world = train(
             films(), out=tmp_path / "w", run=tmp_path / "run", steps=4, changed=SMALL,

@@ -39,6 +39,10 @@ class RunState:
         """Spent so far, over all sittings; of a stage that was killed, as far as its log goes."""
         return self._before + time.monotonic() - self._begun
 
+    def left(self, hours: float | None) -> float | None:
+        """Seconds of the budget that are left, a minute at least; None where there is none."""
+        return None if hours is None else max(60.0, hours * 3600 - self.seconds)
+
     def plan(self, stage: str, plan: StagePlan) -> None:
         """Keep a stage's plan, for good."""
         self.plans[stage] = plan

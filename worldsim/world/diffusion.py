@@ -25,6 +25,7 @@ from worldsim.models.dynamics import Dynamics
 from worldsim.models.latent_actions import LatentActionModel
 from worldsim.models.text import tokens_of
 from worldsim.models.vae import SpacetimeVAE, to_bytes, to_float
+from worldsim.nn.stable import sigmoid
 from worldsim.states import no_states
 
 from .config import LATENT_BOUND, Sampling, WorldConfig
@@ -348,7 +349,7 @@ class DiffusionWorld:
             following = replace(following, uncertainty=uncertainty)
             if self.calibrated:
                 trust = self.trust(following)
-        return following, Prediction(reward, out.continue_logits.sigmoid(), trust)
+        return following, Prediction(reward, sigmoid(out.continue_logits), trust)
 
     @torch.no_grad()
     def decode(self, state: WorldState) -> Tensor:

@@ -19,6 +19,7 @@ from worldsim.diffusion.draws import Draws
 from worldsim.diffusion.schedule import corrupt
 from worldsim.diffusion.timeline import Clip, predict
 from worldsim.models.vae import to_float
+from worldsim.nn.stable import sigmoid
 
 from .config import LATENT_BOUND
 from .diffusion import DiffusionWorld
@@ -182,6 +183,6 @@ def _judged(
         heads = world.dynamics.heads
         out = heads(features[0])
         error = ((x - clean) ** 2).mean((0, 2, 3, 4))
-        parts.append((heads.expected_reward(out.reward), out.continue_logits.sigmoid(), error))
+        parts.append((heads.expected_reward(out.reward), sigmoid(out.continue_logits), error))
     reward, going_on, error = (torch.cat(each) for each in zip(*parts, strict=True))
     return reward, going_on, error

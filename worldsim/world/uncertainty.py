@@ -16,6 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from worldsim.core import ActionSpec, WorldSpec, WorldState
+from worldsim.nn.stable import sigmoid
 
 SIGNS = ("disagreement", "unseen", "unlikely_move", "strange", "reward_entropy", "end_entropy",
          "jump")  # fmt: skip
@@ -153,7 +154,7 @@ class Trust(nn.Module):
 
     def forward(self, state: WorldState) -> Tensor:
         """Probability (B,) that the dream still tracks reality."""
-        return self.judge(self.features(state)).sigmoid()
+        return sigmoid(self.judge(self.features(state)))
 
 
 def action_width(action: ActionSpec) -> int:

@@ -65,11 +65,13 @@ class Player:
                 told.add(self.env.reset()[0])
         elif self.kind == "torchrl":
             after = self.env.step(self.td.set("action", torch.as_tensor(many)))["next"]
-            told.add(after[self.env.seen], *(after[k] for k in ("reward", "done", "truncated")))
+            told.add(
+                after[self.env._seen_key], *(after[k] for k in ("reward", "done", "truncated"))
+            )
             if bool(after["done"].any()):
                 after = self.env.reset(after.exclude("reward").set("_reset", after["done"]))
-                told.add(after[self.env.seen])
-            self.td = after.select("world", self.env.seen)
+                told.add(after[self.env._seen_key])
+            self.td = after.select("world", self.env._seen_key)
         else:
             *results, info = self.env.step(many)
             told.add(*results, info["steps"], info["continue_prob"], info.get("_final_obs", 0))

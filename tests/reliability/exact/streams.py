@@ -87,18 +87,18 @@ def torchrl(world: Any, seeds: range, steps: int, **options: Any) -> Iterator[st
         env, told = WorldSimTorchRL(world, (1,), **options), Digest()
         env.set_seed(seed)
         td = env.reset()
-        told.add(td[env.seen][0])
+        told.add(td[env._seen_key][0])
         for action in actions(env.core.world, steps):
             td["action"] = torch.as_tensor(action)[None]
             state = env.get_state(td).state
             td = env.step(td)["next"]
             _, said = env.core.world.step(state, env.core.native(torch.as_tensor(action)[None]))
             flags = td["terminated"][0, 0], td["truncated"][0, 0]
-            told.add(td[env.seen][0], td["reward"][0, 0], *flags)
+            told.add(td[env._seen_key][0], td["reward"][0, 0], *flags)
             told.add(td["world", "age"][0, 0], said.continue_prob[0])
             if any(flags):
                 td = env.reset()
-                told.add(td[env.seen][0])
+                told.add(td[env._seen_key][0])
         yield str(told)
 
 
