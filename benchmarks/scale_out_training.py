@@ -23,7 +23,7 @@ import tyro
 from torch import nn
 
 from worldsim.core import ActionSpec, WorldError
-from worldsim.costs.parallel import ddp_sent, fsdp2_sent, groups_of
+from worldsim.costs.parallel import Sent, ddp_sent, fsdp2_sent, groups_of
 from worldsim.data import NativeDataset
 from worldsim.data.dataset import Dataset, DatasetSpec, Episode
 from worldsim.data.latents import LatentRecording
@@ -223,10 +223,11 @@ def traffic(steps: int = 6) -> dict[str, Any]:
     groups = groups_of(dynamics(WIDE))
     with tempfile.TemporaryDirectory() as name:
         for count in (2, 4):
-            for strategy, sent in (
-                ("ddp", ddp_sent(groups, count)),
-                ("fsdp2", fsdp2_sent(groups, count, width=4, averaged=False, gloo=True)),
-            ):
+            accounts: dict[Strategy, Sent] = {
+                "ddp": ddp_sent(groups, count),
+                "fsdp2": fsdp2_sent(groups, count, width=4, averaged=False, gloo=True),
+            }
+            for strategy, sent in accounts.items():
                 job = Job("wide", 100, strategy, Path(name) / f"{strategy}-{count}", until=steps)
                 ranks = together(count, bytes_of_steps, job)
                 measured = float(np.median([x for rank in ranks for x in rank]))
