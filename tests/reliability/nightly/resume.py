@@ -2,8 +2,8 @@
 
 The one that nobody killed saves as often and lives on past its checkpoints, so a state that no
 checkpoint holds would part the two. Compared are the last checkpoint (weights, averages, optimiser,
-step), the final weights, and every line of the log. All four kinds of
-training are tried: the VAE's, the forced one's, the teacher's (with resampled and damaged context), the student's.
+step), the final weights, and every line of the log. All kinds of training are tried: the VAE's, the
+forced one's, the teacher's (with resampled and damaged context), the student's.
 """
 
 from __future__ import annotations
