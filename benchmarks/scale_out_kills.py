@@ -206,7 +206,7 @@ def _launch(data: Path, root: Path, kill_after: tuple[float, ...]) -> tuple[Path
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone",
         f"--max-restarts={len(kill_after)}", "-m", "worldsim", "train", str(data),
-        "--steps", "16", "--out", str(root / "world"), "--run", str(root / "run"), *SIZES,
+        "--steps", "16", "--out", str(root / "world"), "--run-folder", str(root / "run"), *SIZES,
     ]  # fmt: skip
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     root.mkdir()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -16,6 +16,9 @@ from worldsim.pipeline import train as train_world
 from worldsim.recipes.registry import TRAININGS
 
 from .flags import SizeName, use_threads
+
+RunFolder = Annotated[Path | None, tyro.conf.arg(aliases=["--run-folder"])]
+"""torchrun's argparse takes `--run`, wherever it stands, for its own `--run-path` in short."""
 
 
 def train(
@@ -45,7 +48,7 @@ def train(
     latent_actions: bool = False,
     latent_model: Path | None = None,
     ignore_actions: bool = False,
-    run: Path | None = None,
+    run: RunFolder = None,
     device: str | None = None,
     bf16: bool = True,
     batch: int | None = None,
@@ -91,7 +94,8 @@ def train(
             without actions gives a world that is stepped by eight codes.
         latent_model: a model that infers them, from `worldsim label --save-model`.
         ignore_actions: take the recording as video without actions.
-        run: folder of checkpoints and logs; runs/NAME by default.
+        run: folder of checkpoints and logs; runs/NAME by default. Under torchrun on Python 3.11 say
+            --run-folder: torchrun takes --run for its own.
         device: cpu, cuda, cuda:N or mps; the accelerator by default if there is one.
         bf16: multiply in bfloat16 where that is fast.
         batch: clips a step, of all processes together; by default the recipe's.
