@@ -292,7 +292,8 @@ def main(rows: tuple[str, ...] = tuple(ROWS), out: Path | None = None) -> None:
             raise WorldError(f"rows: expected some of {list(ROWS)}, got {name!r}")
         found[name] = ROWS[name]()
         print(name, json.dumps(found[name]), flush=True)
-        write_card(found | {"provenance": provenance()}, path)
+        found[name] |= {"provenance": provenance()}
+        write_card(found, path)
 
 
 if __name__ == "__main__":
