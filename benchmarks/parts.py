@@ -54,7 +54,7 @@ def run(part: Part) -> dict[str, Any]:
     finally:
         _end(process)
     found = {"status": status, "seconds": round(time.monotonic() - begun, 1)}
-    lines = [line for line in said.splitlines() if line.strip()]
+    lines = [line for line in said.splitlines() if line.startswith("{")]  # Ray logs on after it
     if status in ("measured", "lacking"):
         try:
             return found | json.loads(lines[-1])
@@ -91,7 +91,7 @@ def table(found: dict[str, dict[str, Any]]) -> str:
         short = "; ".join(
             f"{k} {_plain(v)}" for k, v in told.items() if not isinstance(v, dict | list)
         )
-        rows.append(f"{name:28} {part['status']:10} {part['seconds']:7.1f} s  {short}")
+        rows.append(f"{name:28} {part['status']:10} {part.get('seconds', 0):7.1f} s  {short}")
         if part["status"] == "failed":
             rows.append("    " + "\n    ".join(part["said"].splitlines()[-5:]))
     return "\n".join(rows)

@@ -34,7 +34,9 @@ def main(
     """Dream `episodes` episodes with `actors` actors of one core each."""
     settings = {"world": world, "folder": out.resolve(), "episodes": episodes, "shards": shards}
     settings["time_limit"] = time_limit
-    numbers = ray.data.range(shards, override_num_blocks=shards)
+    # from_items and not range, whose reading waits for a core where actors hold all of them
+    items = [{"id": shard} for shard in range(shards)]
+    numbers = ray.data.from_items(items, override_num_blocks=shards)
     pool = ray.data.ActorPoolStrategy(size=actors)
     work = numbers.map_batches(
         Maker, fn_constructor_args=(settings,), batch_size=1, compute=pool
