@@ -18,7 +18,7 @@ from torch import Tensor
 from worldsim.agents.planners import CEM, PlanningPolicy
 from worldsim.data.dataset import Dataset, DatasetSpec, Episode
 from worldsim.data.labelled import LabelledDataset
-from worldsim.evaluate.clips import Clips, Recorded, cut_clips, even_starts
+from worldsim.evaluate.clips import Clips, even_clips
 from worldsim.evaluate.horizon import dream, persistence
 from worldsim.latent_actions.labelling import label
 from worldsim.latent_actions.mapping import map_actions
@@ -109,12 +109,7 @@ def trained(setting: Setting, name: str, data: Dataset) -> DiffusionWorld:
 
 def test_clips(data: Dataset, context: int) -> Clips:
     """Clips spread over every test episode."""
-    test, parts = data.split("test"), []
-    for place in range(len(test)):
-        episode = Recorded.of(test.episode(place), data.spec.action)
-        starts = even_starts(len(episode), context, HORIZON, STARTS)
-        parts.append(cut_clips(episode, place, starts, context, HORIZON))
-    return Clips.cat([part for part in parts if part is not None])
+    return even_clips(data.split("test"), context, HORIZON, STARTS)
 
 
 def error(world: DiffusionWorld, clips: Clips) -> Tensor:

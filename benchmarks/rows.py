@@ -26,7 +26,7 @@ from worldsim.collect.workers import Job, collect_jobs
 from worldsim.core import WorldError
 from worldsim.data import NativeDataset
 from worldsim.data.latents import latent_cache
-from worldsim.evaluate.clips import Clips, Recorded, cut_clips, even_starts
+from worldsim.evaluate.clips import Clips, even_clips
 from worldsim.evaluate.probe import Probe, fit_probe
 from worldsim.evaluate.sharpness import sharpness
 from worldsim.evaluate.states import STATE_HORIZONS
@@ -111,12 +111,7 @@ def record(recipe: Recipe, plan: RowsPlan, folder: Path) -> NativeDataset:
 
 def clips_of(data: NativeDataset, context: int, starts: int) -> Clips:
     """Clips of the validation episodes, a cluster a track, with their states."""
-    val, parts = data.split("val"), []
-    for place in range(len(val)):
-        episode = Recorded.of(val.episode(place), data.spec.action, state=len(data.spec.state))
-        firsts = even_starts(len(episode), context, HORIZON, starts)
-        parts.append(cut_clips(episode, place, firsts, context, HORIZON))
-    return Clips.cat([clips for clips in parts if clips is not None])
+    return even_clips(data.split("val"), context, HORIZON, starts)
 
 
 def speed_probe(world: DiffusionWorld, data: NativeDataset, cache: Path) -> Probe:

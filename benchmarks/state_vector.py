@@ -25,8 +25,8 @@ from torch import Tensor
 from worldsim import metrics
 from worldsim.data.dataset import Dataset
 from worldsim.data.latents import LatentRecording
-from worldsim.data.stateless import Stateless
-from worldsim.evaluate.clips import Clips, Recorded, cut_clips, even_starts
+from worldsim.data.view import WithoutStates
+from worldsim.evaluate.clips import Clips, even_clips
 from worldsim.evaluate.probe import Probe, fit_probe
 from worldsim.evaluate.report import write_card
 from worldsim.flags import refuse_repeated
@@ -63,12 +63,7 @@ def trained(data: Dataset, steps: int, run: Path, seed: int) -> DiffusionWorld:
 
 def test_clips(data: Dataset, context: int) -> Clips:
     """Clips of the test episodes, with their states."""
-    test, parts = data.split("test"), []
-    for place in range(len(test)):
-        episode = Recorded.of(test.episode(place), data.spec.action, state=len(data.spec.state))
-        starts = even_starts(len(episode), context, HORIZON, STARTS)
-        parts.append(cut_clips(episode, place, starts, context, HORIZON))
-    return Clips.cat([clips for clips in parts if clips is not None])
+    return even_clips(data.split("test"), context, HORIZON, STARTS)
 
 
 def velocity_probe(latents: LatentRecording, states: Tensor, window: int) -> Probe:
@@ -133,7 +128,7 @@ def main(
     jobs = [job for job in recipe.jobs(episodes) if job.split != "val"]
     recording = recipe.collect(data, jobs=jobs, workers=1)
     worlds = {
-        "pixels": trained(Stateless(recording), steps, run / "pixels", seed),
+        "pixels": trained(WithoutStates(recording), steps, run / "pixels", seed),
         "pixels and state": trained(recording, steps, run / "state", seed),
     }
     world = worlds["pixels and state"]

@@ -5,7 +5,8 @@ import torch
 from tests.data.contracts import check_dataset
 from tests.latent_actions.pushes import pushes
 from worldsim.core import ActionSpec
-from worldsim.data.labelled import CodedDataset, LabelledDataset, LatentLabels, WithoutActions
+from worldsim.data.labelled import CodedDataset, LabelledDataset, LatentLabels
+from worldsim.data.view import WithoutActions, WithoutStates
 
 
 def labels(data) -> LatentLabels:
@@ -21,10 +22,11 @@ def test_each_is_a_dataset_and_codes_are_the_nearest() -> None:
     data = pushes()
     told, book = labels(data), torch.tensor([[-1.0, 0.0], [1.0, 0.0]])
     codes = ActionSpec(kind="discrete", n=2)
-    made = LabelledDataset(data, told), CodedDataset(data, told, codes, book), WithoutActions(data)
+    made = (LabelledDataset(data, told), CodedDataset(data, told, codes, book),
+            WithoutActions(data), WithoutStates(data))  # fmt: skip
     for some in made:
         check_dataset(some)
-    assert len({some.fingerprint() for some in (data, made[0], made[2])}) == 3
+    assert len({some.fingerprint() for some in (data, *made)}) == 5
     episode = made[1].episode(0)
     expected = (told.latent[episode.name][:, 0] > 0).long()
     assert torch.equal(torch.from_numpy(episode.actions), expected)

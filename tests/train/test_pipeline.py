@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from tests.train.films import CHOICES, FORCE, NONE, Films, films
 from worldsim.core import WorldError, row_keys
-from worldsim.data.stateless import Stateless
+from worldsim.data.view import WithoutStates
 from worldsim.pipeline import train
 from worldsim.store.folder import load
 from worldsim.train import loop
@@ -69,7 +69,7 @@ def test_a_state_is_learnt_or_left_out_and_joins_a_world_without(tmp_path: Path)
             for split, episodes in data._splits.items()}  # fmt: skip
     data = Films(data.spec, told)
     how = {"steps": 8, "changed": SMALL, "recipe": short(), "card": False}
-    plain = train(Stateless(data), out=tmp_path / "plain", run=tmp_path / "a", **how)
+    plain = train(WithoutStates(data), out=tmp_path / "plain", run=tmp_path / "a", **how)
     assert plain.spec.state is None and plain.starts.states is None
     world = train(data, out=tmp_path / "on", run=tmp_path / "b", begin=plain, **how)
     assert world.spec.state is not None and world.spec.state.names == ("sum",)
@@ -79,7 +79,7 @@ def test_a_state_is_learnt_or_left_out_and_joins_a_world_without(tmp_path: Path)
     head = world.dynamics.heads.state
     assert head is not None and head.change.weight.any()
     with pytest.raises(WorldError, match=r"begin: expected data with the states \('sum',\)"):
-        train(Stateless(data), out=tmp_path / "c", run=tmp_path / "c", begin=world, **how)
+        train(WithoutStates(data), out=tmp_path / "c", run=tmp_path / "c", begin=world, **how)
 
 
 def test_the_card_says_what_could_not_be_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -9,9 +9,8 @@ from typing import Annotated, Literal
 import tyro
 
 from worldsim.core import WorldError
-from worldsim.data.labelled import WithoutActions
 from worldsim.data.open import open_dataset
-from worldsim.data.stateless import Stateless
+from worldsim.data.view import WithoutActions, WithoutStates
 from worldsim.pipeline import train as train_world
 from worldsim.recipes.registry import TRAININGS
 
@@ -123,7 +122,7 @@ def train(
     if recipe is not None and recipe not in TRAININGS:
         raise WorldError(f"recipe: expected one of {list(TRAININGS)}, got {recipe!r}; or none")
     train_world(
-        opened if state else Stateless(opened), out=out, begin=begin,
+        opened if state else WithoutStates(opened), out=out, begin=begin,
         recipe=None if recipe is None else TRAININGS[recipe](), preset=preset, hours=hours,
         steps=steps, run=run, device=device, seed=seed, bf16=bf16, batch=batch, strategy=strategy,
         activation_checkpointing=activation_checkpointing, compile=compile, changed=changed,

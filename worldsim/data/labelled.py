@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from worldsim.core import ActionSpec, WorldError
 
-from .dataset import Dataset, DatasetSpec, Episode
+from .dataset import Dataset, Episode
 from .latents import LatentRecording
+from .view import DatasetView
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class LatentLabels:
                 )
 
 
-class LabelledDataset:
+class LabelledDataset(DatasetView):
     """The `Dataset` with latent actions beside it; episodes are as they were.
 
     Attributes: labels, and `width` L of each.
@@ -48,22 +49,12 @@ class LabelledDataset:
 
     def __init__(self, data: Dataset, labels: LatentLabels) -> None:
         labels.check(data)
-        self.data, self.labels, self.width = data, labels, labels.width
-        self.spec: DatasetSpec = data.spec
-        self.names: Sequence[str] = data.names
-        self.lengths: Sequence[int] = data.lengths
-        self.splits: Sequence[str] = data.splits
+        super().__init__(data)
+        self.labels, self.width = labels, labels.width
 
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def episode(self, index: int) -> Episode:
-        """One episode."""
-        return self.data.episode(index)
-
-    def split(self, name: str) -> LabelledDataset:
-        """The episodes of one split."""
-        return LabelledDataset(self.data.split(name), self.labels)
+    def over(self, data: Dataset) -> Dataset:
+        """The same view of other data."""
+        return LabelledDataset(data, self.labels)
 
     def fingerprint(self) -> str:
         """Of the recording and the labels."""
@@ -103,35 +94,15 @@ class CodedDataset(LabelledDataset):
             actions = latent.clamp(low, high)
         return replace(episode, actions=actions.numpy(), known=known.numpy())
 
-    def split(self, name: str) -> CodedDataset:
-        """The episodes of one split."""
-        return CodedDataset(self.data.split(name), self.labels, self.spec.action, self.book)
-
-
-class WithoutActions:
-    """The `Dataset` as video that tells nothing of what was done."""
-
-    def __init__(self, data: Dataset) -> None:
-        self.data = data
-        self.spec: DatasetSpec = replace(data.spec, action=ActionSpec(kind="none"))
-        self.names: Sequence[str] = data.names
-        self.lengths: Sequence[int] = data.lengths
-        self.splits: Sequence[str] = data.splits
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def episode(self, index: int) -> Episode:
-        """One episode without its actions."""
-        return replace(self.data.episode(index), actions=None, known=None)
-
-    def split(self, name: str) -> WithoutActions:
-        """The episodes of one split."""
-        return WithoutActions(self.data.split(name))
+    def over(self, data: Dataset) -> Dataset:
+        """The same view of other data."""
+        return CodedDataset(data, self.labels, self.spec.action, self.book)
 
     def fingerprint(self) -> str:
-        """Of the recording, marked."""
-        return sha256(f"{self.data.fingerprint()} without actions".encode()).hexdigest()
+        """Of the recording, the labels, and what they are made to: its actions are others."""
+        book = b"" if self.book is None else self.book.contiguous().numpy().tobytes()
+        whole = sha256(super().fingerprint().encode() + repr(self.spec.action).encode() + book)
+        return whole.hexdigest()
 
 
 def latent_width(data: Dataset) -> int:

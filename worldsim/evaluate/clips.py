@@ -152,6 +152,16 @@ def cut_clips(
     )
 
 
+def even_clips(data: Dataset, context: int, horizon: int, starts: int) -> Clips:
+    """Clips from `starts` places of every episode, with their states; a cluster an episode."""
+    parts = []
+    for place in range(len(data)):
+        episode = Recorded.of(data.episode(place), data.spec.action, state=len(data.spec.state))
+        firsts = even_starts(len(episode), context, horizon, starts)
+        parts.append(cut_clips(episode, place, firsts, context, horizon))
+    return Clips.cat([clips for clips in parts if clips is not None])
+
+
 def split_for(data: Dataset, spec: WorldSpec, wanted: str) -> tuple[str, Dataset]:
     """The split to use where `wanted` is asked for, and its episodes.
 
