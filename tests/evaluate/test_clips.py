@@ -1,12 +1,13 @@
 """Clips hold what led into each chunk, of any dataset, and know where real episodes end."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tests.measured_data import SPEC, stripes
+from tests.measured_data import SPEC, stored, stripes
 from worldsim.core import ActionSpec, WorldError
 from worldsim.data import Episode
 from worldsim.evaluate.clips import (
@@ -14,6 +15,7 @@ from worldsim.evaluate.clips import (
     Recorded,
     cut_clips,
     ending_starts,
+    even_clips,
     even_starts,
     horizon_for,
 )
@@ -51,6 +53,13 @@ def test_a_clip_knows_where_its_episode_ended():
     assert clip.ends.int().tolist() == [[1, 0, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0]]
     assert clip.valid.sum(1).tolist() == [1, 4]
     assert not recorded(5001, 20, terminated=True, most=12).terminated
+
+
+def test_every_long_enough_episode_gives_as_many_clips(tmp_path: Path):
+    data = stored(tmp_path, SPEC, train=[stripes(0, 20), stripes(1, 5), stripes(2, 20)])
+    clips = even_clips(data.split("train"), context=3, horizon=4, starts=2)
+    assert clips.episode.tolist() == [0, 0, 2, 2]
+    assert clips.start.tolist() == [3, 16, 3, 16]
 
 
 def test_what_an_episode_lacks_is_not_invented():
