@@ -1,10 +1,11 @@
 """A recording beside latent actions, in place of its actions, and without any."""
 
+import pytest
 import torch
 
 from tests.data.contracts import check_dataset
 from tests.latent_actions.pushes import pushes
-from worldsim.core import ActionSpec
+from worldsim.core import ActionSpec, WorldError
 from worldsim.data.labelled import CodedDataset, LabelledDataset, LatentLabels
 from worldsim.data.view import WithoutActions, WithoutStates
 
@@ -32,3 +33,15 @@ def test_each_is_a_dataset_and_codes_are_the_nearest() -> None:
     assert torch.equal(torch.from_numpy(episode.actions), expected)
     assert episode.known is not None and not episode.known[0] and episode.known[1:].all()
     assert made[2].spec.action.kind == "none" and made[2].episode(0).actions is None
+
+
+@pytest.mark.parametrize("harm", ["an episode without", "one chunk less"])
+def test_labels_of_another_recording_are_refused(harm: str) -> None:
+    data = pushes()
+    told = labels(data)
+    latent = dict(told.latent)
+    first = latent.pop(data.names[0])
+    if harm == "one chunk less":
+        latent[data.names[0]] = first[:-1]
+    with pytest.raises(WorldError, match=f"labels: expected {len(first)} of"):
+        LabelledDataset(data, LatentLabels(told.width, latent, told.confidence))
