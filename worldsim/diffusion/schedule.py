@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from worldsim.nn.stable import sigmoid
+
 from .draws import Draws
 
 
 def draw_levels(shape: tuple[int, ...], draws: Draws) -> Tensor:
     """Noise levels: logit-normal of spread 1.2, a fifth uniform, a twentieth exactly 1."""
-    level = torch.sigmoid(1.2 * draws.normal(shape))
+    level = sigmoid(1.2 * draws.normal(shape))
     kind, flat = draws.uniform(shape), draws.uniform(shape)
     level = torch.where(kind < 0.2, flat, level)
     return torch.where(kind > 0.95, torch.ones_like(level), level).clamp(min=1e-3)

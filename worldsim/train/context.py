@@ -18,6 +18,7 @@ from worldsim.diffusion.losses import noise_context
 from worldsim.diffusion.samplers import consistency
 from worldsim.diffusion.schedule import corrupt, linear_levels
 from worldsim.diffusion.timeline import ChunkDenoiser, Clip, Network, fill_cache, predict
+from worldsim.nn.stable import sigmoid
 
 DREAMT_FROM = 4
 """True chunks that a dreamt context starts with: enough to see speeds and turns."""
@@ -101,7 +102,7 @@ def resample_context(network: Network, clip: Clip, share: float, window: int, dr
     some = Clip(clip.latents[part], clip.context[part], clip.context_level[part],
                 clip.conditions[part])  # fmt: skip
     clean, drawn = some.latents[:, 1:], draws[part]
-    level = torch.sigmoid(0.5 + drawn.normal(clean.shape[:2])).clamp(max=0.95)
+    level = sigmoid(0.5 + drawn.normal(clean.shape[:2])).clamp(max=0.95)
     noisy = corrupt(clean, drawn.normal(clean.shape), level)
     x, _ = predict(network, some, noisy, level, window)
     context = clip.context.clone()
