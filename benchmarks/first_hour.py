@@ -1,9 +1,10 @@
 """What a newcomer waits for: from a wheel in an empty folder to a stepped env, a film and a page.
 
-    python -m benchmarks.first_hour [--index URL]
+    python -m benchmarks.first_hour [--torch torch==2.13.0] [--index URL]
 
 Builds the wheel, installs it by pip into a new virtual environment in an empty folder (torch
-first), and runs there what the manual says. Writes benchmarks/results/first-hour.json.
+first), and runs there what the manual says. Writes benchmarks/results/first-hour.json and the table
+of docs/tutorials/first-dream.md.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 import tyro
 
+from benchmarks.page import put
 from worldsim.core import WorldError
 from worldsim.store.provenance import provenance
 
@@ -31,6 +33,7 @@ for _ in range(50):
     obs, *_ = env.step(env.action_space.sample())
 print(obs.shape)
 """
+PAGE = Path("docs/tutorials/first-dream.md")
 ENV = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "OMP_NUM_THREADS": "1"}
 
 
@@ -72,16 +75,20 @@ class Folder:
 
     def _keep(self, name: str, command: Sequence[str], begun: float) -> None:
         seconds = round(time.perf_counter() - begun, 1)
-        text = " ".join(command).replace(str(self.root), ".").replace("\n", "; ")
+        text = " ".join(command).replace(str(self.root), ".").replace(sys.executable, "python")
         self.steps.append({"step": name, "command": text, "seconds": seconds})
         print(f"{seconds:8.1f} s  {name}", flush=True)
 
 
-def main(index: str | None = None, out: Path = Path("benchmarks/results/first-hour.json")) -> None:
+def main(
+    torch: str = "torch",
+    index: str | None = None,
+    out: Path = Path("benchmarks/results/first-hour.json"),
+) -> None:
     """Measure, print and keep the seconds of each step.
 
-    index: where pip finds packages, pip's own setting by default; on Linux without a GPU
-    https://download.pytorch.org/whl/cpu has the small torch.
+    torch: what pip is asked for. index: where pip finds it, pip's own setting by default; on Linux
+    without a GPU https://download.pytorch.org/whl/cpu has the small torch.
     """
     with tempfile.TemporaryDirectory() as root:
         folder = Folder(Path(root))
@@ -92,10 +99,11 @@ def main(index: str | None = None, out: Path = Path("benchmarks/results/first-ho
         [wheel] = Path(root).glob("worldsim-*.whl")
         pip = ["pip", "install", "-q"] + (["--index-url", index] if index else [])
         folder.run("a virtual environment", [sys.executable, "-m", "venv", "venv"])
-        folder.run("torch", [*pip, "torch"])
-        folder.run("worldsim", ["pip", "install", "-q", f"{wheel}[web]"])
+        folder.run("torch", [*pip, torch])
+        folder.run("worldsim", ["pip", "install", "-q", f"{wheel}[web,box2d]"])
         folder.run("worldsim doctor", ["worldsim", "doctor"])
-        folder.run("50 steps of the env", ["python", "-c", STEP])
+        (folder.root / "steps.py").write_text(STEP)
+        folder.run("50 steps of the env", ["python", "steps.py"])
         folder.run("a film", ["worldsim", "demo", "--seconds", "4", "--out", "demo.mp4"])
         folder.page("a page to play on", ["worldsim", "play", "--no-browser"])
         size = sum(p.stat().st_size for p in (Path(root) / "venv").rglob("*") if p.is_file())
@@ -106,6 +114,13 @@ def main(index: str | None = None, out: Path = Path("benchmarks/results/first-ho
         }  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n")
+    put(PAGE, table(folder.steps))
+
+
+def table(steps: Sequence[dict[str, Any]]) -> str:
+    """Markdown: a row a step."""
+    rows = [f"| {s['step']} | `{s['command']}` | {s['seconds']:.0f} s |" for s in steps]
+    return "\n".join(["| | command | takes |", "|---|---|---|", *rows])
 
 
 if __name__ == "__main__":

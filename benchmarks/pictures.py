@@ -2,17 +2,19 @@
 
     python -m benchmarks.pictures --world car-racing --data data/car-racing --out docs/media
 
-Writes rollouts.png (a contact sheet by horizon), rollouts.mp4 (real | dream) and long-dream.png
-(one dream, every 50 steps).
+Writes rollouts.png (a contact sheet by horizon), rollouts.mp4 (real | dream), the same for pages as
+rollouts.webp, and long-dream.png (one dream, every 50 steps).
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 import tyro
+from PIL import Image
 from torch import Tensor
 
 from worldsim.core import row_keys
@@ -55,9 +57,20 @@ def main(
     dreamed = dream_frames(loaded, state, actions).reshape(clips.frames.shape)
     video.save_picture(out / "rollouts.png", rollout_sheet(clips, dreamed))
     rate = loaded.spec.fps / loaded.spec.chunk
-    video.save_film(out / "rollouts.mp4", rollout_film(clips, dreamed, rate), rate)
+    film = rollout_film(clips, dreamed, rate)
+    video.save_film(out / "rollouts.mp4", film, rate)
+    save_animation(out / "rollouts.webp", film[::2], rate / 2)
     video.save_picture(out / "long-dream.png", long_sheet(loaded, clips.actions[0]))
-    print(f"wrote rollouts.png, rollouts.mp4 and long-dream.png into {out}")
+    print(f"wrote rollouts.png, .mp4, .webp and long-dream.png into {out}")
+
+
+def save_animation(path: Path, pictures: Sequence[video.Picture], fps: float) -> None:
+    """Write a film that a page shows as a picture (WebP), a third smaller."""
+    shown = [
+        Image.fromarray(p).resize((p.shape[1] * 2 // 3, p.shape[0] * 2 // 3)) for p in pictures
+    ]
+    shown[0].save(path, save_all=True, append_images=shown[1:], duration=round(1000 / fps),
+                  loop=0, quality=50, method=6)  # fmt: skip
 
 
 def pick(world: DiffusionWorld, data: Dataset, starts: int, steps: int) -> Clips:

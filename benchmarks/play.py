@@ -1,8 +1,9 @@
 """The page in a browser: how soon it is there, how soon a key is seen, whether anything grows.
 
-    python -m benchmarks.play [--world car-racing] [--steps 1000]
+    python -m benchmarks.play [--world car-racing] [--compile] [--steps 1000]
 
-Needs chromium (Debian's package) and playwright. Writes benchmarks/results/play.json.
+Needs chromium (Debian's package) and playwright. Writes benchmarks/results/play.json and the table
+of docs/how-to/play.md from it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 import tyro
 
+from benchmarks.page import put
 from worldsim.core import WorldError
 from worldsim.store.provenance import provenance
 
@@ -31,19 +33,35 @@ FLAGS = [
 ]  # fmt: skip
 PRESSES, STEPS_TO_SEE, CONNECTIONS = 60, 3, 1000
 GOALS = {"first_frame_s": 2.0, "key_seen_after_steps": 3, "input_to_frame_p95_ms": 100.0}
+ROWS = (
+    ("page to first picture, worst of 5", "{first_frame_s:.1f} s", "< 2 s"),
+    ("steps until a key changes the picture", "{key_seen_after_steps}", "<= 3"),
+    ("key to picture, median", "{input_to_frame_p50_ms:.0f} ms", ""),
+    ("key to picture, 95th percentile", "{input_to_frame_p95_ms:.0f} ms",
+     "< 100 ms where a step is faster than the pace"),
+    ("a step; the world's pace", "{step_ms:.0f} ms; {pace_ms:.0f} ms", ""),
+    ("server's memory after n and 2n steps",
+     "{server_mib_after_1:.0f}, {server_mib_after_2:.0f} MiB (n = {steps:,})", "the same"),
+    ("page's memory, likewise", "{page_heap_mib_after_1:.1f}, {page_heap_mib_after_2:.1f} MiB",
+     "the same"),
+    ("connections in a row, each with a dream of its own",
+     "{connections:,} ({connections_a_second:.0f} a second), {connections_grown_mib:+.0f} MiB",
+     "the server lives"),
+)  # fmt: skip
 PROBE = """(key) => new Promise((resolve) => {
+  if (!running) return resolve(null);
   const begun = performance.now(), [sent, drawn] = [window.send, window.drawChunk];
+  const done = (took) => { release(key); Object.assign(window, { send: sent, drawChunk: drawn }); resolve(took); };
   let under = false;
   window.send = (message) => { under ||= (message.keys || []).includes(key); sent(message); };
   window.drawChunk = (...shown) => {
     drawn(...shown);
-    if (!under) return;
-    Object.assign(window, { send: sent, drawChunk: drawn });
-    requestAnimationFrame(() => { release(key); resolve(performance.now() - begun); });
+    if (under) requestAnimationFrame(() => done(performance.now() - begun));
+    else if (now.over) done(null);
   };
   press(key);
-})"""
-"""From a key's press to the first picture of a step under it."""
+})"""  # noqa: E501
+"""Milliseconds from a key's press to the first picture of a step under it, null at an end."""
 WALK = """async (count) => {
   for (let i = 0; i < count; i++) {
     const before = now.step;
@@ -53,12 +71,13 @@ WALK = """async (count) => {
 }"""
 
 
-def main(world: str = "car-racing", steps: int = 1000,
-         out: Path = Path("benchmarks/results/play.json")) -> None:  # fmt: skip
+def main(world: str = "car-racing", compile: bool = False, steps: int = 1000,
+         out: Path = Path("benchmarks/results/play.json"),
+         page: Path | None = Path("docs/how-to/play.md")) -> None:  # fmt: skip
     """Measure the page on one world and keep the figures beside those of other worlds."""
     if not CHROMIUM.exists():
         raise WorldError("browser: expected chromium: apt install chromium")
-    with served(world) as (address, process), browser() as chromium:
+    with served(world, compile) as (address, process), browser() as chromium:
         figures = {
             "first_frame_s": first_frame(chromium, address),
             **keys(chromium, address),
@@ -66,16 +85,28 @@ def main(world: str = "car-racing", steps: int = 1000,
             **connections(address, process.pid),
         }
     known = json.loads(out.read_text()) if out.exists() else {}
-    known[world] = {"figures": figures, "goals": GOALS, "provenance": provenance()}
+    name = f"{world}, compiled" if compile else world
+    known[name] = {"figures": figures, "goals": GOALS, "provenance": provenance()}
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(known, indent=1) + "\n")
+    if page is not None:
+        put(page, table({name: row["figures"] for name, row in known.items()}))
     print(json.dumps(figures, indent=1))
 
 
+def table(worlds: dict[str, dict[str, Any]]) -> str:
+    """Markdown: a row a figure, a column a world."""
+    lines = [["", *worlds, "goal"], ["---"] * (len(worlds) + 2)]
+    for name, text, goal in ROWS:
+        lines.append([name, *(text.format(**figures) for figures in worlds.values()), goal])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 @contextmanager
-def served(world: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def served(world: str, compile: bool = False) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """The server as its users start it: its page's address and its process."""
     command = [sys.executable, "-m", "worldsim", "play", world, "--no-browser"]
+    command += ["--compile"] if compile else []
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -133,21 +164,23 @@ def keys(chromium: Any, address: str) -> dict[str, Any]:
     pairs = zip(pictures[False], pictures[True], strict=True)
     seen = next((i for i, (idle, moved) in enumerate(pairs, 1) if idle != moved), None)
     page.evaluate(f"release({key!r}); play(true)")
-    waits = []
-    for press in range(PRESSES):
+    waits: list[float] = []
+    while len(waits) < PRESSES:
+        page.wait_for_timeout(37 + 13 * (len(waits) % 5))  # not in step with the world
         if page.evaluate("!running"):
             page.evaluate("reset()")
             page.wait_for_selector("body[data-step='0']")
             page.evaluate("play(true)")
-        page.wait_for_timeout(37 + 13 * (press % 5))  # not in step with the world
-        waits.append(page.evaluate(PROBE, key))
-    took = page.evaluate("now.took")
+        elif (waited := page.evaluate(PROBE, key)) is not None:
+            waits.append(waited)
+    step_ms, pace_ms = page.evaluate("[now.took, 1000 / world.rate]")
     page.close()
     return {
         "key_seen_after_steps": seen,
         "input_to_frame_p50_ms": round(float(np.percentile(waits, 50)), 1),
         "input_to_frame_p95_ms": round(float(np.percentile(waits, 95)), 1),
-        "step_ms": round(took, 1),
+        "step_ms": round(step_ms, 1),
+        "pace_ms": round(pace_ms, 1),
         "presses": PRESSES,
     }
 

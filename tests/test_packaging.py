@@ -48,7 +48,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(REPO / top, copy / top, symlinks=True, ignore=skip)
     for link in MAPPED.values():
         (copy / link).unlink()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(REPO / name, copy)
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
     command += ["--no-index", "-w", str(out), str(copy)]
@@ -101,6 +101,9 @@ def test_the_wheel_says_who_it_is(wheel: Path) -> None:
     text = archive.read(f"{folder}/METADATA").decode()
     assert "License-Expression: Apache-2.0" in text and "Requires-Python: >=3.11" in text
     assert "Apache License" in archive.read(f"{folder}/licenses/LICENSE").decode()
+    assert "- **Play** in the browser" in text
+    links = re.findall(r"(?:\]\(|(?:src|href)=.)([^)\"'\s]+)", text.partition("\n\n")[2])
+    assert not [link for link in links if not link.startswith("http")]
 
 
 @pytest.mark.parametrize("name", BUNDLED)
@@ -122,6 +125,26 @@ def test_the_wheel_imports_beside_the_users_own_folders(elsewhere: tuple[Path, P
     )
     places = run_there(code, elsewhere).splitlines()
     assert len(places) == 3 and all(Path(p).is_relative_to(elsewhere[0]) for p in places), places
+
+
+def test_no_module_needs_an_extra_to_be_imported(elsewhere: tuple[Path, Path]) -> None:
+    """But the page's server and the window, which are imported by `play` alone."""
+    extras = ("Box2D h5py huggingface_hub matplotlib minari moviepy pyarrow pygame ray starlette "
+              "tensorboard tokenizers uvicorn wandb websockets wordllama")  # fmt: skip
+    code = (
+        "import importlib, pkgutil, sys\n"
+        f"sys.modules.update(dict.fromkeys({extras!r}.split()))\n"
+        "import worldsim\n"
+        "for found in pkgutil.iter_modules(worldsim.__path__, 'worldsim.'):\n"
+        "    if found.name in ('worldsim.benchmarks', 'worldsim.examples'): continue\n"
+        "    for part in [found, *pkgutil.walk_packages([found.module_finder.path + '/' +\n"
+        "            found.name.partition('.')[2]], found.name + '.')]:\n"
+        "        if part.name.rpartition('.')[2] == '__main__': continue\n"
+        "        try: importlib.import_module(part.name)\n"
+        "        except Exception as error: print(part.name, error)"
+    )
+    needing = {line.split()[0] for line in run_there(code, elsewhere).splitlines()}
+    assert needing == {"worldsim.play.server", "worldsim.play.window"}
 
 
 @pytest.mark.skipif("car-racing" not in BUNDLED, reason="the default world is not bundled yet")

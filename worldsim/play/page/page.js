@@ -90,18 +90,25 @@ const bitmap = (bytes) => createImageBitmap(new Blob([bytes], { type: "image/png
 // --- The pace -------------------------------------------------------------------------------------
 
 let due = 0;
+let fresh = false; // whether a key was pressed that no step has heard of yet
 
+// A press is answered at once, one step ahead of the pace and no more than one.
 function schedule() {
   clearTimeout(timer);
   if (el("wait").checked && !held.length && usesKeys() && !el("hand").checked) return;
   const pause = due - performance.now();
-  timer = setTimeout(step, Math.max(0, pause));
+  timer = setTimeout(step, fresh && pause < 1000 / world.rate ? 0 : Math.max(0, pause));
+}
+
+function touched() {
+  fresh = true;
+  if (running && !waiting) schedule();
 }
 
 function step() {
   if (!world || (now && now.over)) return;
+  fresh = false;
   due = Math.max(performance.now(), due) + 1000 / world.rate;
-  if (due < performance.now()) due = performance.now();
   send({ type: "step", keys: usesKeys() ? held.slice(-8) : [], action: usesKeys() ? null : sliders(), driver: el("hand").checked ? "policy" : "keys" });
 }
 
@@ -157,7 +164,7 @@ function press(key) {
   if (held.includes(key)) return;
   held.push(key);
   drawPad();
-  if (el("wait").checked && running && !waiting) schedule();
+  touched();
 }
 
 function release(key) {
@@ -220,7 +227,7 @@ function makeSliders() {
     const output = document.createElement("output");
     input.value = kind === "continuous" ? Math.min(Math.max(0, from), to) : from;
     const say = () => { output.value = Number(input.value).toFixed(kind === "continuous" ? 2 : 0); };
-    input.addEventListener("input", say);
+    input.addEventListener("input", () => { say(); touched(); });
     say();
     label.append(`action ${i + 1}`, input, output);
     box.append(label);

@@ -8,25 +8,28 @@ only polygons whose box meets the screen go on to the simulator's own drawing.
 from __future__ import annotations
 
 import math
+import sys
 from functools import cache
+from importlib import import_module
 from types import MethodType
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.envs.box2d.car_racing import GRASS_DIM, PLAYFIELD, WINDOW_H, WINDOW_W, CarRacing
 from numpy.typing import NDArray
 
 Corners = NDArray[np.float64]
 """(N, 4, 2), in units of the simulator."""
 
+SIMULATOR = "gymnasium.envs.box2d.car_racing"  # imports Box2D, so it is imported when needed
 MARGIN = 3.0  # pixels around the screen: positions round, and edges are drawn smooth
 
 
 def draw_in_sight(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
     """The same environment, whose simulator draws what is in sight alone, if it is a CarRacing."""
     simulator: Any = env.unwrapped
-    if isinstance(simulator, CarRacing):
+    known = sys.modules.get(SIMULATOR)
+    if known is not None and isinstance(simulator, known.CarRacing):
         simulator._render_road = MethodType(_render_road, simulator)
     return env
 
@@ -34,7 +37,7 @@ def draw_in_sight(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
 def _render_road(self: Any, zoom: float, translation: tuple[float, float], angle: float) -> None:
     """In place of `CarRacing._render_road`: same polygons in sight, same order, same colours."""
     view = (zoom, translation, angle)
-    bounds = PLAYFIELD
+    bounds = import_module(SIMULATOR).PLAYFIELD
     field = [(bounds, bounds), (bounds, -bounds), (-bounds, -bounds), (-bounds, bounds)]
     self._draw_colored_polygon(self.surf, field, self.bg_color, *view, clip=False)
     squares, corners = _grass()
@@ -49,7 +52,7 @@ def _render_road(self: Any, zoom: float, translation: tuple[float, float], angle
 @cache
 def _grass() -> tuple[list[list[tuple[float, float]]], Corners]:
     """The squares of grass, in the simulator's order, and their corners."""
-    side = GRASS_DIM
+    side = import_module(SIMULATOR).GRASS_DIM
     squares = [
         [(side * x + side, side * y), (side * x, side * y), (side * x, side * y + side),
          (side * x + side, side * y + side)]
@@ -72,10 +75,10 @@ def _in_sight(
     corners: Corners, zoom: float, translation: tuple[float, float], angle: float
 ) -> list[int]:
     """Places of the polygons whose box meets the screen."""
-    cos, sin = math.cos(angle), math.sin(angle)
+    cos, sin, screen = math.cos(angle), math.sin(angle), import_module(SIMULATOR)
     x, y = corners[..., 0], corners[..., 1]
     across = (x * cos - y * sin) * zoom + translation[0]
     along = (x * sin + y * cos) * zoom + translation[1]
-    seen = (across.max(1) >= -MARGIN) & (across.min(1) <= WINDOW_W + MARGIN)
-    seen &= (along.max(1) >= -MARGIN) & (along.min(1) <= WINDOW_H + MARGIN)
+    seen = (across.max(1) >= -MARGIN) & (across.min(1) <= screen.WINDOW_W + MARGIN)
+    seen &= (along.max(1) >= -MARGIN) & (along.min(1) <= screen.WINDOW_H + MARGIN)
     return np.flatnonzero(seen).tolist()
