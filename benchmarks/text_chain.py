@@ -38,7 +38,7 @@ SIZE, CHUNK, WARMUP, SPAN = (32, 32), 2, 50, 15
 COMBINATIONS = tuple(product(LIGHTS, WEATHERS))
 HELD_OUT = (("night", "fog"), ("dusk", "rain"))
 SEEN = tuple(pair for pair in COMBINATIONS if pair not in HELD_OUT)
-SEEDS = {"train": range(6), "val": range(1000, 1001), "test": range(5000, 5003)}
+SEEDS = {"train": range(40), "val": range(1000, 1001), "test": range(5000, 5003)}
 Pair = tuple[str, str]
 
 

@@ -10,7 +10,10 @@ from nbclient import NotebookClient
 NOTEBOOKS = Path(__file__).parent.parent / "docs" / "notebooks"
 SHORTER = {
     "1-step-through-a-world": {},
-    "2-plan-with-cem": {"for _ in range(100)": "for _ in range(25)", "rounds=2": "rounds=1"},
+    "2-plan-with-cem": {
+        "range(100)": "range(25)",
+        "candidates=20, elites=5": "candidates=6, elites=3",
+    },
     "3-train-in-the-dream": {"EPISODES = 120, 128, 5": "EPISODES = 2, 8, 1"},
 }
 """What makes them quick here: text -> text."""

@@ -85,6 +85,20 @@ class WorldSpec:
             raise WorldError(f"frames: expected {expected}, got {count}")
         self.check_actions(actions, (*batch, count // self.chunk), known)
 
+    def check_state(self, state: WorldState) -> None:
+        """Raise `WorldError` unless this is a state of a world of these shapes."""
+        if not isinstance(state, WorldState):
+            remedy = "world.encode, world.reset and world.step make them"
+            if hasattr(state, "get_state"):
+                remedy = "of an environment it is env.unwrapped.get_state().episode.state"
+            raise WorldError(f"state: expected a WorldState, got {type(state).__name__}; {remedy}")
+        shapes = (self.context, *self.latent_shape), (self.context, *self.action.shape)
+        got = tuple(state.latents.shape[1:]), tuple(state.actions.shape[1:])
+        if got != shapes:
+            expected = f"latents and actions (B, ...) of {shapes}"
+            remedy = f"a state of {self.name} is needed, not another world's"
+            raise WorldError(f"state: expected {expected}, got {got}; {remedy}")
+
     def check_actions(
         self, actions: Tensor | None, lead: tuple[int, ...], known: Tensor | None = None
     ) -> None:

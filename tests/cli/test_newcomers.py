@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import torch
 
 import worldsim
 from tests.data.films import noise, write, write_csv
@@ -22,6 +23,7 @@ from worldsim.data.dataset import DatasetSpec, Episode
 from worldsim.data.native import NativeWriter
 
 STEERING = tiny_world().spec.action
+POINT = worldsim.PointWorld().reset(worldsim.core.row_keys([0]))
 REPO = Path(__file__).resolve().parents[2]
 
 COMMANDS = {  # what is typed -> what the answer must name
@@ -74,9 +76,11 @@ COMMANDS = {  # what is typed -> what the answer must name
     "collect CartPol-v1 --folder new": "Did you mean: `CartPole`?",
     "collect CartPole-v1 --folder new --size 30 30": "such as (32, 32)",
     "collect CartPole-v1 --folder new --episodes -3": "episodes: expected",
+    "collect CartPole-v1 --folder new --episodes 0": "episodes: expected 1 or more",
     "collect CartPole-v1 --folder new --policy mine:act": "run from the folder that holds",
     "collect CartPole-v1 --folder data --size 16 24 --episodes 1": "choose another folder",
     # --- stages, files of others, devices, ports
+    "agent --world world": "data/tiny",
     "eval --world world --data data --run nowhere": "worldsim train DATA --out WORLD --run nowhere",
     "eval --world world --data data --only-trust": "worldsim eval --world world --data data",
     "eval --world world --data data --noise-floor file.txt": "python -m benchmarks.noise_floor",
@@ -213,6 +217,19 @@ PYTHON: dict[str, tuple[Callable[[], Any], str]] = {
         'expected a bundled name, a folder, "hf://ORG/NAME", "module:function" or an object',
     ),
     "a seed for keys": (lambda: worldsim.PointWorld().reset(0), "row_keys([0])"),  # type: ignore[arg-type]
+    "an environment for a state": (
+        lambda: worldsim.replay(tiny_world(), begun(), torch.zeros(1, 2, 2)),
+        "env.unwrapped.get_state().episode.state",
+    ),
+    "a state of another world": (lambda: tiny_world().step(POINT), "not another world's"),
+    "a picture of another world's state": (
+        lambda: tiny_world().decode(POINT),
+        "not another world's",
+    ),
+    "a name for a loaded world": (
+        lambda: worldsim.imagine("pendulum", POINT, lambda state: state.latent, 1),  # type: ignore[arg-type]
+        "worldsim.load('pendulum')",
+    ),
     "a stage that was not trained": (
         lambda: worldsim_stage("vae"),
         "train it first: worldsim train DATA --out WORLD --run run",

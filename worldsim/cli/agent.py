@@ -14,7 +14,7 @@ from .flags import use_threads
 
 def agent(
     world: str = "car-racing",
-    data: str = "data/car-racing",
+    data: str | None = None,
     run: Path = Path("runs/agents/seed-0"),
     camera: str | None = None,
     recipe: AgentTrainingConfig = AgentTrainingConfig(),  # noqa: B008
@@ -27,7 +27,7 @@ def agent(
     Args:
         world: a bundled world's name or a folder.
         data: a folder of ours, or what `worldsim.open` takes; dreams begin in its training split,
-            which a clone imitates.
+            which a clone imitates. data/NAME by default, as `worldsim collect` names it.
         camera: which of several, or "tile" for all side by side.
         run: the agent's folder; RUN/dream/agent drives (or RUN/clone, RUN/clone-dream).
         recipe: how to train.
@@ -38,5 +38,6 @@ def agent(
     use_threads(threads)
     dreamt = load(world).with_num_steps(num_steps)
     dream = compiled(dreamt) if compile else dreamt
-    train_agent(dream, open_for(data, dreamt.spec, camera=camera), recipe, run, world_name(world))
+    recorded = open_for(data or f"data/{dreamt.spec.name}", dreamt.spec, camera=camera)
+    train_agent(dream, recorded, recipe, run, world_name(world))
     print(f"saved {run}; score it: benchmarks.transfer --world {world} --agents {run}")

@@ -17,7 +17,7 @@ REAL = AgentTrainingConfig(imagination=ImaginationConfig(rows=8, horizon=475))
 
 def model_free(
     world: str = "car-racing",
-    data: str = "data/car-racing",
+    data: str | None = None,
     run: Path = Path("runs/agents/seed-0"),
     recipe: AgentTrainingConfig = REAL,
     steps: int | None = None,
@@ -31,7 +31,7 @@ def model_free(
 
     Args:
         world: a bundled world's name or a folder.
-        data: how the environment was recorded; nothing recorded is learned from.
+        data: how the environment was recorded, data/NAME by default; nothing of it is learned from.
         run: the agent's folder.
         recipe: as of an agent that dreams; rows: environments, horizon: steps of an episode.
         steps: real env steps to spend; by default as many as the data holds.
@@ -40,7 +40,7 @@ def model_free(
     """
     use_threads(threads)
     loaded = load(world)
-    recorded = open_for(data, loaded.spec)
+    recorded = open_for(data or f"data/{loaded.spec.name}", loaded.spec)
     spent = steps or sum(recorded.split("train").lengths)
     train_model_free(
         loaded, recorded.spec.environment, recipe, run, steps=spent, name=world_name(world),

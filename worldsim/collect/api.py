@@ -103,6 +103,8 @@ def collect(
 
 def split_counts(episodes: int, val: int | None, test: int | None) -> dict[str, int]:
     """Episodes of each split; a tenth of the training split, at least 2, where not given."""
+    if episodes < 1 and val is None and test is None:
+        raise CollectError(f"episodes: expected 1 or more, got {episodes}")
     tenth = max(2, round(episodes / 10))
     val, test = (tenth if count is None else count for count in (val, test))
     counts: dict[str, int] = {"train": episodes, "val": val, "test": test}

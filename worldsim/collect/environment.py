@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
@@ -98,6 +100,8 @@ def make_named(id: str, keywords: dict[str, Any]) -> Env:
     if ":" in id and not re.search(r"-v\d+$", id):
         return make_by(named(id, "env"), keywords, id)
     _register_family(id)
+    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # or SDL complains of a missing screen
     try:
         return gymnasium.make(id, **keywords)
     except (gymnasium.error.UnregisteredEnv, ModuleNotFoundError) as error:

@@ -247,6 +247,7 @@ class DiffusionWorld:
         self, state: WorldState, action: Tensor | None, latent_action: Tensor | None = None
     ) -> Conditions:
         """What is said of the chunk to come."""
+        self.spec.check_state(state)
         rows, width = len(state), self.config.conditioning.latent_action
         shapes = {
             "action": (action, self.spec.action.shape),
@@ -354,6 +355,7 @@ class DiffusionWorld:
     @torch.no_grad()
     def decode(self, state: WorldState) -> Tensor:
         """The newest chunk's frames, (B, c, H, W, 3) uint8."""
+        self.spec.check_state(state)
         return self.decode_latents(state.latents[:, -1], state.latents[:, -2], state.filled)
 
     def decode_latents(self, latent: Tensor, previous: Tensor, filled: Tensor) -> Tensor:

@@ -181,6 +181,7 @@ class PointWorld:
 
         The noise comes from each row's key, or from `generator` where one is given.
         """
+        self.spec.check_state(state)
         if latent_action is not None:
             raise WorldError("latent_action: expected None: point-world knows no inferred actions")
         known = state.known[:, -1:].new_full((len(state), 1), action is not None)
@@ -206,6 +207,7 @@ class PointWorld:
 
     def decode(self, state: WorldState) -> Tensor:
         """The newest chunk's frames, `(B, c, H, W, 3)` uint8."""
+        self.spec.check_state(state)
         return self.decode_latents(state.latents[:, -1], state.latents[:, -2], state.filled)
 
     def decode_latents(self, latent: Tensor, previous: Tensor, filled: Tensor) -> Tensor:

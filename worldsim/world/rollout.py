@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -67,6 +68,7 @@ def replay(
 
     With `decode_every = n` the n-th, 2n-th, ... step is decoded into `Rollout.frames`.
     """
+    _check(world, state)
     expected = (len(state), "T", *world.spec.action.shape)
     if actions.ndim != len(expected) or (*actions.shape[:1], "T", *actions.shape[2:]) != expected:
         raise WorldError(f"actions: expected shape {expected}, got {tuple(actions.shape)}")
@@ -93,6 +95,14 @@ def dream_frames(
     return dream.frames
 
 
+def _check(world: WorldModel, state: WorldState) -> None:
+    if isinstance(world, str | Path):
+        raise WorldError(
+            f"world: expected a loaded one, got {world!r}; say worldsim.load({world!r})"
+        )
+    world.spec.check_state(state)
+
+
 def _unroll(
     world: WorldModel,
     state: WorldState,
@@ -101,6 +111,7 @@ def _unroll(
     decode_every: int,
     generator: torch.Generator | None,
 ) -> Rollout:
+    _check(world, state)
     if horizon < 1:
         raise WorldError(f"horizon: expected at least 1 step, got {horizon}")
     if decode_every < 0:
