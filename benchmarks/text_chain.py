@@ -86,24 +86,24 @@ def told(rng: np.random.Generator, pair: Pair, wording: Wording = "train") -> st
 
 
 def episodes(drives: Sequence[Drive], split: str) -> list[Episode]:
-    """Each drive in every combination of the split, half of them with a change in the middle."""
+    """Each drive in every combination of the split; in half of them another one every `SPAN`."""
     rng, made = np.random.default_rng(len(split)), []
     pairs = SEEN if split != "test" else COMBINATIONS
     for number, one in enumerate(drives):
         count = len(one.actions)
-        for place, pair in enumerate(pairs):
-            after = pairs[(place + 1 + number) % len(pairs)] if place % 2 else pair
-            middle = count // 2
-            spans = [(a, min(a + SPAN, count)) for a in range(0, count, SPAN)]
+        spans = [(a, min(a + SPAN, count)) for a in range(0, count, SPAN)]
+        for place in range(len(pairs)):
+            turns = (1 + number) * (place % 2)
+            shown = [pairs[(place + turns * i) % len(pairs)] for i in range(len(spans))]
             captions = tuple(
-                Caption(first=a, stop=b, text=told(rng, pair if b <= middle else after))
-                for a, b in spans if b <= middle or a >= middle for _ in range(4)
+                Caption(first=a, stop=b, text=told(rng, pair))
+                for (a, b), pair in zip(spans, shown, strict=True) for _ in range(4)
             )  # fmt: skip
-            frames = np.concatenate([one.seen(pair, 0, middle), one.seen(after, middle)])
+            parts = [one.seen(pair, *span) for span, pair in zip(spans, shown, strict=True)]
             made.append(
                 Episode(
                     name=f"{split}-{number:02d}-{place:02d}",
-                    frames=frames,
+                    frames=np.concatenate(parts),
                     chunk=CHUNK,
                     fps=50.0,
                     actions=one.actions,
@@ -136,8 +136,10 @@ def trained(data: NativeDataset, folder: Path, steps: int) -> DiffusionWorld:
         name: replace(part, fit=replace(part.fit, batch=8, bf16=False))
         for name in ("vae", "forced", "teacher", "distill") for part in [getattr(QUICK, name)]
     }  # fmt: skip
-    distill = replace(parts["distill"], targets=10, dreamt=0.0)
-    recipe = replace(QUICK, **{**parts, "distill": distill})
+    for name in ("forced", "teacher", "distill"):
+        parts[name] = replace(parts[name], from_nothing=0.2)
+    parts["distill"] = replace(parts["distill"], targets=10, dreamt=0.0)
+    recipe = replace(QUICK, **parts)
     return train(
         data, out=folder / "world", run=folder / "run", preset="tiny", steps=steps, recipe=recipe,
         changed={"dim": 96, "depth": 4, "heads": 2, "widths": (24, 48), "channels": 8},

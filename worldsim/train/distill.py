@@ -46,7 +46,7 @@ class DistillationConfig:
             what is still unseen; all if None.
         damage: share of clips whose context is damaged.
         drop_action: share of actions hidden.
-        drop_text, from_nothing: shares of captions hidden, and of clips whose first chunk is.
+        drop_text, from_nothing: shares of captions hidden, and of clips up to some chunk.
         guided: share of batches in which the student learns to follow captions more strongly than
             the recording, by how much it is told.
         masked: share of batches in which chunks ahead are known, or time runs backwards.

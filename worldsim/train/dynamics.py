@@ -50,8 +50,8 @@ class DynamicsTrainingConfig:
         damage: share of clips whose context is damaged.
         drop_action: share of actions hidden, so that unlabelled video works too.
         drop_text: share of captions hidden, so that nothing need be said.
-        from_nothing: share of clips with a caption whose first chunk is not shown, so that a dream
-            may begin with words alone.
+        from_nothing: share of clips with a caption that are not shown up to some chunk, so that a
+            dream may begin with words alone.
         masked: share of batches in which chunks ahead are known, or time runs backwards, so that
             `generate` can do so; the others are as stepping is.
         drop_state: share of clips that know no state vector up to some chunk.

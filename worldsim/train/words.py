@@ -82,16 +82,20 @@ def captioned(
 
 
 def hide_start(clip: Clip, share: float, draws: Draws) -> Clip:
-    """A share of the clips whose first chunk is not shown, if anything is said of it at all: their
-    second is drawn from words alone, as a dream that begins without a picture."""
+    """A share of the clips that are shown from some chunk on only, if anything is said of them at
+    all: what comes before it is drawn from words alone, as a dream that begins without a picture.
+
+    With all that was shown so far, words are hardly needed: what changes is rare in a recording.
+    """
     if not share or not clip.conditions.text.shape[1]:
         return clip
     hidden = draws.uniform((len(clip.latents),)) < share
     hidden &= clip.conditions.text_known[:, 1]
-    context, level = clip.context.clone(), clip.context_level.clone()
-    context[:, 0] = context[:, 0].masked_fill(hidden[:, None, None, None], 0.0)
-    level[:, 0] = level[:, 0].masked_fill(hidden, 1.0)
-    return replace(clip, context=context, context_level=level)
+    chunks = clip.context_level.shape[1]
+    shown = 1 + draws.integers(chunks, (len(hidden),))
+    unseen = hidden[:, None] & (torch.arange(chunks, device=hidden.device) < shown[:, None])
+    context = clip.context.masked_fill(unseen[..., None, None, None], 0.0)
+    return replace(clip, context=context, context_level=clip.context_level.masked_fill(unseen, 1.0))
 
 
 def draw_guidance(clip: Clip, share: float, draws: Draws) -> tuple[Clip, bool]:
