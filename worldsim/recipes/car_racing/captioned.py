@@ -17,16 +17,19 @@ from .scenery import CHOICES, PLAIN, Picture, Scenery, SceneryRacing, draw, valu
 
 SPAN = 50  # frames that a caption speaks of
 WORDINGS = 3
-CHANGE_SHARE = 0.5  # of the episodes change once
+CHANGE_SHARE = 0.5  # of the episodes change, again and again
 HELD_OUT_SEEDS = range(5025, 5050)  # the second half of the test split
-CHANGED = (200, 800)  # frames after the reset
+CHANGED = (100, 300)  # frames from one change to the next
+LONGEST = 1000  # frames of an episode
 NEAR, FAR = 2, 13  # tiles ahead that decide what lies ahead; a frame shows eleven of 3.5 units
 BEND, HAIRPIN = 0.35, 1.9  # radians that the road turns between these
 SLOW, FAST = 25.0, 55.0  # units a second
 
 
 class CaptionedRacing(SceneryRacing):
-    """A scenery drawn from the seed of each episode, one change in half of them, and captions.
+    """A scenery drawn from the seed of each episode, changes in half of them, and captions.
+
+    Changes come often: a network that is shown the past needs words only where something changes.
 
     Args:
         env: a CarRacing.
@@ -47,7 +50,7 @@ class CaptionedRacing(SceneryRacing):
         super().__init__(env, PLAIN if scenery is None else PLAIN.but(scenery))
         self.fixed, self.held_out, self.changes = scenery is not None, held_out, changes
         self.rng, self._kept = np.random.default_rng(0), bool(held_out)
-        self.event: tuple[int, str, str] | None = None
+        self.events: list[tuple[int, str, str]] = []
         self.text: list[str] = []
 
     def reset(
@@ -61,14 +64,14 @@ class CaptionedRacing(SceneryRacing):
         if not self.fixed:
             options.setdefault("scenery", self._drawn())
         observation, info = super().reset(seed=seed, options=options)
-        self.event = self._event() if self.changes else None
+        self.events = self._events() if self.changes else []
         self.text = self._captions()
         return observation, {**info, "text": self.text}
 
     def step(self, action: Any) -> tuple[Picture, Any, bool, bool, dict[str, Any]]:
-        """One frame; the change, where this is the frame for it."""
-        if self.event is not None and self.frame == self.event[0]:
-            _, name, value = self.event
+        """One frame; a change, where this is the frame for it."""
+        if self.events and self.frame == self.events[0][0]:
+            _, name, value = self.events.pop(0)
             self.change(**{name: value})
             self.text = [event(self.rng, name, value).text for _ in range(WORDINGS)]
         *outcome, info = super().step(action)
@@ -82,19 +85,22 @@ class CaptionedRacing(SceneryRacing):
         pair = HELD_OUT[int(self.rng.integers(len(HELD_OUT)))]
         return draw(self.rng).but(pair)
 
-    def _event(self) -> tuple[int, str, str] | None:
+    def _events(self) -> list[tuple[int, str, str]]:
         """When which value changes to what; never to a combination that is kept for tests."""
+        found: list[tuple[int, str, str]] = []
         if self.rng.random() >= CHANGE_SHARE:
-            return None
-        frame, now = int(self.rng.integers(*CHANGED)), values_of(self.scenery)
-        frame -= frame % SPAN - SPAN // 2  # in the middle of a span
-        while True:
+            return found
+        now, frame = values_of(self.scenery), int(self.rng.integers(*CHANGED))
+        while frame < LONGEST:
             name = str(self.rng.choice(list(EVENTS)))
             value = str(self.rng.choice(CHOICES[name]))
             after = {**now, name: value}
             known = any(all(after[k] == v for k, v in pair.items()) for pair in HELD_OUT)
-            if value != now[name] and (self._kept or not known):
-                return frame, name, value
+            if value == now[name] or (known and not self._kept):
+                continue
+            found.append((frame - frame % SPAN + SPAN // 2, name, value))  # amid a span
+            now, frame = after, frame + int(self.rng.integers(*CHANGED))
+        return found
 
     def _captions(self) -> list[str]:
         truth = truth_of(self)

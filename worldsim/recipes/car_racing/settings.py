@@ -47,7 +47,7 @@ def car_racing_panel() -> Recipe:
 
 
 def scenery() -> Recipe:
-    """CarRacing in drawn sceneries with captions, 56x64: 500 tracks, half of which change once.
+    """CarRacing in drawn sceneries with captions, 56x64: 500 tracks; half of them change often.
 
     Half of the test split has combinations that are in no other recording.
     """
