@@ -17,6 +17,7 @@ from worldsim.core import EnvironmentSpec, WorldError, WorldModel, WorldSpec
 from worldsim.models.vae import to_float
 from worldsim.nn.dtype import narrow
 from worldsim.store.folder import load
+from worldsim.store.hub import is_address
 from worldsim.world.diffusion import DiffusionWorld
 
 from .actor_critic import SEEN, ActorCritic, latents_seen, pixels_seen
@@ -190,12 +191,17 @@ def load_policy(
     """A saved agent as a policy for the real environment; see `RealPolicy`.
 
     path: without suffix. world: that it was trained in, an object, name or folder; None takes the
-        one that the agent names.
+        one that the agent names, unless that would have to be downloaded.
     Raises WorldError where the agent or its world is not there, or they are not of one kind.
     """
     if world is None:
         world = read_agent(Path(path)).world
         if not world:
             raise WorldError(f"world: the agent at {path} names none; pass the one it was made in")
+        if is_address(world):  # a file's word is not the user's
+            raise WorldError(
+                f"world: expected no download to be asked for by a file, got {world!r} in the "
+                f"agent at {path}; pass world={world!r} to fetch it, if you trust its maker"
+            )
     loaded = world if isinstance(world, DiffusionWorld) else load(world)
     return RealPolicy(load_agent(Path(path), loaded.spec), loaded, actions=actions)

@@ -28,6 +28,7 @@ from worldsim.data.latents import latent_cache
 from worldsim.data.native import DESCRIPTION, NativeDataset
 from worldsim.files import atomic_path
 from worldsim.metrics import Interval, bootstrap, weighted_mean
+from worldsim.nn.generator import kept_generator
 from worldsim.store.folder import load, save
 from worldsim.train.distill import DistillationConfig, train_student
 from worldsim.train.loop import FitConfig
@@ -207,6 +208,7 @@ def make_agent(
     return policy
 
 
+@kept_generator()
 def train_on(
     world: DiffusionWorld, data: Dataset, training: DistillationConfig, run: Path
 ) -> DiffusionWorld:

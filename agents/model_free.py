@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from worldsim.core import EnvironmentSpec, WorldError
 from worldsim.nn.dtype import default_float32
+from worldsim.nn.generator import kept_generator
 from worldsim.train.loop import FitConfig, learning_rate, step_generator
 from worldsim.world.diffusion import DiffusionWorld
 
@@ -24,10 +25,11 @@ from .actor_critic import ActorCritic, latents_seen, pixels_seen
 from .deploy import encode_chunks, real_environment
 from .imagination import Learner
 from .real_env import RealEnv
-from .training import AgentTrainingConfig, Spent, save_agent
+from .training import AgentTrainingConfig, Spent, save_agent, world_name
 
 
 @default_float32()
+@kept_generator()
 def train_model_free(
     world: DiffusionWorld,
     environment: EnvironmentSpec | None,
@@ -72,6 +74,7 @@ def train_model_free(
         for real in envs:
             real.close()
     spent = Spent(real_steps=steps // batch * batch, seconds=time.perf_counter() - begun)
+    name = world_name(name) if name else ""
     save_agent(agent, run / "real" / "agent", world=name, spent=spent)
     return agent
 

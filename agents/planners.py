@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Protocol
 
 import torch
@@ -141,6 +142,15 @@ class Shooting:
             raise WorldError(f"gamma: expected above 0 to 1, got {self.gamma}")
         if not 0 <= self.home <= 1:
             raise WorldError(f"home: expected 0 to 1, got {self.home}")
+        for name in ("spread", "temperature", "shrink"):  # a plan would be NaN
+            given = getattr(self, name, 1.0)
+            numbers = given if isinstance(given, tuple) else (given,)
+            if not all(0 < x < inf for x in numbers):
+                raise WorldError(f"{name}: expected a number above 0, got {given}")
+        for name in ("colour", "distrust"):
+            if not 0 <= getattr(self, name, 0.0) < inf:
+                got = getattr(self, name)
+                raise WorldError(f"{name}: expected a number from 0 up, got {got}")
 
     def returns(self, world: WorldModel, state: WorldState, plans: Tensor) -> Tensor:
         """`(B, N)` of plans in the world's own range."""

@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from worldsim import worlds
-from worldsim.config import from_json, read_json, read_json_lines, to_json
+from worldsim.config import from_json, logged_number, read_json, read_json_lines, to_json
 from worldsim.core import WorldError, WorldSpec, WorldState, row_keys
 from worldsim.data.columns import check_kind, state_width
 from worldsim.data.dataset import Dataset
@@ -26,9 +26,10 @@ from worldsim.data.latents import LatentRecording, latent_cache
 from worldsim.data.loader import load_recording
 from worldsim.files import write_text
 from worldsim.nn.dtype import default_float32
+from worldsim.nn.generator import kept_generator
 from worldsim.store.hub import is_address
 from worldsim.store.provenance import MOST_LOG
-from worldsim.store.tensors import load_tensors, save_tensors, verify_tensors
+from worldsim.store.tensors import check_kinds, load_tensors, save_tensors, verify_tensors
 from worldsim.train.loop import FitConfig, Run, fit, learning_rate, step_generator
 from worldsim.world.diffusion import DiffusionWorld
 
@@ -120,6 +121,7 @@ def material(data: Dataset, world: DiffusionWorld, sees: str, cache: Path) -> Ma
 
 
 @default_float32()
+@kept_generator()
 def clone(
     spec: WorldSpec, stuff: Material, recipe: AgentTrainingConfig, run: Path, name: str = ""
 ) -> ActorCritic:
@@ -139,6 +141,7 @@ def clone(
 
 
 @default_float32()
+@kept_generator()
 def dream(
     world: DiffusionWorld,
     agent: ActorCritic,
@@ -201,13 +204,14 @@ def _average(run: Run) -> None:
 
 def logged_seconds(log: Path) -> float:
     """Wall time of a training by its log, without the pauses between its resumptions."""
-    lines = read_json_lines(log, MOST_LOG)
-    times = [x["time"] for x in lines if type(x.get("time")) in (int, float)]
+    told = (logged_number(line, "time") for line in read_json_lines(log, MOST_LOG))
+    times = [time for time in told if time is not None]
     gaps = [later - time for time, later in zip(times, times[1:], strict=False)]
     return sum(gap for gap in gaps if gap < PAUSE)
 
 
 @default_float32()
+@kept_generator()
 def train_agent(
     world: DiffusionWorld, data: Dataset, recipe: AgentTrainingConfig, run: Path, name: str = ""
 ) -> ActorCritic:
@@ -218,6 +222,7 @@ def train_agent(
     anything is written, where `data` is of another world.
     """
     stuff = material(data, world, recipe.agent.sees, run.parent / "latents-train.safetensors")
+    name = world_name(name) if name else ""  # found again wherever the process stands by then
     torch.manual_seed(recipe.seed)
     agent, folder = ActorCritic(world.spec, recipe.agent), run / "dream"
     if recipe.begin == "clone" or not recipe.iterations:
@@ -306,7 +311,9 @@ def load_agent(path: Path, spec: WorldSpec) -> ActorCritic:
     try:
         with torch.device("meta"):  # takes no memory before the file's shapes are seen to fit
             agent = ActorCritic(spec, config)
-        tensors, _ = load_tensors(f"{path}.safetensors", finite=True)
+        weights = Path(f"{path}.safetensors")
+        tensors, _ = load_tensors(weights, finite=True)
+        check_kinds(weights, agent, tensors)
         agent.load_state_dict(tensors, assign=True)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise WorldError(

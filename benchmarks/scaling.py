@@ -127,7 +127,7 @@ def predict_first(run: Run, places: Places) -> None:
 
 def read(path: Path) -> list[Record]:
     """All lines, in the order in which they were written."""
-    return read_json_lines(path, 2**28)
+    return list(read_json_lines(path, 2**28))
 
 
 def append(places: Places, kind: str, found: Record) -> None:

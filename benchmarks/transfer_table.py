@@ -28,7 +28,7 @@ def mmrv(dream: list[float], real: list[float]) -> float:
 
 def read(path: Path) -> list[dict[str, Any]]:
     """Lines written so far; a torn last line is left out."""
-    return read_json_lines(path, 2**28)
+    return list(read_json_lines(path, 2**28))
 
 
 def interval(values: list[float]) -> Interval:

@@ -11,6 +11,7 @@ import pytest
 
 from worldsim.errors import WorldError, printable
 from worldsim.files import (
+    HOST,
     atomic_folder,
     atomic_path,
     clear_leftovers,
@@ -37,13 +38,15 @@ def test_two_writers_of_one_name_do_not_meet(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_the_dead_are_cleared_and_of_the_living_kept(tmp_path: Path) -> None:
-    dead = tmp_path / f".x.{2**22 + 1}-01234567.tmp"
+    dead = tmp_path / f".x.{HOST}-{2**22 + 1}-01234567.tmp"
+    elsewhere, yesterday = (tmp_path / f".x.{i}1234567-{2**22 + 1}-01234567.tmp" for i in (0, 1))
     foreign = tmp_path / ".x.notes.tmp"
     mine = temporary_path(tmp_path / "x")
-    for path in (dead, foreign, mine):
+    for path in (dead, foreign, mine, elsewhere, yesterday):
         path.write_text("")
+    os.utime(yesterday, (0, 0))
     clear_leftovers(tmp_path / "x")
-    assert {p.name for p in tmp_path.iterdir()} == {foreign.name, mine.name}
+    assert {*tmp_path.iterdir()} == {foreign, mine, elsewhere}
 
 
 def test_a_folder_takes_its_name_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import re
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from typing import IO
 
-TEMPORARY = re.compile(r"\.(\d+)-[0-9a-f]{8}\.tmp$")
+MAX_LINE, MOST_LINES = 2**16, 2**20  # bytes of a line of text, and lines
+HOST = sha256(platform.node().encode()).hexdigest()[:8]  # machines may share a folder
+TEMPORARY = re.compile(r"\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.tmp$")
+ABANDONED = 86_400.0  # seconds after which nobody on another machine still writes a file
 
 
 def temporary_path(path: Path) -> Path:
-    """A name beside `path` that no other writer, thread or process uses: `.NAME.PID-X.tmp`."""
-    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    """A name beside `path` that no other writer uses, on any machine: `.NAME.HOST-PID-X.tmp`."""
+    return path.with_name(f".{path.name}.{HOST}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
 @contextmanager
@@ -114,11 +121,23 @@ def _clear_aside(aside: Path, *alike: Path) -> None:
 
 
 def clear_leftovers(path: Path) -> None:
-    """Remove what writers of `path` left behind that were killed; the living keep theirs."""
+    """Remove what writers of `path` left behind that were killed; the living keep theirs.
+
+    Of another machine's, whose processes cannot be seen, what nobody has touched for a day.
+    """
     for leftover in path.parent.glob(f".{path.name}.*.tmp"):
         found = TEMPORARY.search(leftover.name)
-        if found and leftover.is_file() and not _alive(int(found[1])):
+        if not found or not leftover.is_file():
+            continue
+        here = found[1] == HOST
+        if not _alive(int(found[2])) if here else _untouched(leftover):
             leftover.unlink(missing_ok=True)
+
+
+def _untouched(path: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return time.time() - path.stat().st_mtime > ABANDONED
+    return False
 
 
 def _alive(pid: int) -> bool:
@@ -159,6 +178,25 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
             if size <= max_bytes:
                 return data
     raise OSError(errno.EFBIG, f"{size} bytes, more than the {max_bytes} of such a file")
+
+
+def plain_lines(path: Path, max_bytes: int) -> Iterator[bytes]:
+    """Lines of a regular file, one at a time.
+
+    Raises OSError: EFBIG where it or one of them is larger, or they are more, than of such a file.
+    """
+    with open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise OSError(errno.EFBIG, f"{size} bytes, more than the {max_bytes} of such a file")
+        for number in count():
+            if len(line := file.readline(MAX_LINE + 1)) > MAX_LINE:
+                raise OSError(errno.EFBIG, f"a line of more than {MAX_LINE} bytes")
+            if not line:
+                return
+            if number == MOST_LINES:  # empty ones, too, take time
+                raise OSError(errno.EFBIG, f"more than {MOST_LINES} lines")
+            yield line
 
 
 def sync(path: Path) -> None:

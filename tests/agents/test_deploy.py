@@ -144,6 +144,9 @@ def test_broken_agent_files_are_refused_before_memory_is_taken(tmp_path: Path) -
     save_agent(agent_of(world), tmp_path / "agent")
     with pytest.raises(WorldError, match="names none"):
         load_policy(tmp_path / "agent")
+    save_agent(agent_of(world), tmp_path / "far", world="hf://somebody/world")
+    with pytest.raises(WorldError, match="pass world='hf://somebody/world' to fetch it"):
+        load_policy(tmp_path / "far")
     about = tmp_path / "agent.json"
     text = about.read_text()
     about.write_text(text.replace('"hidden": 16', '"hidden": 3000000'))

@@ -39,9 +39,9 @@ def test_each_is_a_dataset_and_codes_are_the_nearest() -> None:
 def test_labels_of_another_recording_are_refused(harm: str) -> None:
     data = pushes()
     told = labels(data)
-    latent = dict(told.latent)
-    first = latent.pop(data.names[0])
+    latent, sure = dict(told.latent), dict(told.confidence)
+    first, how_sure = latent.pop(data.names[0]), sure.pop(data.names[0])
     if harm == "one chunk less":
-        latent[data.names[0]] = first[:-1]
+        latent[data.names[0]], sure[data.names[0]] = first[:-1], how_sure[:-1]
     with pytest.raises(WorldError, match=f"labels: expected {len(first)} of"):
-        LabelledDataset(data, LatentLabels(told.width, latent, told.confidence))
+        LabelledDataset(data, LatentLabels(told.width, latent, sure))

@@ -96,7 +96,7 @@ def test_equal_values_by_the_million_are_no_table(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("," * 10**6, "line: expected at most 65536 bytes"),
+        ("," * 10**6, "a line of more than 65536 bytes"),
         ("action,reward\n" + "1,2\n" * 9 + "1\n", "line 11: expected 2 cells"),
         ("action\n1e999\n", "finite numbers"),
         ("a,a\n", "distinct names"),
@@ -226,7 +226,7 @@ def test_json_that_is_named_on_a_command_line_is_read_with_care(tmp_path: Path, 
     assert str(path) in str(caught.value) and str(caught.value).isprintable()
     if kind in ("fifo", "endless", "sparse"):
         with pytest.raises(ConfigError):
-            read_json_lines(path)
+            list(read_json_lines(path))
 
 
 def test_lists_within_lists_are_refused_wherever_they_are_looked_at():
@@ -239,8 +239,8 @@ def test_lists_within_lists_are_refused_wherever_they_are_looked_at():
 
 def test_torn_lines_of_a_log_are_left_out(tmp_path: Path):
     (tmp_path / "log").write_bytes(b'{"a": 1}\n[2]\n\xff\n{"b": \n{"c": 3}')
-    assert read_json_lines(tmp_path / "log") == [{"a": 1}, {"c": 3}]
-    assert read_json_lines(tmp_path / "none") == []
+    assert list(read_json_lines(tmp_path / "log")) == [{"a": 1}, {"c": 3}]
+    assert list(read_json_lines(tmp_path / "none")) == []
 
 
 @pytest.mark.parametrize(

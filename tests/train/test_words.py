@@ -108,5 +108,7 @@ def test_a_trained_network_goes_on_with_words_as_it_was(tmp_path) -> None:
     training = DynamicsTrainingConfig(
         fit=FitConfig(steps=2, batch=4, lr=1e-2, ema=0.5, warmup=0), targets=5, compile=False
     )
+    drawn = torch.get_rng_state()
     trained = train_dynamics(recording(), fresh, 3, training, tmp_path)
+    assert torch.equal(drawn, torch.get_rng_state()), "a user's draws do not depend on ours"
     assert trained.conditioning.text.weight.abs().max() > 0

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from worldsim.core import WorldError
 from worldsim.data.decode import FilmFrames, probe
+from worldsim.data.picture import read_picture
 from worldsim.data.resize import area_resize
+from worldsim.files import open_plain
 
 MOST = 10_000  # frames of a clip
+PIECE = 2**22  # pixels that are resized at a time, about
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
@@ -22,16 +25,23 @@ def read_media(path: Path, size: tuple[int, int], fps: float) -> NDArray[np.uint
     fps: what a clip is resampled to. Raises WorldError for what is neither.
     """
     if path.suffix.lower() in PICTURES:
-        try:
-            with Image.open(path) as image:
-                frames = np.asarray(image.convert("RGB"))[None]
-        except (OSError, UnidentifiedImageError, ValueError) as error:
-            raise WorldError(f"{path}: expected a picture, got {error}") from error
-    else:
-        film = probe(path)
-        found = FilmFrames(film, None if film.steady and abs(film.fps / fps - 1) < 0.01 else fps)
-        frames = np.asarray(found[:MOST])
-    return area_resize(_cropped(frames, size), size)
+        return area_resize(_cropped(_picture(path), size), size)
+    film = probe(path)
+    found = FilmFrames(film, None if film.steady and abs(film.fps / fps - 1) < 0.01 else fps)
+    most = max(1, PIECE // prod(film.size))  # resized piece by piece: it may be longer than memory
+    pieces = range(0, min(MOST, len(found)), most)
+    frames = (found[first : min(first + most, MOST)] for first in pieces)
+    return np.concatenate([area_resize(_cropped(some, size), size) for some in frames])
+
+
+def _picture(path: Path) -> NDArray[np.uint8]:
+    """(1, H, W, 3)."""
+    try:
+        with open_plain(path) as file:
+            return read_picture(file, mode="RGB")[None]
+    except (OSError, ValueError) as error:
+        got = getattr(error, "strerror", None) or error
+        raise WorldError(f"{path}: expected a picture, got {got}") from error
 
 
 def _cropped(frames: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

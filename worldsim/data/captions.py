@@ -70,12 +70,24 @@ def captions_of(episode: Episode) -> tuple[Caption, ...]:
 
 def by_chunk(episode: Episode) -> list[str]:
     """One caption for each chunk: the first of the shortest stretch that it lies in."""
-    found, lengths = [""] * len(episode), np.full(len(episode), len(episode) + 1)
-    for one in captions_of(episode):
-        for place in range(one.first, one.stop):
-            if one.stop - one.first < lengths[place]:
-                found[place], lengths[place] = one.text, one.stop - one.first
+    found = [""] * len(episode)
+    free = list(range(len(episode) + 1))  # of each chunk: the next one, or itself, without words
+    for one in sorted(captions_of(episode), key=lambda one: one.stop - one.first):
+        place = _next(free, one.first)
+        while place < one.stop:
+            found[place], free[place] = one.text, place + 1
+            place = _next(free, place)
     return found
+
+
+def _next(free: list[int], place: int) -> int:
+    """The first free place from `place` on; the way there is shortened for the next who asks."""
+    end = place
+    while free[end] != end:
+        end = free[end]
+    while free[place] != end:
+        free[place], place = end, free[place]
+    return end
 
 
 def check_captions(captions: Iterable[Caption], count: int, where: object) -> tuple[Caption, ...]:

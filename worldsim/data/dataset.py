@@ -7,6 +7,7 @@ environment made it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -154,6 +155,11 @@ def split_of(name: str) -> str:
         if point < 0:
             return split
     return SPLITS[-1]
+
+
+def repeated(names: Sequence[str]) -> str | None:
+    """A name that more than one episode has."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def splits_of(names: Sequence[str]) -> dict[str, list[int]]:

@@ -20,7 +20,7 @@ from worldsim.config import to_json
 from worldsim.errors import printable
 from worldsim.files import open_plain
 
-from .dataset import MULTIPLE, DatasetSpec, Episode, Frames, splits_of, unfit
+from .dataset import MULTIPLE, DatasetSpec, Episode, Frames, repeated, splits_of, unfit
 from .episode import check_episode
 from .resize import area_resize
 
@@ -39,6 +39,8 @@ class IndexedDataset(ABC):
     def __init__(self, spec: DatasetSpec, names: Sequence[str], lengths: Sequence[int]) -> None:
         if not names:
             raise unfit(spec.name, "episodes", "at least one", "none", "give another folder")
+        if (twice := repeated(names)) is not None:
+            raise unfit(spec.name, "episodes", "each once", f"{twice} twice", "take one out")
         self.spec, self._names, self._lengths = spec, tuple(names), tuple(lengths)
         self._splits = splits_of(self._names)
         self._places: Sequence[int] = range(len(names))

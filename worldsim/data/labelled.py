@@ -9,6 +9,7 @@ from hashlib import sha256
 import torch
 from torch import Tensor
 
+from worldsim.config import short
 from worldsim.core import ActionSpec, WorldError
 
 from .dataset import Dataset, Episode
@@ -30,6 +31,20 @@ class LatentLabels:
     latent: Mapping[str, Tensor]
     confidence: Mapping[str, Tensor]
 
+    def __post_init__(self) -> None:
+        """Raise WorldError for others than so many numbers a chunk, and how sure each is."""
+        if type(self.width) is not int or self.width < 1:
+            raise WorldError(f"labels: expected a width of 1 or more, got {short(self.width)}")
+        for name in self.latent.keys() | self.confidence.keys():
+            latent, sure = self.latent.get(name), self.confidence.get(name)
+            fits = latent is not None and sure is not None and sure.ndim == 1
+            fits = fits and latent.shape == (len(sure), self.width)
+            if not (fits and latent.dtype == sure.dtype == torch.float32):
+                raise WorldError(
+                    f"labels: expected float32 (n, {self.width}) and (n,) of {short(name)}, got "
+                    f"{_told(latent)} and {_told(sure)}"
+                )
+
     def check(self, data: Dataset) -> None:
         """Raise WorldError unless every episode has as many labels as chunks."""
         for name, length in zip(data.names, data.lengths, strict=True):
@@ -39,6 +54,10 @@ class LatentLabels:
                     f"labels: expected {length} of {name!r} in {data.spec.name}, got {got}; label "
                     "this recording: worldsim label"
                 )
+
+
+def _told(x: Tensor | None) -> str:
+    return "none" if x is None else f"{x.dtype} {tuple(x.shape)}"
 
 
 class LabelledDataset(DatasetView):

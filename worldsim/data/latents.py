@@ -21,7 +21,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from worldsim.files import atomic_path, open_plain
+from worldsim.config import parse_json
+from worldsim.files import atomic_path, open_plain, read_bytes
 from worldsim.models.vae import SpacetimeVAE, to_float
 from worldsim.nn.dtype import narrow
 
@@ -47,7 +48,7 @@ class LatentFile:
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], crc: Tensor, key: str) -> None:
-        self.path, self.shape, self.crc, self.key = path, shape, crc, key
+        self.path, self.shape, self.crc, self.key = path.absolute(), shape, crc, key
         self._bytes = 2 * prod(shape[1:])
         self._handle: int | None = None
 
@@ -66,7 +67,8 @@ class LatentFile:
 
     def _read(self, row: int, count: int) -> np.ndarray[Any, Any]:
         if self._handle is None:
-            self._handle = os.open(self.path, os.O_RDONLY)
+            with open_plain(self.path) as file:
+                self._handle = os.dup(file.fileno())
         data = os.pread(self._handle, count * self._bytes, row * self._bytes)
         if len(data) != count * self._bytes:
             raise unfit(self.path, "size", f"{len(self) * self._bytes} bytes", "less", AGAIN)
@@ -219,14 +221,14 @@ def latent_cache(
         workers.wait()  # nobody writes before all have looked
         _encode(vae, data, file, key, workers)
     with safe_open(file, "pt") as stored:
-        columns = {name: stored.get_tensor(name) for name in COLUMNS}
-        if _made(stored)[1:] != [_digest(columns)]:
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        if _made(stored)[1] != _digest(tensors):
             raise unfit(file, "columns", "their checksum", "another", AGAIN)
-        lengths, crc = stored.get_tensor("lengths").tolist(), stored.get_tensor("crc")
-        shape = tuple(stored.get_tensor("shape").tolist())
-    latents = LatentFile(file.with_suffix(".bin"), shape, crc, key)
+    columns = {name: tensors[name] for name in COLUMNS}
+    shape = tuple(tensors["shape"].tolist())
+    latents = LatentFile(file.with_suffix(".bin"), shape, tensors["crc"], key)
     captions = table_of(data) if data.spec.has_text else None
-    windows = Windows(tuple(lengths))
+    windows = Windows(tuple(tensors["lengths"].tolist()))
     return LatentRecording(latents=latents, windows=windows, captions=captions, **columns)
 
 
@@ -287,16 +289,16 @@ def _write_columns(data: Dataset, file: Path, flat: Path, key: str, shape: tuple
         "shape": torch.tensor([len(crc), *shape]),
     }  # fmt: skip
     with atomic_path(file) as part:
-        told = json.dumps([key, _digest({name: tensors[name] for name in COLUMNS})])
-        save_file(tensors, part, metadata={"made": told})  # one key: several come in any order
+        told = json.dumps([key, _digest(tensors)])
+        save_file(tensors, part, metadata={"sealed": told})  # one key: several come in any order
 
 
 def _resumed(flat: Path, key: str) -> Any:
     """The flat file to append to; emptied unless it was begun with this key."""
     mark = flat.with_suffix(".key.json")
     try:
-        begun = flat.exists() and json.loads(mark.read_text())["key"] == key
-    except (OSError, ValueError, KeyError, TypeError):
+        begun = flat.exists() and parse_json(read_bytes(mark, 2**10), mark.name)["key"] == key
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # not of a disk that fails
         begun = False
     if not begun:
         if flat.exists() and not mark.exists():
@@ -324,25 +326,25 @@ def _stored_key(file: Path) -> str:
         with safe_open(file, "pt") as stored:
             shape = stored.get_tensor("shape").tolist()
             whole = file.with_suffix(".bin").stat().st_size == 2 * prod(shape)
-            whole = whole and set(COLUMNS) <= set(stored.keys())
+            whole = whole and {*COLUMNS, "lengths", "crc"} <= set(stored.keys())
             return _made(stored)[0] if whole else ""
-    except (OSError, SafetensorError, ValueError):
+    except (OSError, SafetensorError, TypeError, ValueError):
         return ""
 
 
 def _made(stored: Any) -> list[str]:
-    """What a cache was made of, and the checksum of its columns."""
+    """What a cache was made of, and the checksum of its tensors."""
     try:
-        key, columns = json.loads((stored.metadata() or {})["made"])
-        return [str(key), str(columns)]
+        key, tensors = parse_json((stored.metadata() or {})["sealed"], "sealed")
+        return [str(key), str(tensors)]
     except (LookupError, TypeError, ValueError):
         return ["", ""]
 
 
-def _digest(columns: dict[str, Tensor]) -> str:
-    """SHA-256 of what is known of each chunk beside its latents."""
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of all that is known beside the latents."""
     whole = sha256()
-    for name, value in sorted(columns.items()):
+    for name, value in sorted(tensors.items()):
         whole.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         whole.update(value.contiguous().numpy().tobytes())
     return whole.hexdigest()

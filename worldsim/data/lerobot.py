@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
@@ -112,19 +111,26 @@ class LeRobotDataset(IndexedDataset):
     def _columns(self, row: Row) -> dict[str, NDArray[Any]]:
         """The arrays of one episode, checked against its length."""
         if row.data not in self._tables:
-            lists = read_parquet(row.data, COLUMNS)
-            try:
-                table = {name: np.asarray(values) for name, values in lists.items()}
-            except ValueError as error:
-                raise unfit(row.data, "columns", "rows of one shape", str(error)[:100]) from error
+            read = read_parquet(row.data, COLUMNS)
+            table = {
+                name: values for name, values in read.items() if isinstance(values, np.ndarray)
+            }
+            if others := sorted(read.keys() - table):
+                raise unfit(row.data, "columns", "numbers, in rows of one shape", f"{others}")
+            order = table.get("episode_index", np.zeros(0))
+            if order.ndim != 1:
+                raise unfit(row.data, "episode_index", "a number a row", f"{order.ndim - 1} axes")
+            if (np.diff(order) < 0).any():
+                table = {name: x[np.argsort(order, kind="stable")] for name, x in table.items()}
             self._tables = {row.data: table}  # the last one: episodes of a file follow each other
         table = self._tables[row.data]
         if "episode_index" not in table:
             raise unfit(row.data, "columns", "one called episode_index", sorted(table))
-        here = np.flatnonzero(table["episode_index"] == row.index)
-        if len(here) != row.length:
-            raise unfit(row.data, f"episode {row.index}", f"{row.length} rows", len(here))
-        found = {name: values[here] for name, values in table.items()}
+        first, stop = np.searchsorted(table["episode_index"], [row.index, row.index + 1])
+        if stop - first != row.length:
+            got = f"{stop - first} in order"
+            raise unfit(row.data, f"episode {row.index}", f"{row.length} rows", got)
+        found = {name: values[first:stop] for name, values in table.items()}
         for name, values in found.items():
             if values.dtype.kind not in "biuf":
                 raise unfit(row.data, name, "numbers", values.dtype)
@@ -141,7 +147,7 @@ class LeRobotDataset(IndexedDataset):
         for camera, fit in zip(self._cameras, self._fits, strict=True):
             film, (path, seconds) = self._film(row, camera), row.films[camera]
             times = (film.times - film.times[0]) * film.seconds
-            first = bisect_left(times.tolist(), seconds - 0.5 / self.fps)
+            first = int(np.searchsorted(times, seconds - 0.5 / self.fps))
             if first + row.length > len(times) or film.size != fit.source:
                 expected = f"{row.length} frames {fit.source} from {seconds:.3f} s"
                 got = f"{len(times) - first} of {film.size}"

@@ -6,18 +6,19 @@ Every path is made of a template in a file, and none of them leads out of the fo
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from worldsim.config import ConfigError, parse_json, short
-from worldsim.files import open_plain
+from worldsim.config import ConfigError, parse_json, read_json, short
+from worldsim.files import plain_lines
 
 from .dataset import DatasetError, unfit
 from .parquet import read_parquet
 
-MAX_META = 2**26  # bytes of info.json, and of each list of v2.1
+MAX_INFO, MAX_LINES = 2**22, 2**26  # bytes of info.json, of the list of episodes of v2
 IMAGES = ("video",)
 
 
@@ -88,11 +89,9 @@ def rows_v2(folder: Path, info: dict[str, Any]) -> list[Row]:
     """The episodes of a v2 folder, in order; raises DatasetError."""
     cameras = [n for n, f in info["features"].items() if f.get("dtype") in IMAGES]
     path, found = folder / "meta" / "episodes.jsonl", []
-    for line in _text_of(path).splitlines():
-        if not line.strip():
-            continue
-        row = _parsed(line, path)
+    for line in _lines_of(path):
         try:
+            row = _object(parse_json(line, path.name), path)
             index, length = int(row["episode_index"]), int(row["length"])
             at = {"episode_chunk": index // int(info.get("chunks_size", 1000)),
                   "episode_index": index}  # fmt: skip
@@ -135,23 +134,15 @@ def _place(folder: Path, info: dict[str, Any], key: str, **values: Any) -> Path:
     return path
 
 
-def _text_of(path: Path) -> str:
+def _lines_of(path: Path) -> Iterator[bytes]:
     try:
-        with open_plain(path) as file:
-            data = file.read(MAX_META + 1)
-        if len(data) > MAX_META:
-            raise unfit(path, "size", f"at most {MAX_META} bytes", "more")
-        return data.decode()
-    except (OSError, UnicodeDecodeError) as error:
-        got = getattr(error, "strerror", None) or str(error)
+        yield from (line for line in plain_lines(path, MAX_LINES) if line.strip())
+    except OSError as error:
+        got = error.strerror or str(error)
         raise unfit(path, "file", "a text file of a LeRobot dataset", got) from error
 
 
-def _parsed(text: str, path: Path) -> dict[str, Any]:
-    try:
-        value = parse_json(text, path.name)
-    except ConfigError as error:
-        raise unfit(path, "contents", "JSON", str(error)) from error
+def _object(value: Any, path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise unfit(path, "contents", "an object", short(value, 80))
     return value
@@ -159,7 +150,10 @@ def _parsed(text: str, path: Path) -> dict[str, Any]:
 
 def read_info(path: Path) -> dict[str, Any]:
     """The object in `info.json`; raises DatasetError."""
-    return _parsed(_text_of(path), path)
+    try:
+        return _object(read_json(path, MAX_INFO), path)
+    except ConfigError as error:
+        raise unfit(path, "contents", "JSON", str(error)) from error
 
 
 def get(info: dict[str, Any], key: str, kind: Any, folder: Path) -> Any:

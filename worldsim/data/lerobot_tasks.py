@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldsim.config import parse_json
-from worldsim.files import open_plain
+from worldsim.files import plain_lines
 
 from .captions import merged
 from .dataset import Caption, unfit
@@ -36,9 +36,8 @@ def _table(path: Path) -> list[tuple[Any, Any]]:
 
 
 def _lines(path: Path) -> list[tuple[Any, Any]]:
-    with open_plain(path) as file:
-        data = file.read(MAX_TASKS).decode()
-    rows = [parse_json(line, path.name) for line in data.splitlines() if line.strip()]
+    lines = (line for line in plain_lines(path, MAX_TASKS) if line.strip())
+    rows = (parse_json(line, path.name) for line in lines)
     return [(row["task_index"], row["task"]) for row in rows]
 
 

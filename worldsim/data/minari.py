@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from worldsim.actions import MOST_ENTRIES
 from worldsim.config import ConfigError, parse_json, short
@@ -23,6 +22,7 @@ from worldsim.files import open_plain
 from .archive import UNREADABLE
 from .dataset import DatasetError, DatasetSpec, Episode, unfit
 from .indexed import Fit, FittedFrames, IndexedDataset, file_hash, say
+from .picture import read_picture
 
 MAX_ARRAY = 2**26  # bytes of each array but frames
 MAX_PIECE = 2**26  # bytes that are unpacked together: of a piece ("chunk" in HDF5) of an array
@@ -142,8 +142,8 @@ class _HDF5Frames:
 
 def _decoded(row: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
     try:
-        return np.asarray(Image.open(io.BytesIO(row.tobytes()), formats=("JPEG",)), np.uint8)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return read_picture(io.BytesIO(row.tobytes()), ("JPEG",))
+    except ValueError as error:
         raise unfit(path, "observations", "JPEG images", short(str(error), 100)) from error
 
 

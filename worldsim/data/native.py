@@ -27,7 +27,7 @@ from worldsim.files import atomic_path, clear_leftovers, open_plain
 
 from .archive import UNREADABLE, Archive, ArchiveWriter, Stamp, open_archive
 from .captions import pack, unpack
-from .dataset import SPLITS, DatasetError, DatasetSpec, Episode, unfit
+from .dataset import SPLITS, DatasetError, DatasetSpec, Episode, repeated, unfit
 from .episode import check_episode
 
 FORMAT, VERSION = "worldsim-dataset", 2
@@ -245,8 +245,7 @@ class NativeDataset:
         self._paths = [path for split in self._files.values() for path in split]
         self._lengths: Sequence[int] | None = None
         self.names: Sequence[str] = [path.stem for path in self._paths]
-        if len(set(self.names)) < len(self.names):
-            twice = next(n for n in self.names if self.names.count(n) > 1)
+        if (twice := repeated(self.names)) is not None:
             raise unfit(self.folder, "names", "each episode in one split only", twice,
                         "rename one of the files, or move it elsewhere")  # fmt: skip
 

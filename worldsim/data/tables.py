@@ -8,23 +8,22 @@ cell is an unknown action. One table may serve several films by a column `file`.
 from __future__ import annotations
 
 import csv
-import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldsim.config import short
 from worldsim.core import ActionSpec
-from worldsim.files import open_plain
+from worldsim.files import plain_lines
 
 from .dataset import unfit
 
-MAX_TABLE = 2**28  # bytes of a CSV
-MAX_LINE = 2**16  # bytes of a line
+MAX_TABLE = 2**26  # bytes of a CSV
+MOST_CELLS = 2**20  # of a CSV: each takes 60 bytes of memory
 SUFFIXES = (".csv", ".parquet")
 REMEDY = "write a row for each frame, see docs/data-format.md"
 
@@ -47,7 +46,8 @@ class Table:
         return next((len(x) for x in (self.actions, self.rewards) if x is not None), 0)
 
 
-Columns = dict[str, list[Any]]
+Column = NDArray[Any] | list[Any]
+Columns = dict[str, Column]
 
 
 def read_tables(path: Path) -> dict[str, Table]:
@@ -60,9 +60,13 @@ def read_tables(path: Path) -> dict[str, Table]:
     for row, name in enumerate(files):
         parts.setdefault(name, []).append(row)
     return {
-        name: _table(path, {k: [v[i] for i in rows] for k, v in columns.items()})
+        name: _table(path, {k: _taken(v, rows) for k, v in columns.items()})
         for name, rows in parts.items()
     }
+
+
+def _taken(column: Column, rows: list[int]) -> Column:
+    return column[rows] if isinstance(column, np.ndarray) else [column[i] for i in rows]
 
 
 def read_columns(path: Path) -> Columns:
@@ -72,33 +76,29 @@ def read_columns(path: Path) -> Columns:
 
 def _csv(path: Path) -> Columns:
     try:
-        with open_plain(path) as file:
-            if (size := os.fstat(file.fileno()).st_size) > MAX_TABLE:
-                raise unfit(path, "size", f"at most {MAX_TABLE} bytes", size, REMEDY)
-            rows = csv.reader(_lines(file, path))
-            head = [name.strip() for name in next(rows, [])]
-            if not head or len(set(head)) < len(head):
-                raise unfit(path, "columns", "a head of distinct names", short(head), REMEDY)
-            columns: list[list[str]] = [[] for _ in head]
-            for row in filter(None, rows):
-                if len(row) != len(head):
-                    where, expected = f"line {rows.line_num}", f"{len(head)} cells"
-                    raise unfit(path, where, expected, len(row), REMEDY)
-                for column, cell in zip(columns, row, strict=True):
-                    column.append(cell)
+        rows = csv.reader(_text(plain_lines(path, MAX_TABLE)))
+        head = [name.strip() for name in next(rows, [])]
+        if not head or len(set(head)) < len(head):
+            raise unfit(path, "columns", "a head of distinct names", short(head), REMEDY)
+        columns: list[list[str]] = [[] for _ in head]
+        for count, row in enumerate(filter(None, rows), 1):
+            if len(row) != len(head):
+                where, expected = f"line {rows.line_num}", f"{len(head)} cells"
+                raise unfit(path, where, expected, len(row), REMEDY)
+            if count * len(head) > MOST_CELLS:
+                expected = f"at most {MOST_CELLS} cells"
+                raise unfit(path, "size", expected, "more", "write one table a film, or Parquet")
+            for column, cell in zip(columns, row, strict=True):
+                column.append(cell)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise unfit(path, "file", "a table in CSV", str(error), REMEDY) from error
+        got = getattr(error, "strerror", None) or str(error)
+        raise unfit(path, "file", "a table in CSV", got, REMEDY) from error
     return dict(zip(head, columns, strict=True))
 
 
-def _lines(file: IO[bytes], path: Path) -> Iterator[str]:
-    """Lines of text, none longer than a row may be."""
-    first = True
-    while line := file.readline(MAX_LINE + 1):
-        if len(line) > MAX_LINE:
-            raise unfit(path, "line", f"at most {MAX_LINE} bytes", "more", REMEDY)
-        yield line.decode("utf-8-sig" if first else "utf-8")
-        first = False
+def _text(lines: Iterable[bytes]) -> Iterator[str]:
+    for number, line in enumerate(lines):
+        yield line.decode("utf-8" if number else "utf-8-sig")
 
 
 def _parquet(path: Path) -> Columns:
@@ -108,12 +108,8 @@ def _parquet(path: Path) -> Columns:
 
 
 def _table(path: Path, columns: Columns) -> Table:
-    names = [n for n in columns if n == "action" or n.startswith(("action_", "action."))]
-    actions = None
-    if names:
-        parts = [_numbers(path, name, columns[name]) for name in names]
-        actions = np.concatenate([p if p.ndim == 2 else p[:, None] for p in parts], 1)
-    rewards = _numbers(path, "reward", columns["reward"]) if "reward" in columns else None
+    actions = actions_in(path, columns)
+    rewards = numbers_in(path, "reward", columns) if "reward" in columns else None
     if actions is None and rewards is None and "text" not in columns:
         expected = "action, action_*, reward or text among the columns"
         raise unfit(path, "columns", expected, sorted(columns)[:20], REMEDY)
@@ -121,9 +117,23 @@ def _table(path: Path, columns: Columns) -> Table:
     return Table(path, actions, rewards, text)
 
 
-def _numbers(path: Path, name: str, cells: list[Any]) -> NDArray[np.float64]:
+def actions_in(path: Path, columns: Columns) -> NDArray[np.float64] | None:
+    """The actions of a table, (T, A), NaN where a cell is empty; None without such a column."""
+    names = [n for n in columns if n == "action" or n.startswith(("action_", "action."))]
+    parts = [numbers_in(path, name, columns) for name in names]
+    if not all(0 < part.ndim < 3 for part in parts):
+        raise unfit(path, "action", "a number or a list of numbers a row", "lists of lists", REMEDY)
+    parts = [part if part.ndim == 2 else part[:, None] for part in parts]
+    return np.concatenate(parts, 1) if parts else None
+
+
+def numbers_in(path: Path, name: str, columns: Columns) -> NDArray[np.float64]:
+    """A column's numbers, NaN where a cell is empty; DatasetError for others and for infinity."""
     try:
-        found = np.asarray([np.nan if x in ("", None) else x for x in cells], np.float64)
+        cells = columns[name]
+        if not isinstance(cells, np.ndarray):
+            cells = [np.nan if x in ("", None) else x for x in cells]
+        found = np.asarray(cells, np.float64)
     except (OverflowError, TypeError, ValueError) as error:
         raise unfit(path, name, "numbers", str(error)[:100], REMEDY) from error
     if np.isinf(found).any():

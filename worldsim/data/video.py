@@ -135,12 +135,13 @@ def _tables(folder: Path, films: list[Path]) -> dict[Path, Table]:
         if set(tables) != {""}:
             raise unfit(path, "columns", "none called file, as it is one film's", "one")
         found[film] = tables[""]
+    taken, there = {*beside.values()}, {*films}
     for path in sorted(p for p in folder.glob("*") if p.suffix in SUFFIXES):
-        if path in beside.values():
+        if path in taken:
             continue
         for name, table in read_tables(path).items():
             film = folder / name
-            if film not in films:
+            if film not in there:
                 raise unfit(path, "file", f"a film in {folder}", name or "no column called file")
             found[film] = table
     return found

@@ -13,7 +13,7 @@ from torch import Tensor
 from worldsim.core import WorldError
 from worldsim.models.dynamics import Dynamics
 from worldsim.store.folder import load
-from worldsim.store.tensors import load_tensors
+from worldsim.store.tensors import TensorFileError, load_weights
 from worldsim.world.diffusion import DiffusionWorld, Sampling
 
 from . import horizon
@@ -41,11 +41,11 @@ def teacher_of(
     channels = world.spec.latent_shape[-1]
     dynamics = Dynamics(config.dit, config.heads, channels, config.conditioning)
     try:
-        dynamics.load_state_dict(load_tensors(weights, finite=True)[0])
-    except RuntimeError as error:
+        load_weights(weights, dynamics)
+    except TensorFileError as error:
         raise WorldError(
-            f"teacher: expected weights of the sizes of {world.spec.name}, got {weights}: "
-            f"{str(error)[:300]}; name the run that this world was distilled from"
+            f"teacher: expected weights of the sizes of {world.spec.name}, got {error}; name the "
+            "run that this world was distilled from"
         ) from error
     return DiffusionWorld(config, world.vae, dynamics.to(world.device), world.starts)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from worldsim.core import ActionSpec, WorldError
 from worldsim.data.columns import columns_of
 from worldsim.data.dataset import Dataset
-from worldsim.data.tables import action_spec, read_columns
+from worldsim.data.tables import action_spec, actions_in, numbers_in, read_columns
 
 
 @dataclass(frozen=True)
@@ -64,19 +64,16 @@ class Labels:
         Raises DatasetError or WorldError for any other.
         """
         path, columns = Path(path), read_columns(Path(path))
-        names = [n for n in columns if n == "action" or n.startswith(("action_", "action."))]
-        if not {"episode", "chunk"} <= columns.keys() or not names:
+        values = actions_in(path, columns)
+        if not {"episode", "chunk"} <= columns.keys() or values is None:
             raise WorldError(
                 f"labels: expected columns episode, chunk and action or action_* in {path}, got "
                 f"{sorted(columns)[:20]}"
             )
-        try:
-            values = np.stack([np.asarray(columns[n], np.float64) for n in names], 1)
-            chunks = np.asarray(columns["chunk"], np.float64)
-        except ValueError as error:
-            raise WorldError(f"labels: expected numbers in {path}, got {error}") from error
-        if not (np.isfinite(values).all() and (chunks == np.round(chunks)).all()):
-            raise WorldError(f"labels: expected finite numbers and whole chunks in {path}")
+        chunks = numbers_in(path, "chunk", columns)
+        whole = chunks.ndim == 1 and bool(((chunks == np.round(chunks)) & (chunks < 2**40)).all())
+        if not (whole and len(values) and np.isfinite(values).all()):
+            raise WorldError(f"labels: expected rows of finite numbers and whole chunks in {path}")
         spec = action_spec([values])
         actions = torch.from_numpy(values).to(spec.dtype)
         rows: dict[str, list[tuple[int, Tensor]]] = {}

@@ -78,9 +78,10 @@ def sheet(rows: Sequence[Sequence[Picture]], names: Sequence[str], heads: Sequen
 
 
 def save_picture(path: Path, picture: Picture) -> None:
-    """Write a PNG."""
+    """Write a PNG, all or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path, optimize=True)
+    with atomic_path(path) as part:
+        Image.fromarray(picture).save(part, "PNG", optimize=True)
 
 
 def save_film(path: Path, pictures: Iterable[Picture], fps: float, quality: float = 7) -> None:

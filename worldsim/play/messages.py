@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from worldsim.config import from_json, parse_json
+from worldsim.config import from_json, parse_json, value_from_json
 from worldsim.core import WorldError
 
 VERSION = 1
@@ -100,7 +100,6 @@ def parse(text: str) -> tuple[Message, float]:
     kind, time = data.get("type"), data.get("time")
     if not isinstance(kind, str) or kind not in KINDS:
         raise WorldError(f"message.type: expected one of {list(KINDS)}")
-    if isinstance(time, bool) or not isinstance(time, int | float):
-        raise WorldError("message.time: expected a number")
+    sent = value_from_json(float, time, "message.time")
     fields: dict[str, Any] = {k: v for k, v in data.items() if k not in ("v", "type", "time")}
-    return from_json(KINDS[kind], fields, "message"), float(time)
+    return from_json(KINDS[kind], fields, "message"), sent

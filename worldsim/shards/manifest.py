@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from worldsim.config import ConfigError, from_json, parse_json, to_json
+from worldsim.config import ConfigError, from_json, parse_json, short, to_json
 from worldsim.data.captions import by_chunk
 from worldsim.data.dataset import Episode
 from worldsim.data.indexed import file_hash
@@ -15,7 +15,7 @@ from worldsim.files import clear_leftovers, read_bytes, write_text
 
 MANIFEST = "shards.json"
 SHARDS = "shards"
-MAX_BYTES = 2**30
+MAX_BYTES = 2**24  # of a shard's manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,11 @@ class FileEntry:
     path: str
     bytes: int
     sha256: str
+
+    def __post_init__(self) -> None:
+        path = PurePosixPath(self.path)
+        if path.is_absolute() or ".." in path.parts or "\0" in self.path or not path.parts:
+            raise ValueError(f"path: expected one below the folder, got {short(self.path)}")
 
 
 @dataclass(frozen=True, kw_only=True)

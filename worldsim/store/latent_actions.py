@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
 
-from worldsim.config import ConfigError, from_json, to_json
+from worldsim.config import from_json, short, to_json
 from worldsim.data.labelled import LatentLabels
 from worldsim.models.latent_actions import LatentActionConfig, LatentActionModel
 
-from .tensors import load_tensors, refusal, save_tensors
+from .tensors import check_kinds, load_tensors, refusal, save_tensors, under
 
 FORMAT, LABELS = "worldsim-latent-actions", "worldsim-latent-labels"
 MOST_BYTES = 2**32
@@ -26,11 +26,10 @@ def save_latent_actions(model: LatentActionModel, path: str | Path) -> None:
 def load_latent_actions(path: str | Path) -> LatentActionModel:
     """The model of a file; raises TensorFileError for anything else."""
     tensors, about = load_tensors(path, max_bytes=MOST_BYTES, finite=True)
-    model = _built(Path(path), about)
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise refusal(Path(path), "tensors of another model") from error
+    with torch.device("meta"):  # takes no memory before the file's shapes are seen to fit
+        check_kinds(Path(path), _built(Path(path), about), tensors)
+    model = _built(Path(path), about).float()  # whatever the default dtype is just now
+    model.load_state_dict(tensors)
     return model.eval().requires_grad_(False)
 
 
@@ -39,7 +38,7 @@ def _built(path: Path, about: Any) -> LatentActionModel:
         raise refusal(path, "no latent action model")
     try:
         return LatentActionModel(from_json(LatentActionConfig, about.get("config"), "config"))
-    except (ConfigError, RuntimeError, ValueError) as error:
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
         raise refusal(path, str(error)[:200]) from error
 
 
@@ -55,8 +54,10 @@ def load_labels(path: str | Path) -> LatentLabels:
     tensors, about = load_tensors(path, max_bytes=MOST_BYTES, finite=True)
     if not isinstance(about, dict) or about.get("format") != LABELS:
         raise refusal(Path(path), "no labels of `worldsim label`")
-    parts: dict[str, dict[str, Tensor]] = {"latent": {}, "confidence": {}}
-    for key, value in tensors.items():
-        kind, _, name = key.partition("/")
-        parts[kind][name] = value
-    return LatentLabels(int(about["width"]), parts["latent"], parts["confidence"])
+    latent, confidence = (under(tensors, f"{kind}/") for kind in ("latent", "confidence"))
+    if len(latent) + len(confidence) < len(tensors):
+        raise refusal(Path(path), f"tensors of other kinds: {short(list(tensors))}")
+    try:
+        return LatentLabels(about.get("width"), latent, confidence)
+    except ValueError as error:
+        raise refusal(Path(path), str(error)) from error

@@ -16,9 +16,9 @@ import gymnasium
 import numpy
 import torch
 
-from worldsim.config import read_json_lines
+from worldsim.config import logged_number, read_json_lines
 
-MOST_LOG = 2**28  # bytes of a training's log
+MOST_LOG = 2**26  # bytes of a training's log
 PAUSE = 600.0  # seconds without a log line after which a training counts as interrupted
 
 
@@ -80,11 +80,14 @@ def training_cost(run: Path | None) -> dict[str, Any]:
     logs = sorted(run.glob("*/log.jsonl")) if run is not None else []
     stages: dict[str, Any] = {}
     for log in logs:
-        lines = [x for x in read_json_lines(log, MOST_LOG) if {"time", "step"} <= x.keys()]
-        times = [line["time"] for line in lines]
-        gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
-        seconds = sum(g for g in gaps if 0 < g < PAUSE)
-        if lines:
-            stages[log.parent.name] = {"seconds": seconds, "steps": lines[-1]["step"]}
+        seconds, last, steps = 0.0, None, None
+        for line in read_json_lines(log, MOST_LOG):
+            time, step = logged_number(line, "time"), logged_number(line, "step")
+            if time is None or step is None:
+                continue
+            seconds += time - last if last is not None and 0 < time - last < PAUSE else 0.0
+            last, steps = time, int(step)
+        if steps is not None:
+            stages[log.parent.name] = {"seconds": seconds, "steps": steps}
     total = sum(stage["seconds"] for stage in stages.values())
     return {"stages": stages, "seconds": total} if stages else {}

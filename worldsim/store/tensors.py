@@ -16,12 +16,12 @@ from collections.abc import Mapping
 from hashlib import sha256
 from math import prod
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from worldsim.config import ConfigError, from_json, parse_json, short
 from worldsim.errors import WorldError
@@ -29,6 +29,7 @@ from worldsim.files import atomic_path, open_plain
 
 from .manifest import GIB, MIB, TensorEntry
 
+M, V = TypeVar("M", bound=nn.Module), TypeVar("V")
 MAX_HEADER = 4 * MIB
 MAX_FILE = 64 * GIB
 FLOATS = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
@@ -80,6 +81,36 @@ def load_tensors(
     return tensors, metadata
 
 
+def load_weights(path: Path | str, network: M, *, max_bytes: int = MAX_FILE) -> M:
+    """`network` with the weights that `save_tensors` wrote of one like it.
+
+    Raises TensorFileError, `network` being as it was, for any others; see `load_tensors`.
+    """
+    tensors, _ = load_tensors(path, max_bytes=max_bytes, finite=True)
+    check_kinds(Path(path), network, tensors)
+    network.float().load_state_dict(tensors)  # whatever the default dtype is just now
+    return network
+
+
+def check_kinds(path: Path, network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Raise TensorFileError unless names, types and shapes are the network's, also on "meta"."""
+    wanted = {name: _kind(x, ours=True) for name, x in network.state_dict().items()}
+    found = {name: _kind(x) for name, x in tensors.items()}
+    if differ := sorted(n for n in wanted.keys() | found if wanted.get(n) != found.get(n)):
+        name = differ[0]
+        more = f", and {len(differ) - 1} others" if differ[1:] else ""
+        raise TensorFileError(
+            f"{path}: expected {wanted.get(name, 'no tensor')} for {short(name)}, got "
+            f"{found.get(name, 'none')}{more}; give the sizes and the data that it was made with"
+        )
+
+
+def _kind(x: Tensor, *, ours: bool = False) -> str:
+    """Type and shape; ours: of a network, which becomes float32 whatever the default was."""
+    dtype = torch.float32 if ours and x.is_floating_point() else x.dtype
+    return f"{str(dtype).removeprefix('torch.')} {tuple(x.shape)}"
+
+
 def verify_tensors(path: Path | str, *, max_bytes: int = MAX_FILE) -> Any:
     """The metadata of a file whose hash is right, read in pieces; raises as `load_tensors`."""
     path = Path(path)
@@ -104,6 +135,11 @@ def verify_tensors(path: Path | str, *, max_bytes: int = MAX_FILE) -> Any:
         raise refusal(path, error.strerror or str(error)) from error
     except (ConfigError, LookupError, TypeError) as error:
         raise refusal(path, str(error)[:200]) from error
+
+
+def under(entries: Mapping[str, V], prefix: str) -> dict[str, V]:
+    """Entries whose names begin with `prefix`, without it."""
+    return {k.removeprefix(prefix): v for k, v in entries.items() if k.startswith(prefix)}
 
 
 def read_header(file: IO[bytes]) -> tuple[dict[str, TensorEntry], dict[str, str]]:

@@ -6,7 +6,6 @@ of their recordings, and a world follows words the better the more of its video 
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,11 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from worldsim.config import short
 from worldsim.core import WorldError
 from worldsim.data.captions import captions_of
 from worldsim.data.dataset import Caption, Dataset, Episode
 from worldsim.data.native import NativeDataset, NativeWriter, file_name
 from worldsim.data.resize import area_resize
+from worldsim.data.tables import read_columns
 from worldsim.models.captioner import FRAMES, SIDE, Captioner, Vocabulary
 
 LEAST = 8  # captions to learn from
@@ -69,26 +70,24 @@ def read_examples(path: Path, data: Dataset) -> dict[str, tuple[Caption, ...]]:
     """Captions in a CSV with columns `file` (an episode's name), `text`, and, where they speak of a
     stretch, `first` and `stop` in chunks. Raises WorldError naming the row that does not fit."""
     lengths = dict(zip(data.names, data.lengths, strict=True))
-    short = {Path(name).stem: name for name in lengths}
+    stems = {Path(name).stem: name for name in lengths}
     found: dict[str, list[Caption]] = {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise WorldError(f"examples: expected a table in CSV at {path}, got {error}") from error
-    for number, row in enumerate(rows, 2):
-        name, text = (row.get("file") or "").strip(), (row.get("text") or "").strip()
-        name = name if name in lengths else short.get(Path(name).stem, name)
+    columns = read_columns(path)
+    for number, cells in enumerate(zip(*columns.values(), strict=True), 2):
+        row = {name: "" if x is None else str(x) for name, x in zip(columns, cells, strict=True)}
+        where = f"examples: {path}, row {number}"
+        name, text = row.get("file", "").strip(), row.get("text", "").strip()
+        name = name if name in lengths else stems.get(Path(name).stem, name)
         if name not in lengths or not text:
             expected = "an episode's name in column file and words in column text"
-            raise WorldError(f"examples: {path}, row {number}: expected {expected}, got {row}")
+            raise WorldError(f"{where}: expected {expected}, got {short(row)}")
         try:
             first, stop = int(row.get("first") or 0), int(row.get("stop") or lengths[name])
         except ValueError:
             first = stop = -1
         if not 0 <= first < stop <= lengths[name]:
             expected = f"chunks from 0 to {lengths[name]}"
-            raise WorldError(f"examples: {path}, row {number}: expected {expected}, got {row}")
+            raise WorldError(f"{where}: expected {expected}, got {short(row)}")
         found.setdefault(name, []).append(Caption(first=first, stop=stop, text=text))
     return {name: tuple(captions) for name, captions in found.items()}
 

@@ -10,23 +10,22 @@ import json
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from worldsim.config import short
+from worldsim.config import parse_json, short
 from worldsim.core import WorldError
-from worldsim.files import atomic_path
+from worldsim.files import atomic_path, open_plain
 
 Settings = dict[str, Any]
 """All that decides a run, as JSON: the fields of its training, its model, hashes of its data and of
 the weights that it begins with."""
 
 Shapes = dict[str, tuple[int, ...]]
-V = TypeVar("V")
 
 HARMLESS = (
     "save_seconds",
@@ -55,14 +54,11 @@ def write_checkpoint(path: Path, step: int, settings: Settings, tensors: dict[st
 def read_checkpoint(path: Path) -> tuple[int, Settings, dict[str, Tensor]]:
     """Step, settings and tensors; raises CheckpointError for anything but a whole checkpoint."""
     try:
-        with safe_open(path, "pt") as file:
-            run = json.loads((file.metadata() or {})["run"])
+        run = _run_of(path)
         tensors = load_file(path)
         digest = run.pop("sha256")
         step, settings = run["step"], run["settings"]
-    except (
-        SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError,
-    ) as error:  # fmt: skip
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise damaged(path, repr(error)[:200]) from error
     if digest != _digest(run, tensors):
         raise damaged(path, "other content than its SHA-256 says")
@@ -75,10 +71,17 @@ def read_checkpoint(path: Path) -> tuple[int, Settings, dict[str, Tensor]]:
 def read_step(path: Path) -> int:
     """The step of a checkpoint, nothing else of it being looked at; -1 where there is none."""
     try:
-        with safe_open(path, "pt") as file:
-            return int(json.loads((file.metadata() or {})["run"])["step"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError):
+        step = _run_of(path)["step"]
+        return step if type(step) is int else -1
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         return -1
+
+
+def _run_of(path: Path) -> Any:
+    """What a checkpoint says of its run; looked at first, as a pipe would be waited for."""
+    open_plain(path).close()
+    with safe_open(path, "pt") as file:
+        return parse_json((file.metadata() or {})["run"], "run")
 
 
 def damaged(path: Path, got: str) -> CheckpointError:
@@ -157,8 +160,3 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         return
     for key, item in value.items():
         yield from _leaves(item, f"{name}.{key}" if name else key)
-
-
-def under(entries: dict[str, V], prefix: str) -> dict[str, V]:
-    """Entries whose names begin with `prefix`, without it."""
-    return {k.removeprefix(prefix): v for k, v in entries.items() if k.startswith(prefix)}

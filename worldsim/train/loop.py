@@ -23,10 +23,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from worldsim.config import to_json
+from worldsim.config import logged_number, to_json
 from worldsim.diffusion.draws import Draws
-from worldsim.files import atomic_path, clear_leftovers, sync
+from worldsim.files import clear_leftovers, plain_lines, sync, write_bytes
 from worldsim.nn.dtype import default_float32, fast_dtype, narrow
+from worldsim.nn.generator import kept_generator
+from worldsim.store.provenance import MOST_LOG
+from worldsim.store.tensors import under
 
 from .checkpoint import (
     CheckpointError,
@@ -34,7 +37,6 @@ from .checkpoint import (
     check_settings,
     check_tensors,
     shapes_of,
-    under,
     write_checkpoint,
 )
 from .distributed import is_main, mean_figures, own_rows, world_size
@@ -124,11 +126,12 @@ class Run:
         self._logged_at = self.clock = time.monotonic()
         self._saving: tuple[int, Future[Any]] | None = None
         folder.mkdir(parents=True, exist_ok=True)
+        lines = _lines_of(self.logged)  # read before anything changes
         self.load()
         self.saved_step = self.step
         if is_main():
             clear_leftovers(self.checkpoint)
-            self._trim_log()
+            self._trim_log(lines)
 
     def _spread(self, model: nn.Module) -> None:
         """Put network and average on the processes."""
@@ -210,23 +213,30 @@ class Run:
             file.write(json.dumps({**line, **figures}) + "\n")
         self._logged_at = now
 
-    def _trim_log(self) -> None:
+    def _trim_log(self, lines: list[bytes]) -> None:
         """Drop what a killed run logged after its last checkpoint: those steps come again."""
-        text = self.logged.read_text(errors="replace") if self.logged.exists() else ""
-        lines = text.splitlines(True)
         kept = [line for line in lines if _step_of(line) <= self.step]
         if kept != lines:
-            with atomic_path(self.logged) as part:
-                part.write_text("".join(kept))
+            write_bytes(self.logged, b"".join(kept))
 
 
-def _step_of(line: str) -> float:
+def _lines_of(log: Path) -> list[bytes]:
+    try:
+        return list(plain_lines(log, MOST_LOG)) if log.exists() else []
+    except OSError as error:
+        raise CheckpointError(
+            f"{log}: expected the log of a training, got {error.strerror or error}; move it away"
+        ) from error
+
+
+def _step_of(line: bytes) -> float:
     """The step of a line of the log; beyond all steps where there is none to read."""
     try:
-        step = json.loads(line)["step"]
-        return step if isfinite(step) else float("inf")
-    except (ValueError, TypeError, LookupError, RecursionError, OverflowError):
-        return float("inf")
+        value = json.loads(line)
+        step = logged_number(value, "step") if isinstance(value, dict) else None
+    except (ValueError, RecursionError):
+        step = None
+    return float("inf") if step is None else step
 
 
 def learning_rate(config: FitConfig, step: int) -> float:
@@ -294,7 +304,7 @@ def fit(
     Returns the averaged model. Raises FloatingPointError when a loss or gradient stops being
     finite, CheckpointError for a checkpoint that this run cannot go on from.
     """
-    with default_float32():
+    with default_float32(), kept_generator():
         run = Run(folder, model, config, settings)
         _train(run, loss_fn, watch)
         return run.averaged()

@@ -7,7 +7,6 @@ stays in the run: a run that is resumed has the same schedule, wherever it goes 
 
 from __future__ import annotations
 
-import json
 import shutil
 import statistics
 from collections.abc import Callable, Sequence
@@ -15,7 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from worldsim.config import logged_number, read_json_lines
 from worldsim.core import WorldError
+from worldsim.store.provenance import MOST_LOG
 
 from .distill import DistillationConfig
 from .distributed import agree, is_main, main_first
@@ -69,6 +70,10 @@ class StagePlan:
     compile: bool
     step_seconds: float = 0.0
     until: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise WorldError(f"steps: expected 1 or more of a stage, got {self.steps}")
 
     @property
     def seconds(self) -> float:
@@ -165,8 +170,8 @@ def measure_step(train: Callable[[Any, Path], Any], training: Training, folder: 
     try:
         train(tried, trial)
         if is_main():
-            lines = (trial / "log.jsonl").read_text().splitlines()
-            took = statistics.median(json.loads(line)["seconds"] for line in lines[2:])
+            lines = list(read_json_lines(trial / "log.jsonl"))
+            took = statistics.median(line["seconds"] for line in lines[2:])
     finally:
         if is_main():
             shutil.rmtree(trial, ignore_errors=True)
@@ -175,15 +180,5 @@ def measure_step(train: Callable[[Any, Path], Any], training: Training, folder: 
 
 def trained_seconds(stage: Path) -> float:
     """Seconds that a stage's log tells of, over all that it was resumed."""
-    log = stage / "log.jsonl"
-    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    return sum(seconds_of(line) for line in lines)
-
-
-def seconds_of(line: str) -> float:
-    """Seconds that a line of a log tells of; 0 where it was cut short."""
-    try:
-        seconds = json.loads(line)["seconds"]
-        return float(seconds) if seconds > 0 else 0.0
-    except (ValueError, TypeError, LookupError, RecursionError):
-        return 0.0
+    lines = read_json_lines(stage / "log.jsonl", MOST_LOG)
+    return sum(max(0.0, logged_number(line, "seconds") or 0.0) for line in lines)

@@ -26,7 +26,7 @@ from worldsim.models.dynamics import Dynamics
 from worldsim.models.vae import DOWN, SpacetimeVAE
 from worldsim.presets import Sizes
 from worldsim.states import StateSpec
-from worldsim.store.tensors import load_tensors, save_tensors
+from worldsim.store.tensors import load_weights, save_tensors
 from worldsim.world.diffusion import DiffusionWorld, Sampling, Starts, WorldConfig
 
 from .distill import DistillationConfig, train_student
@@ -344,8 +344,7 @@ def load_final(model: M, stage: Path) -> M:
             f"{path}: expected the weights of stage {stage.name!r}, got none; train it first: "
             f"worldsim train DATA --out WORLD --run {stage.parent}"
         )
-    model.load_state_dict(load_tensors(path, finite=True)[0])
-    return model
+    return load_weights(path, model)
 
 
 def finish(model: nn.Module, stage: Path) -> None:

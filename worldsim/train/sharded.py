@@ -28,7 +28,8 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.distributed.tensor import DTensor
 
-from worldsim.files import sync
+from worldsim.config import read_json
+from worldsim.files import open_plain, sync
 
 from .checkpoint import Settings, check_header, damaged, not_finite
 from .distributed import is_main, rank, side_group, world_size
@@ -86,22 +87,28 @@ def read_seal(path: Path) -> tuple[int, Settings, dict[str, tuple[int, ...]]]:
     Raises CheckpointError, on all processes, unless every byte is as it was sealed.
     """
     try:
-        seal = json.loads((path / SEAL).read_text(encoding="utf-8"))
+        seal = read_json(path / SEAL)
         digest = seal.pop("sha256")
-        step, settings, files = seal["step"], seal["settings"], dict(seal["files"])
+        step, settings, files = seal["step"], seal["settings"], dict(seal["files"].items())
         fault = None if digest == _digest(seal) else "other content than its SHA-256 says"
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        step, settings, files, fault = 0, {}, {}, repr(error)[:200]
-    if fault is None:
-        there = sorted(p.name for p in path.glob("*.safetensors"))
-        mine = sorted(files)[rank() :: world_size()]
-        wrong = [n for n in mine if n not in there or _hash(path / n) != files[n]]
-        wrong += sorted(set(there) - set(files))
-        fault = f"other content in {wrong[:5]}" if wrong else None
-    _agree_on(path, fault)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        step, settings, files, fault = 0, {}, {}, str(error)[:200]
+    _agree_on(path, fault or _differing(path, files))
     check_header(path, step, settings)
     known = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
     return step, settings, {name: tuple(entry.size) for name, entry in known.items()}  # type: ignore[union-attr]
+
+
+def _differing(path: Path, files: dict[str, str]) -> str | None:
+    """What is other than it was sealed, in this process's share of the files."""
+    there = sorted(p.name for p in path.glob("*.safetensors"))
+    mine = sorted(files)[rank() :: world_size()]
+    try:
+        wrong = [n for n in mine if n not in there or _hash(path / n) != files[n]]
+    except OSError as error:
+        return error.strerror or str(error)
+    wrong += sorted(set(there) - set(files))
+    return f"other content in {wrong[:5]}" if wrong else None
 
 
 def read_tensors(path: Path, like: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -138,7 +145,7 @@ def _at_least_1d(x: Tensor) -> Tensor:
 
 
 def _hash(path: Path) -> str:
-    with open(path, "rb") as file:
+    with open_plain(path) as file:
         return file_digest(file, "sha256").hexdigest()
 
 

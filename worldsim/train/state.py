@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from worldsim.config import read_json
+from worldsim.config import from_json, read_json
+from worldsim.core import WorldError
 from worldsim.files import atomic_path
 
 from .checkpoint import CheckpointError, check_settings
 from .distributed import is_main
 from .plan import StagePlan, trained_seconds
 
-FORMAT = "worldsim-run"
+
+@dataclass(frozen=True, kw_only=True)
+class _Told:
+    """`run.json`."""
+
+    format: Literal["worldsim-run"] = "worldsim-run"
+    settings: dict[str, Any]
+    seconds: float
+    plans: dict[str, Any]
 
 
 class RunState:
@@ -53,30 +62,23 @@ class RunState:
         if not is_main():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        known = {
-            "format": FORMAT,
-            "settings": self.settings,
-            "seconds": self.seconds,
-            "plans": {name: asdict(plan) for name, plan in self.plans.items()},
-        }
+        plans = {name: asdict(plan) for name, plan in self.plans.items()}
+        known = asdict(_Told(settings=self.settings, seconds=self.seconds, plans=plans))
         with atomic_path(self.path) as part:
             part.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
 
     def _read(self) -> None:
         try:
-            known = read_json(self.path)
-            if known["format"] != FORMAT:
-                raise ValueError(f"format {known['format']!r}")
-            settings, seconds = dict(known["settings"]), float(known["seconds"])
-            plans = {str(name): StagePlan(**plan) for name, plan in known["plans"].items()}
-        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+            told = from_json(_Told, read_json(self.path), "run")
+            plans = {name: from_json(StagePlan, plan, name) for name, plan in told.plans.items()}
+        except WorldError as error:
             raise CheckpointError(
                 f"{self.path}: expected the settings of a training run, got {str(error)[:200]}; "
                 "move the folder away, or choose another run folder"
             ) from error
         if not plans:  # refused before its first stage, say for a budget too small: binds nobody
             return
-        check_settings(self.path, settings, self.settings)
+        check_settings(self.path, told.settings, self.settings)
         self.plans = plans
         begun = list(plans)[-1:]  # the stage that a kill interrupted, if any
-        self._before = seconds + sum(trained_seconds(self.folder / name) for name in begun)
+        self._before = told.seconds + sum(trained_seconds(self.folder / name) for name in begun)

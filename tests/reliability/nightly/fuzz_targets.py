@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import random
-import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +22,8 @@ from tests.reliability.nightly.changes import (
     resealed,
     zip_changed,
 )
+from tests.reliability.nightly.fuzz_more import MAKERS
+from tests.reliability.nightly.fuzz_target import Target, plain, whole
 from tests.world_folders import forge, fresh
 from tests.worlds import tiny_world
 from worldsim.agents.actor_critic import ActorCritic, AgentConfig
@@ -44,7 +41,6 @@ from worldsim.store.tensors import load_tensors, save_tensors
 from worldsim.world.diffusion import WorldConfig
 from worldsim.world.uncertainty import Trust
 
-FRAMES = 8  # that are decoded of an episode
 CODECS = {"mp4": ("libx264", "yuv420p"), "mkv": ("ffv1", "bgr0"), "avi": ("mpeg4", "yuv420p"),
           "gif": ("gif", "rgb8")}  # fmt: skip
 A_CARD = {
@@ -55,32 +51,16 @@ A_CARD = {
 CSV = b"action_0,action_1,reward,text\n" + b"0.5,-1,0.25,left\n" * 6
 
 
-@dataclass(frozen=True)
-class Target:
-    """A file, what reads it, and the ways in which it is changed.
-
-    put: writes its bytes, with a hash that fits where the format has one.
-    """
-
-    path: Path
-    read: Callable[[], Any]
-    put: Callable[[bytes], Any]
-    changes: tuple[Change, ...]
-
-
-def plain(path: Path, read: Callable[[], Any], *changes: Change) -> Target:
-    """A file of whose bytes nothing else depends."""
-    return Target(path, read, path.write_bytes, (*changes, bytes_changed))
-
-
-def targets(root: Path) -> dict[str, Target]:
-    """A good file of every kind, below `root`."""
+def targets(root: Path, until: str = "") -> dict[str, Target]:
+    """A good file of every kind, below `root`; no more are made once that called `until` is."""
     makers = (_worlds, _states, _agents, _recordings, _films, _minari, _lerobot, _tables, _logs)
     found: dict[str, Target] = {}
-    for make in makers:
-        place = root / make.__name__.strip("_")
+    for make in (*makers, *MAKERS):
+        place = root / f"{make.__module__.rpartition('.')[2]}-{make.__name__.strip('_')}"
         place.mkdir(parents=True)
         found |= make(place)
+        if until in found:
+            break
     return found
 
 
@@ -153,18 +133,11 @@ def _recordings(root: Path) -> dict[str, Target]:
     data = root / "data"
     data.mkdir()
     bad_data.dataset(data)
-    read = partial(_whole, lambda: NativeDataset(data))
+    read = partial(whole, lambda: NativeDataset(data))
     return {
         "dataset.json": plain(data / "dataset.json", read, json_changed),
         "episode.npz": plain(data / "train" / bad_data.NAME, read, zip_changed),
     }
-
-
-def _whole(make: Callable[[], Any]) -> None:
-    """Open a dataset and decode the first frames of its first episodes."""
-    data = make()
-    for place in range(min(2, len(data))):
-        data.episode(place).frames[:FRAMES]
 
 
 def _films(root: Path) -> dict[str, Target]:
@@ -173,13 +146,13 @@ def _films(root: Path) -> dict[str, Target]:
         folder = root / suffix
         folder.mkdir()
         write(folder / f"film.{suffix}", noise(12, 16, 16), fps=10, codec=codec, pix_fmt=kind)
-        read = partial(_whole, partial(open_dataset, folder))
+        read = partial(whole, partial(open_dataset, folder))
         found[f"film.{suffix}"] = plain(folder / f"film.{suffix}", read)
     table = root / "table"
     table.mkdir()
     write(table / "film.mkv", noise(6, 16, 16), fps=10)
     (table / "film.csv").write_bytes(CSV)
-    read = partial(_whole, partial(open_dataset, table))
+    read = partial(whole, partial(open_dataset, table))
     return found | {"film.csv": plain(table / "film.csv", read)}
 
 
@@ -196,7 +169,7 @@ def _minari(root: Path) -> dict[str, Target]:
     space = {"type": "Discrete", "n": 2, "start": 0}
     told = {"dataset_id": "a/b-v0", "action_space": json.dumps(space), "jpeg_encoding": False}
     (root / "metadata.json").write_text(json.dumps(told))
-    read = partial(_whole, partial(open_dataset, f"minari:{root}", fps=10))
+    read = partial(whole, partial(open_dataset, f"minari:{root}", fps=10))
     return {
         "main_data.hdf5": plain(root / "main_data.hdf5", read),
         "metadata.json": plain(root / "metadata.json", read, json_changed),
@@ -205,8 +178,8 @@ def _minari(root: Path) -> dict[str, Target]:
 
 def _lerobot(root: Path) -> dict[str, Target]:
     three, two = write_v3(root / "three"), write_v2(root / "two")
-    open_three = partial(_whole, partial(open_dataset, three, camera="top"))
-    open_two = partial(_whole, partial(open_dataset, two, camera="top"))
+    open_three = partial(whole, partial(open_dataset, three, camera="top"))
+    open_two = partial(whole, partial(open_dataset, two, camera="top"))
     first = {
         name: next(islice(sorted((three / folder).rglob("*.parquet")), 1))
         for name, folder in (("data.parquet", "data"), ("episodes.parquet", "meta/episodes"))
@@ -239,16 +212,6 @@ def _logs(root: Path) -> dict[str, Target]:
     figures = root / "figures.json"
     figures.write_text(json.dumps({"policies": {"a": [1.0, 2.0]}, "x": None}))
     return {
-        "log.jsonl": plain(path, lambda: read_json_lines(path), lines_changed),
+        "log.jsonl": plain(path, lambda: list(read_json_lines(path)), lines_changed),
         "figures.json": plain(figures, lambda: read_json(figures), json_changed),
     }
-
-
-def clean(root: Path) -> None:
-    """Remove what `targets` made."""
-    shutil.rmtree(root, ignore_errors=True)
-
-
-def changed(target: Target, good: bytes, draw: random.Random) -> bytes:
-    """The good file, changed in one of the target's ways."""
-    return draw.choice(target.changes)(good, draw)

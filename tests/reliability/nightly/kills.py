@@ -32,30 +32,33 @@ from tests.reliability.nightly.writers_kept import KEPT, recorded
 from worldsim.train import checkpoint
 
 LONGEST = 0.25  # seconds that a writer lives
+SIGNS = (*[signal.SIGKILL] * 5, signal.SIGTERM)  # in turn
 WARM = 120.0  # seconds to wait for a writer's first acknowledgement, on a busy machine, too
 
 
 def kills(count: int) -> Outcome:
     """Kill writers `count` times at random moments, each going on from what the last one left."""
-    draw, failures, moments = random.Random(0), [], Counter()
+    draw, failures, moments, sent = random.Random(0), [], Counter(), Counter()
     undisturbed()  # before the first child asks
     recorded()
     writers = WRITERS | KEPT
     with tempfile.TemporaryDirectory() as root:
         for case in tqdm(range(count), desc="kills", leave=False):
-            name = list(writers)[case % len(writers)]
+            turn, place = divmod(case, len(writers))
+            name, sign = list(writers)[place], SIGNS[turn % len(SIGNS)]
+            sent[f"{name}, {sign.name}"] += 1
             folder = Path(root) / name
             folder.mkdir(exist_ok=True)
             try:
-                moments[name] += _kill_once(writers[name], folder, draw)
+                moments[name] += _kill_once(writers[name], folder, draw, sign)
             except Exception as error:
                 failures.append(f"kill {case}, {name}: {error!r}"[:300])
                 shutil.rmtree(folder)
-    figures = {"kills of each": count // len(writers), "new versions between kills": dict(moments)}
+    figures = {"kills": dict(sent), "new versions between kills": dict(moments)}
     return Outcome(failures=failures, figures=figures)
 
 
-def _kill_once(writer: Writer, folder: Path, draw: random.Random) -> int:
+def _kill_once(writer: Writer, folder: Path, draw: random.Random, sign: signal.Signals) -> int:
     """Let a writer live for a moment; how many versions it wrote. Raises if something is lost."""
     killed, before, now = False, -1, -1
     while not killed:
@@ -66,7 +69,7 @@ def _kill_once(writer: Writer, folder: Path, draw: random.Random) -> int:
                 while child.told < 0 and child.running() and time.monotonic() < until:
                     time.sleep(0.001)
             time.sleep(draw.uniform(0, LONGEST))
-            killed = child.kill(draw.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)))
+            killed = child.kill(sign)
             if not killed and child.wait() != 0:
                 raise RuntimeError("the writer fell over what was left by the last one")
             least = max(before, child.told)
@@ -218,7 +221,7 @@ def _wrong(writer: Writer, first: Path, folder: Path, ended: str) -> list[str]:
 
 ROWS = (
     Row(name="D1", promise="killed at any moment (-9, TERM): all loads, nothing acknowledged lost",
-        unit="kills", ci=18, full=1_800, attempt=kills),
+        unit="kills", ci=18, full=2_160, attempt=kills),
     Row(name="D1-faults", promise="killed or refused at each call on the way to the disk: the same",
         unit="faults", ci=12, full=1_000, attempt=faults),
 )  # fmt: skip

@@ -67,8 +67,8 @@ class Training:
         """Train to the end."""
 
         class Told(Run):
-            def save(self) -> None:
-                super().save()
+            def save(self, *, wait: bool = True) -> None:
+                super().save(wait=wait)
                 acknowledge(self.step)
 
         before, loop.Run = loop.Run, Told  # type: ignore[misc]
