@@ -121,12 +121,14 @@ class RealPolicy:
         state: the state vector (D,) at its end, None where unknown; of a world that knows such.
         """
         expected = (self.spec.chunk, *self.spec.frame_shape)
-        if frames.shape != expected:
+        seen = as_tensor(frames, "obs")
+        if tuple(seen.shape) != expected or seen.dtype != torch.uint8:
             raise WorldError(
-                f"obs: expected a chunk of frames {expected}, got {frames.shape}; make the "
-                'environment with policy.environment(), or observation="chunk"'
+                f"obs: expected a chunk of frames uint8 {expected}, got {seen.dtype} "
+                f"{tuple(seen.shape)}; make the environment with policy.environment(), or "
+                'observation="chunk"'
             )
-        self.frames.append(as_tensor(frames, "obs"))
+        self.frames.append(seen.clone())  # an environment may draw into the same array again
         if self.spec.state is not None:
             self.told.append(self._vector(state))
         if isinstance(self.policy, ActorCritic):
@@ -140,11 +142,11 @@ class RealPolicy:
     def _vector(self, state: NDArray[np.float32] | None) -> Tensor:
         assert self.spec.state is not None
         width = len(self.spec.state)
-        told = torch.full((width,), torch.nan) if state is None else torch.as_tensor(state)
+        told = torch.full((width,), torch.nan) if state is None else as_tensor(state, "state")
         if told.shape != (width,):
             expected, got = f"{self.spec.state.names}", tuple(told.shape)
             raise WorldError(f"state: expected {expected}, got {got}; give those the world knows")
-        return told.to(torch.float32)
+        return told.to(torch.float32, copy=True)
 
     def _thought(self) -> Tensor:
         assert self.world is not None

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from math import inf
+from math import inf, isfinite
 from typing import Protocol
 
 import torch
 from einops import rearrange, repeat
+from numpy import ravel
 from torch import Tensor
 
 from worldsim.core import ActionSpec, WorldError, WorldModel, WorldState
+from worldsim.nn.dtype import default_float32
 
 from .scoring import WORST, Value, plan_returns
 
@@ -105,6 +107,16 @@ class PlanningPolicy:
         self.last = None
 
 
+RULES: tuple[tuple[str, str, Callable[..., bool]], ...] = (  # beyond them plans are NaN, or none
+    ("horizon candidates rounds elites", "a count from 1 up", lambda x: type(x) is int and x > 0),
+    ("temperature shrink", "a number above 0", lambda x: 0 < x < inf),
+    ("spread", "numbers above 0", lambda x: all(0 < s < inf for s in ravel(x))),
+    ("colour distrust", "a number from 0 up", lambda x: 0 <= x < inf),
+    ("gamma", "above 0 to 1", lambda x: 0 < x <= 1),
+    ("home momentum kept", "0 to 1", lambda x: 0 <= x <= 1),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Shooting:
     """What all shooting planners share.
@@ -132,25 +144,13 @@ class Shooting:
     home: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("horizon", "candidates", "rounds"):
-            if getattr(self, name) < 1:
-                raise WorldError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        elites = getattr(self, "elites", 2)
-        if not 2 <= elites <= max(2, self.candidates):
+        for names, expected, fits in RULES:
+            for name in names.split():
+                given = getattr(self, name, None)
+                if given is not None and not fits(given):
+                    raise WorldError(f"{name}: expected {expected}, got {given!r}")
+        if not 2 <= (elites := getattr(self, "elites", 2)) <= max(2, self.candidates):
             raise WorldError(f"elites: expected 2 to {self.candidates}, got {elites}")
-        if not 0 < self.gamma <= 1:
-            raise WorldError(f"gamma: expected above 0 to 1, got {self.gamma}")
-        if not 0 <= self.home <= 1:
-            raise WorldError(f"home: expected 0 to 1, got {self.home}")
-        for name in ("spread", "temperature", "shrink"):  # a plan would be NaN
-            given = getattr(self, name, 1.0)
-            numbers = given if isinstance(given, tuple) else (given,)
-            if not all(0 < x < inf for x in numbers):
-                raise WorldError(f"{name}: expected a number above 0, got {given}")
-        for name in ("colour", "distrust"):
-            if not 0 <= getattr(self, name, 0.0) < inf:
-                got = getattr(self, name)
-                raise WorldError(f"{name}: expected a number from 0 up, got {got}")
 
     def returns(self, world: WorldModel, state: WorldState, plans: Tensor) -> Tensor:
         """`(B, N)` of plans in the world's own range."""
@@ -161,7 +161,7 @@ class Shooting:
         """The mean that a plan begins from, `(B, T, *action)` from -1 to 1."""
         mean = torch.zeros(len(state), self.horizon, *spec.shape, device=state.key.device)
         if self.start is not None:
-            if len(self.start) != len(spec.low):
+            if len(self.start) != len(spec.low) or not all(map(isfinite, self.start)):
                 raise WorldError(f"start: expected {len(spec.low)} numbers, got {self.start}")
             mean = mean + spec.to_normalized(torch.tensor(self.start, device=mean.device))
         if previous is None:
@@ -193,6 +193,7 @@ class CEM(Shooting):
     momentum: float = 0.1
     shrink: float = 1.25
 
+    @default_float32()
     @torch.no_grad()
     def plan(
         self,
@@ -251,6 +252,7 @@ class MPPI(Shooting):
     temperature: float = 0.1
     colour: float = 0.0
 
+    @default_float32()
     @torch.no_grad()
     def plan(
         self,
@@ -291,6 +293,7 @@ class CategoricalCEM(Shooting):
     elites: int = 8
     momentum: float = 0.2
 
+    @default_float32()
     @torch.no_grad()
     def plan(
         self,
@@ -379,8 +382,7 @@ def coloured_noise(
     size = torch.fft.rfftfreq(steps).clamp(min=1 / steps) ** (-colour / 2)
     # an even length's last frequency and every length's zeroth are counted once, the rest twice
     twice = torch.full_like(size, 2.0)
-    twice[0] = 1.0
-    twice[-1] = 1.0 if steps % 2 == 0 else 2.0
+    twice[0], twice[-1] = 1.0, 1.0 if steps % 2 == 0 else 2.0
     size = size / ((twice * size**2).sum() / steps).sqrt()
     wave = torch.fft.rfft(white, dim=-2) * size[:, None]
     return torch.fft.irfft(wave, n=steps, dim=-2)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchrl.modules.mcts import PUCTScore
 
 from worldsim.core import WorldError, WorldModel, WorldState
+from worldsim.nn.dtype import default_float32
 
 from .planners import Plan, Policy
 from .scoring import Value, trusted_reward
@@ -63,6 +64,7 @@ class TreeSearch:
     value: Value | None = None
     prior: Policy | None = None
 
+    @default_float32()
     @torch.no_grad()
     def plan(
         self,

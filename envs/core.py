@@ -174,8 +174,8 @@ class EnvCore:
             name = "actions" if actions is not None else "states"
             raise WorldError(f'options["{name}"]: needs the clip it led into as options["frames"]')
         try:
-            clip = self._check_clip(as_tensor(frames, "frames").clone(), actions, rows)
-            return *clip, self._check_states(states, len(clip[0]))
+            shown, acts = self._check_clip(as_tensor(frames, "frames"), actions, rows)
+            return shown.clone(), acts, self._check_states(states, len(shown))
         except WorldError as error:
             raise WorldError(f"options: {error}") from error
 

@@ -217,18 +217,26 @@ def _is_binary(x: Tensor) -> bool:
 
 
 def as_tensor(value: Any, field: str) -> Tensor:
-    """`value` as a tensor; arrays may be reversed views and of any byte order.
+    """`value` as a tensor; arrays may be reversed or repeated views and of any byte order.
 
     A tensor comes back as it is, an array of plain layout shares its memory. Raises `WorldError`
-    naming `field` for what does not consist of numbers.
+    naming `field` for what does not consist of numbers, or hides some of them.
     """
     if isinstance(value, Tensor):
+        if value.is_nested or value.is_quantized or value.is_meta or value.layout != torch.strided:
+            raise WorldError(f"{field}: expected a dense tensor of numbers, got another kind")
         return value
     try:
+        if np.ma.is_masked(value):
+            raise WorldError(f"{field}: expected numbers, got an array that masks some of them")
         array = np.asarray(value)
-        array = np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(array.shape)
-        return torch.from_numpy(array if array.flags.writeable else array.copy())
+        once = array[(*(slice(None if step else 1) for step in array.strides), ...)]  # held once
+        once = np.ascontiguousarray(once, array.dtype.newbyteorder("=")).reshape(once.shape)
+        whole = torch.from_numpy(once if once.flags.writeable else once.copy())
+        return whole.expand(array.shape)
     except (TypeError, ValueError) as error:
+        if isinstance(error, WorldError):
+            raise
         got = type(value).__name__
         got = f"{got} of {value.dtype}" if isinstance(value, np.ndarray) else got
         raise WorldError(f"{field}: expected numbers, got {got}") from error

@@ -25,6 +25,7 @@ from worldsim.files import plain_lines, read_bytes
 
 T = TypeVar("T")
 MOST_BYTES = 2**24  # of a file of JSON, unless who reads it says
+MOST_TORN = 10_000  # lines of a log: each was cut short by a kill
 MOST_VALUES = 2**19  # in one text: an empty object takes 24 times the memory of its two characters
 SCALARS = (bool, int, float, str, NoneType)
 FLOAT_MAX = float_info.max
@@ -131,11 +132,14 @@ def read_json_lines(path: Path | str, most: int = MOST_BYTES) -> Iterator[dict[s
     try:
         if not Path(path).exists():
             return
-        for line in plain_lines(Path(path), most):
+        torn = 0
+        for line in filter(bytes.strip, plain_lines(Path(path), most)):
             try:
                 value = json.loads(line)
             except (RecursionError, ValueError):
-                continue
+                value, torn = None, torn + 1
+            if torn > MOST_TORN:
+                raise ConfigError(f"{path}: expected a log, got {torn} lines that are none")
             if isinstance(value, dict):
                 yield value
     except OSError as error:

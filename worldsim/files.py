@@ -32,9 +32,11 @@ def temporary_path(path: Path) -> Path:
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` for a file that then takes its name, for good.
 
+    Folders on the way there are made.
     Once this is left without an error the new file survives a power cut; on an error, or a kill at
     any moment, what was there stays. Of several writers the last one to end wins, whole.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = temporary_path(path)
     try:
         yield part

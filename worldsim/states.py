@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .actions import as_tensor
 from .errors import WorldError
 
 STILL = 1e-6
@@ -95,7 +96,7 @@ class StateSpec:
         known = torch.zeros(rows, context, dtype=torch.bool, device=device)
         if states is None:
             return held, known
-        given = torch.as_tensor(states).to(device, torch.float32)
+        given = as_tensor(states, "states").to(device, torch.float32)
         if tuple(given.shape) != (*lead, len(self)):
             expected, got = (*lead, len(self)), tuple(given.shape)
             raise WorldError(f"states: expected shape {expected}, got {got}; one for each chunk")

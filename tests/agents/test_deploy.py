@@ -135,7 +135,7 @@ def test_refusals() -> None:
             real_environment(world_of(PENDULUM), replace(PENDULUM, **change))
     with pytest.raises(WorldError, match="world: expected one"):
         RealPolicy(agent_of(world))
-    with pytest.raises(WorldError, match=r"obs: expected a chunk of frames \(2, 24, 32, 3\)"):
+    with pytest.raises(WorldError, match=r"obs: expected a chunk of frames uint8 \(2, 24, 32, 3\)"):
         RealPolicy(agent_of(world), world)(np.zeros((24, 32, 3), np.uint8))
 
 

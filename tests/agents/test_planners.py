@@ -1,6 +1,7 @@
 """Planners on PointWorld, whose best plan is known in closed form."""
 
 from dataclasses import replace
+from math import inf, nan
 from typing import Any
 
 import pytest
@@ -208,9 +209,18 @@ def test_refusals_name_what_was_expected() -> None:
     for world, planner in ((discrete, CEM()), (continuous, TreeSearch()), (continuous, DISCRETE)):
         with pytest.raises(WorldError, match="expected"):
             planner.plan(world, world.reset(row_keys([0])))
-    for bad in ({"horizon": 0}, {"elites": 1}, {"elites": 65}, {"gamma": 0.0}):
-        with pytest.raises(WorldError, match=next(iter(bad))):
-            CEM(**bad)
+    bounds: dict[str, Any] = {
+        "horizon": (0, 1.5), "elites": (1, 65, 2.5), "gamma": (0.0, nan), "home": (nan, -1.0),
+        "spread": (0.0, (1.0, nan)), "colour": (nan, -1.0), "shrink": (0.0, inf), "kept": (2.0,),
+    }  # fmt: skip
+    for name, values in bounds.items():
+        for bad in values:
+            with pytest.raises(WorldError, match=f"{name}: expected"):
+                CEM(**{name: bad})
+    with pytest.raises(WorldError, match="temperature: expected"):
+        MPPI(temperature=0.0)
+    with pytest.raises(WorldError, match="start: expected"):
+        CEM(start=(nan, 0.0)).plan(continuous, continuous.reset(row_keys([0])))
 
 
 SEARCHES = {

@@ -95,6 +95,13 @@ def test_arrays_of_any_layout() -> None:
     for action in (STILL.astype(">f4"), np.zeros(4, np.float32)[::-2]):
         env.reset(seed=3)
         np.testing.assert_array_equal(env.step(action)[0], expected)
+    masked = np.ma.array(STILL, mask=np.arange(len(STILL)) == 0)
+    for kind in (torch.zeros(4).to_sparse(), torch.zeros(4, device="meta"), masked):
+        with pytest.raises(WorldError, match="action: expected"):
+            env.step(kind)
+    vast = np.broadcast_to(np.uint8(1), (2**24, *frames.shape[1:]))  # of one byte
+    with pytest.raises(WorldError, match="frames: expected a multiple of"):
+        env.reset(options={"frames": vast})
 
 
 def test_gymnasiums_wrappers_take_the_default_output() -> None:

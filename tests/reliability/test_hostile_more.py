@@ -30,7 +30,12 @@ from worldsim.latent_actions.labels import Labels
 from worldsim.models.latent_actions import LatentActionConfig, LatentActionModel
 from worldsim.play.messages import parse
 from worldsim.shards import manifest
-from worldsim.store.latent_actions import load_labels, load_latent_actions, save_latent_actions
+from worldsim.store.latent_actions import (
+    load_labels,
+    load_latent_actions,
+    save_labels,
+    save_latent_actions,
+)
 from worldsim.store.provenance import training_cost
 from worldsim.store.tensors import TensorFileError, load_tensors, load_weights, save_tensors
 from worldsim.train.checkpoint import CheckpointError
@@ -85,8 +90,8 @@ def test_a_run_s_plans_are_checked_when_they_are_read(tmp_path: Path, change: di
 
 
 def test_numbers_of_a_log_are_finite_or_none(tmp_path: Path):
-    lines = [{"step": 1, "time": 1.0, "seconds": 2}, {"step": 2, "time": "x", "seconds": 10**400},
-             {"step": [], "time": 3.0, "seconds": -1}, {"step": 4, "time": 5, "seconds": None}]  # fmt: skip
+    rows = [(1, 1.0, 2), (2, "x", 10**400), ([], 3.0, -1), (4, 5, None)]
+    lines = (dict(zip(("step", "time", "seconds"), row, strict=True)) for row in rows)
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (tmp_path / "vae").mkdir()
     (tmp_path / "vae" / "log.jsonl").write_text(text + '{"step": NaN, "time": 1e999}\n')
@@ -117,17 +122,24 @@ def test_a_latent_action_model_takes_no_memory_before_it_fits(tmp_path: Path):
         load_latent_actions(path)
 
 
-@pytest.mark.parametrize("width", [2, None, "x", 10**400])
-def test_labels_are_of_their_width(tmp_path: Path, width: Any):
-    good = {"latent/a": torch.zeros(3, 6), "confidence/a": torch.zeros(3)}
-    save_tensors(tmp_path / "x", good, {"format": "worldsim-latent-labels", "width": width})
-    with pytest.raises(TensorFileError, match="labels: expected"):
-        load_labels(tmp_path / "x")
-    save_tensors(tmp_path / "x", good | {"b": torch.zeros(1)},
-                 {"format": "worldsim-latent-labels", "width": 6})  # fmt: skip
-    with pytest.raises(TensorFileError, match="tensors of other kinds"):
-        load_labels(tmp_path / "x")
-    assert LatentLabels(6, {"a": torch.zeros(3, 6)}, {"a": torch.zeros(3)}).width == 6
+@pytest.mark.parametrize(
+    "change",
+    [{"latent": torch.zeros(3, 2)}, {"confidence": torch.zeros(2)}, {"lengths": torch.tensor([9])},
+     {"lengths": torch.tensor([-1, 4])}, {"names": torch.zeros(3, dtype=torch.uint8)},
+     {"latent": torch.zeros(3, 6, dtype=torch.float16)}],
+)  # fmt: skip
+def test_labels_fit_each_other(tmp_path: Path, change: dict[str, torch.Tensor]):
+    path, latent = tmp_path / "x", {"a": torch.ones(2, 6), "b": torch.zeros(1, 6)}
+    save_labels(LatentLabels(6, latent, {n: x[:, 0] for n, x in latent.items()}), path)
+    assert torch.equal(load_labels(path).latent["a"], latent["a"])
+    tensors, about = load_tensors(path)
+    save_tensors(path, tensors | change, about)
+    with pytest.raises(TensorFileError, match="expected a whole file"):
+        load_labels(path)
+    for width in (None, "x", 10**400):
+        save_tensors(path, tensors, about | {"width": width})
+        with pytest.raises(TensorFileError, match="labels: expected a width"):
+            load_labels(path)
 
 
 # --- shards ---------------------------------------------------------------------------------------

@@ -8,13 +8,14 @@ from typing import Annotated, Any
 import tyro
 
 from worldsim.core import WorldError, WorldModel
-from worldsim.data.encode import write_film
+from worldsim.data.encode import container_of, write_film
 from worldsim.files import atomic_path
 from worldsim.store.folder import load
 from worldsim.video import generate as draw
 
 from .media import read_media
 
+LONGEST = 3600  # seconds of a video
 From = Annotated[Path | None, tyro.conf.arg(name="from")]
 
 
@@ -49,19 +50,19 @@ def generate(
         num_steps: denoising steps a chunk, the world's own by default.
         seed: names the randomness.
     """
-    model = load(world)
-    frames = round(seconds * model.spec.fps)
+    container, model = container_of(out), load(world)
+    if not 0 < seconds <= LONGEST:
+        raise WorldError(f"seconds: expected above 0 to {LONGEST}, got {seconds}")
+    frames = max(1, round(seconds * model.spec.fps))
     given = placed(model, size, frames, begin, to, loop=loop, back=back)
     if text is None and not given:
         raise WorldError("text: expected words, or a picture or clip by --from; got neither")
-    if frames < 1:
-        raise WorldError(f"seconds: expected above 0, got {seconds}")
     video = draw(
         text, given, world=model, frames=frames, size=size, guidance=guidance,
         num_steps=num_steps, seed=seed,
     )  # fmt: skip
     with atomic_path(out) as part:
-        write_film(part, iter(video.numpy()), model.spec.fps, container=out.suffix[1:] or "mp4")
+        write_film(part, iter(video.numpy()), model.spec.fps, container=container)
     print(f"{out}: {len(video)} frames of {video.shape[1]}x{video.shape[2]}")
 
 

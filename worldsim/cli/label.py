@@ -40,7 +40,7 @@ def label(
 
     Args:
         data: a folder of ours or of video files, or what `worldsim.open` takes.
-        out: the file of labels to write: latent/EPISODE (N, L), confidence/EPISODE (N,).
+        out: the file of labels to write.
         model: a model that `--save-model` wrote.
         world: a world that infers actions, whose model labels.
         save_model: where to keep the model that is trained here.

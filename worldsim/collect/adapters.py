@@ -10,6 +10,8 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from worldsim.actions import as_tensor
+
 from .environment import RecordedEnv
 from .errors import CollectError
 from .observation import WHOLE
@@ -54,7 +56,7 @@ def _sees_frames(space: spaces.Space[Any], env: RecordedEnv) -> bool:
 
 
 def _in_range(action: Any, env: RecordedEnv) -> NDArray[Any]:
-    given = torch.as_tensor(action)
+    given = as_tensor(action, "action")
     return env.native.from_normalized(given).numpy() if not env.native.is_discrete else action
 
 

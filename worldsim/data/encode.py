@@ -11,7 +11,21 @@ import av.error
 import numpy as np
 from numpy.typing import NDArray
 
-MUXERS = {"mkv": "matroska", "m4v": "mp4"}  # names of FFmpeg's that are no suffix
+from worldsim.core import WorldError
+
+MUXERS = {"mp4": "mp4", "m4v": "mp4", "mov": "mov", "mkv": "matroska", "avi": "avi", "ts": "mpegts"}
+"""FFmpeg's names of the containers that H.264 is written into, by suffix."""
+
+
+def container_of(path: Path) -> str:
+    """The container that a film's name says, mp4 where it says none; raises WorldError for others.
+
+    Asked before anything is made that is to be shown.
+    """
+    suffix = path.suffix[1:].lower() or "mp4"
+    if suffix not in MUXERS:
+        raise WorldError(f"out: expected a film, of {', '.join(MUXERS)}, got {path.name}")
+    return suffix
 
 
 def write_film(
@@ -33,7 +47,7 @@ def write_film(
     """
     count = 0
     try:
-        with av.open(str(path), "w", format=MUXERS.get(container, container)) as film:
+        with av.open(str(path), "w", format=MUXERS[container]) as film:
             stream = film.add_stream("libx264", rate=Fraction(fps).limit_denominator(10**6))
             stream.codec_context.thread_count = threads
             stream.pix_fmt, stream.options = "yuv420p", {"crf": str(crf), "g": str(gop)}

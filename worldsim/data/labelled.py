@@ -16,6 +16,8 @@ from .dataset import Dataset, Episode
 from .latents import LatentRecording
 from .view import DatasetView
 
+MOST_WIDTH = 4096  # numbers of a latent action
+
 
 @dataclass(frozen=True)
 class LatentLabels:
@@ -33,8 +35,9 @@ class LatentLabels:
 
     def __post_init__(self) -> None:
         """Raise WorldError for others than so many numbers a chunk, and how sure each is."""
-        if type(self.width) is not int or self.width < 1:
-            raise WorldError(f"labels: expected a width of 1 or more, got {short(self.width)}")
+        if type(self.width) is not int or not 0 < self.width <= MOST_WIDTH:
+            got = short(self.width)
+            raise WorldError(f"labels: expected a width from 1 to {MOST_WIDTH}, got {got}")
         for name in self.latent.keys() | self.confidence.keys():
             latent, sure = self.latent.get(name), self.confidence.get(name)
             fits = latent is not None and sure is not None and sure.ndim == 1

@@ -33,6 +33,7 @@ from .episode import check_episode
 FORMAT, VERSION = "worldsim-dataset", 2
 EPISODE, EPISODE_VERSION = "worldsim-episode", 2
 DESCRIPTION = "dataset.json"
+OTHERS = ("manifest.json", "meta/info.json", "main_data.hdf5")  # a world, recordings of others
 MAX_DESCRIPTION = 2**20  # bytes of dataset.json
 MAX_ARRAY = 64 * 2**20  # bytes of each array of an episode but its frames
 MAX_PIECE = 64 * 2**20  # bytes of frames that are unpacked together
@@ -329,6 +330,9 @@ class NativeWriter:
 
     def __init__(self, folder: Path | str, spec: DatasetSpec) -> None:
         self.folder, self.spec = Path(folder).absolute(), spec
+        if other := [mark for mark in OTHERS if (self.folder / mark).exists()]:
+            expected, remedy = "a new folder, or one of a dataset of ours", "choose another"
+            raise unfit(self.folder, "folder", expected, f"one with {other[0]}", remedy)
         for split in SPLITS:
             (self.folder / split).mkdir(parents=True, exist_ok=True)
         path = self.folder / DESCRIPTION

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from worldsim.core import WorldError
 from worldsim.data import Dataset
 from worldsim.data.columns import state_width
 from worldsim.data.open import open_for
@@ -116,6 +117,8 @@ def evaluate(
     Deterministic on one machine and thread count, but for `speed` and unless there is a budget.
     Raises WorldError where data or teacher do not fit the world.
     """
+    if budget_seconds is not None and not 0 < budget_seconds < float("inf"):
+        raise WorldError(f"budget_seconds: expected above 0, got {budget_seconds}")
     world = world if isinstance(world, DiffusionWorld) else load_uncarded(world, device)
     data = open_for(data, world.spec) if isinstance(data, Path | str) else data
     split, some = split_for(data, world.spec, "test")

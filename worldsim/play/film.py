@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from worldsim.data.encode import write_film
+from worldsim.data.encode import container_of, write_film
 from worldsim.files import atomic_path
 
 Picture = NDArray[np.uint8]
@@ -90,11 +90,10 @@ def save_film(path: Path, pictures: Iterable[Picture], fps: float, quality: floa
     quality: 0 to 10. Raises ValueError without a picture, OSError where the disk is full or the
     film cannot be encoded; then, or at a kill, what was there stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shown = iter(pictures)
+    container, shown = container_of(path), iter(pictures)
     first = next(shown, None)
     if first is None:
         raise ValueError("pictures: expected at least one, got none")
     with atomic_path(path) as part:
-        write_film(part, chain([first], shown), fps, container=path.suffix[1:] or "mp4",
+        write_film(part, chain([first], shown), fps, container=container,
                    crf=round(36 - 2.2 * quality))  # fmt: skip

@@ -17,6 +17,7 @@ KIND = ("worldsim-shards", 1)
 PLAN = "plan.json"
 MAX_PLAN = 2**16  # bytes
 MOST_SHARDS = 10**6
+MOST_EPISODES = 10**5  # of a shard
 Sink = Literal["native", "lerobot", "webdataset"]
 PACKAGES = ("torch", "numpy", "av", "pyarrow", "worldsim")
 
@@ -59,6 +60,9 @@ class Plan:
         if self.shards > min(self.episodes, MOST_SHARDS):
             expected = f"at most one an episode, {self.episodes}, and {MOST_SHARDS}"
             raise unfit("export", "shards", expected, self.shards, "choose fewer")
+        if self.episodes > MOST_EPISODES * self.shards:
+            expected = f"one for {MOST_EPISODES} episodes at most"
+            raise unfit("export", "shards", expected, self.shards, "choose more")
 
     def numbers(self, shard: int) -> range:
         """Numbers of the episodes of a shard."""

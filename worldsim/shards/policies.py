@@ -41,7 +41,7 @@ def policy_of(name: str, world: WorldModel) -> Policy:
     module, _, function = name.partition(":")
     try:
         return getattr(import_module(module), function)(world)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise WorldError(
             "policy: expected random, none, the path of a saved agent or module:function, "
             f"got {name!r}: {error}"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from worldsim.config import from_json, short, to_json
+from worldsim.config import from_json, parse_json, to_json
 from worldsim.data.labelled import LatentLabels
 from worldsim.models.latent_actions import LatentActionConfig, LatentActionModel
 
-from .tensors import check_kinds, load_tensors, refusal, save_tensors, under
+from .tensors import check_kinds, load_tensors, refusal, save_tensors
 
+PARTS = ("latent", "confidence", "lengths", "names")
 FORMAT, LABELS = "worldsim-latent-actions", "worldsim-latent-labels"
 MOST_BYTES = 2**32
 
@@ -43,9 +45,16 @@ def _built(path: Path, about: Any) -> LatentActionModel:
 
 
 def save_labels(labels: LatentLabels, path: str | Path) -> None:
-    """Write labels, all or nothing; OSError where the disk fails."""
-    tensors = {f"latent/{name}": x for name, x in labels.latent.items()}
-    tensors |= {f"confidence/{name}": x for name, x in labels.confidence.items()}
+    """Write labels, all or nothing; OSError where the disk fails.
+
+    Those of all episodes lie end to end, so that a recording may have any number of them.
+    """
+    names = sorted(labels.latent)
+    rows = {"latent": labels.latent, "confidence": labels.confidence}
+    tensors = {kind: torch.cat([some[name] for name in names]) for kind, some in rows.items()}
+    tensors["lengths"] = torch.tensor([len(labels.latent[name]) for name in names])
+    told = json.dumps(names).encode()
+    tensors["names"] = torch.frombuffer(bytearray(told), dtype=torch.uint8)
     save_tensors(path, tensors, {"format": LABELS, "width": labels.width})
 
 
@@ -54,10 +63,11 @@ def load_labels(path: str | Path) -> LatentLabels:
     tensors, about = load_tensors(path, max_bytes=MOST_BYTES, finite=True)
     if not isinstance(about, dict) or about.get("format") != LABELS:
         raise refusal(Path(path), "no labels of `worldsim label`")
-    latent, confidence = (under(tensors, f"{kind}/") for kind in ("latent", "confidence"))
-    if len(latent) + len(confidence) < len(tensors):
-        raise refusal(Path(path), f"tensors of other kinds: {short(list(tensors))}")
     try:
-        return LatentLabels(about.get("width"), latent, confidence)
-    except ValueError as error:
-        raise refusal(Path(path), str(error)) from error
+        latent, confidence, lengths, told = (tensors.pop(name) for name in PARTS)
+        names = parse_json(told.numpy().tobytes(), "names")
+        parts = latent.split(lengths.tolist()), confidence.split(lengths.tolist())
+        both = [dict(zip(names, part, strict=True)) for part in parts]
+        return LatentLabels(about.get("width"), *both)
+    except (LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise refusal(Path(path), str(error)[:300]) from error

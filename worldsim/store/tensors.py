@@ -32,6 +32,7 @@ from .manifest import GIB, MIB, TensorEntry
 M, V = TypeVar("M", bound=nn.Module), TypeVar("V")
 MAX_HEADER = 4 * MIB
 MAX_FILE = 64 * GIB
+MOST_TENSORS = 2**14  # of a file
 FLOATS = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 DTYPES = {**FLOATS, "F64": torch.float64, "I64": torch.int64, "I32": torch.int32,
           "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool}  # fmt: skip
@@ -152,6 +153,8 @@ def read_header(file: IO[bytes]) -> tuple[dict[str, TensorEntry], dict[str, str]
     try:
         declared = dict(parse_json(raw, "header"))
         metadata = declared.pop("__metadata__", None) or {}
+        if len(declared) > MOST_TENSORS:
+            raise ConfigError(f"{len(declared)} tensors, more than {MOST_TENSORS}")
         rows = {n: {"name": n, "dtype": r["dtype"], "shape": r["shape"]}
                 for n, r in declared.items()}  # fmt: skip
         entries = {name: from_json(TensorEntry, row, name) for name, row in rows.items()}

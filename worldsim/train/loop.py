@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from worldsim.config import logged_number, to_json
+from worldsim.core import WorldError
 from worldsim.diffusion.draws import Draws
 from worldsim.files import clear_leftovers, plain_lines, sync, write_bytes
 from worldsim.nn.dtype import default_float32, fast_dtype, narrow
@@ -93,6 +94,20 @@ class FitConfig:
     strategy: Strategy = "auto"
     activation_checkpointing: bool = False
     budgeted: bool = False
+
+    def __post_init__(self) -> None:
+        rules = {
+            "a whole number from 0 up": (self.steps >= 0, "steps"),
+            "1 clip a step or more": (self.batch >= 1, "batch"),
+            "a number above 0": (0 < self.lr < float("inf"), "lr"),
+            "0 or more": (self.warmup >= 0, "warmup"),
+            "0 to below 1": (0 <= self.ema < 1, "ema"),
+            "above 0": (self.clip > 0, "clip"),
+            "1 or more": (self.log_every >= 1, "log_every"),
+        }
+        for expected, (fits, name) in rules.items():
+            if not fits:
+                raise WorldError(f"{name}: expected {expected}, got {getattr(self, name)}")
 
 
 class Replanned(Exception):

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from worldsim.actions import as_tensor
 from worldsim.core import Conditions, WorldError, row_keys
 from worldsim.diffusion.draws import Draws
 from worldsim.diffusion.schedule import corrupt
@@ -59,7 +59,7 @@ def edit(
         raise WorldError(f"strength: expected above 0 to 1, got {strength!r}")
     prompt, spec = world.prompt(text), world.spec
     check_guidance(guidance, text)
-    frames = torch.as_tensor(np.asarray(clip))
+    frames = as_tensor(clip, "clip").cpu()
     if frames.ndim != 4 or tuple(frames.shape[1:]) != spec.frame_shape or not len(frames):
         expected, got = f"(n, {spec.frame_shape})", tuple(frames.shape)
         raise WorldError(f"clip: expected frames {expected}, got {got}; resize it")
@@ -101,7 +101,7 @@ def _said(
     if actions is not None:
         acts = spec.action.check(actions, (count,), values=False)[None]
     if known is not None:
-        mask = torch.as_tensor(np.asarray(known))[None]
+        mask = as_tensor(known, "known")[None]
     spec.check_actions(acts, (1, count), mask)
     return conditions_of(world, acts, mask, prompt, guidance)
 

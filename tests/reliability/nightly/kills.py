@@ -31,7 +31,8 @@ from tests.reliability.nightly.writers import WRITERS, Writer, undisturbed
 from tests.reliability.nightly.writers_kept import KEPT, recorded
 from worldsim.train import checkpoint
 
-LONGEST = 0.25  # seconds that a writer lives
+PACES = 2.0  # versions that a writer lives for, at most
+FIRST_PACE = 0.1  # seconds that a version is taken to take before one was seen
 SIGNS = (*[signal.SIGKILL] * 5, signal.SIGTERM)  # in turn
 WARM = 120.0  # seconds to wait for a writer's first acknowledgement, on a busy machine, too
 
@@ -39,6 +40,7 @@ WARM = 120.0  # seconds to wait for a writer's first acknowledgement, on a busy 
 def kills(count: int) -> Outcome:
     """Kill writers `count` times at random moments, each going on from what the last one left."""
     draw, failures, moments, sent = random.Random(0), [], Counter(), Counter()
+    pace: dict[str, float] = {}
     undisturbed()  # before the first child asks
     recorded()
     writers = WRITERS | KEPT
@@ -50,7 +52,11 @@ def kills(count: int) -> Outcome:
             folder = Path(root) / name
             folder.mkdir(exist_ok=True)
             try:
-                moments[name] += _kill_once(writers[name], folder, draw, sign)
+                live = partial(draw.uniform, 0, PACES * pace.get(name, FIRST_PACE))
+                versions, seconds = _kill_once(writers[name], folder, live, sign)
+                moments[name] += versions
+                if versions or seconds > pace.get(name, FIRST_PACE):
+                    pace[name] = seconds / max(1, versions)
             except Exception as error:
                 failures.append(f"kill {case}, {name}: {error!r}"[:300])
                 shutil.rmtree(folder)
@@ -58,26 +64,31 @@ def kills(count: int) -> Outcome:
     return Outcome(failures=failures, figures=figures)
 
 
-def _kill_once(writer: Writer, folder: Path, draw: random.Random, sign: signal.Signals) -> int:
-    """Let a writer live for a moment; how many versions it wrote. Raises if something is lost."""
-    killed, before, now = False, -1, -1
+def _kill_once(
+    writer: Writer, folder: Path, live: Callable[[], float], sign: signal.Signals
+) -> tuple[int, float]:
+    """Let a writer live for a moment; how many versions it wrote, and in how many seconds.
+
+    Raises if something is lost.
+    """
+    killed, before, now, lived = False, -1, -1, 0.0
     while not killed:
-        before = writer.read(folder) if any(folder.iterdir()) else -1
+        before, begun = writer.read(folder) if any(folder.iterdir()) else -1, time.monotonic()
         with Child(lambda child: writer.write(folder, child.tell)) as child:
             until = time.monotonic() + WARM
             if before < 0:  # nothing is there before the first is whole
                 while child.told < 0 and child.running() and time.monotonic() < until:
                     time.sleep(0.001)
-            time.sleep(draw.uniform(0, LONGEST))
+            time.sleep(live())
             killed = child.kill(sign)
             if not killed and child.wait() != 0:
                 raise RuntimeError("the writer fell over what was left by the last one")
-            least = max(before, child.told)
+            least, lived = max(before, child.told), time.monotonic() - begun
         now = writer.read(folder)
         if now < least:
             raise RuntimeError(f"version {now} is older than {least}, which was acknowledged")
         _tidy(writer, folder, now)
-    return max(0, now - before)
+    return max(0, now - before), lived
 
 
 def _tidy(writer: Writer, folder: Path, version: int) -> None:

@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,11 @@ from tests.reliability.nightly.writers import log_of
 from tests.train.test_recipe import FILM, SIZES_HERE, film, recipe
 from worldsim.data import Dataset
 from worldsim.train import loop
+from worldsim.train import recipe as recipes
 from worldsim.train.recipe import fit_forced, fit_student, fit_teacher, fit_vae
+from worldsim.train.vae import measure_latents
 
-STEPS = 8
+STEPS = 6
 LONGEST = 0.08  # seconds from a step's begin to the kill: it may be done and saved by then
 Stage = Callable[[Path], Any]
 
@@ -40,7 +43,7 @@ Stage = Callable[[Path], Any]
 def stages(data: Dataset) -> dict[str, Stage]:
     """The trainings by name, each in a run's folder."""
     vae, dynamics, distill = recipe(STEPS)
-    often = replace(vae.fit, save_seconds=0.0, log_every=3)
+    often = replace(vae.fit, save_seconds=0.0, log_every=2)
     faulty = replace(dynamics, fit=often, resample=0.5, damage=0.5)
     return {
         "vae": lambda run: fit_vae(data, SIZES_HERE, replace(vae, fit=often), run),
@@ -94,7 +97,8 @@ def kill_at(stage: Stage, run: Path, step: int, pause: float) -> bool:
 def resumes(count: int) -> Outcome:
     """Kill trainings `count` times in all, each stage as often, go on, and compare."""
     draw, failures, killed = random.Random(0), [], Counter()
-    with tempfile.TemporaryDirectory() as name:
+    brief = patch.object(recipes, "measure_latents", partial(measure_latents, clips=32))
+    with tempfile.TemporaryDirectory() as name, brief:
         root = Path(name)
         (root / "data").mkdir()
         trainings = stages(recorded(root / "data"))
