@@ -146,7 +146,7 @@ def _at_least_1d(x: Tensor) -> Tensor:
 
 def _hash(path: Path) -> str:
     with open_plain(path) as file:
-        return file_digest(file, "sha256").hexdigest()
+        return file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def _digest(seal: dict[str, Any]) -> str:
