@@ -149,9 +149,9 @@ def read_json_lines(path: Path | str, most: int = MOST_BYTES) -> Iterator[dict[s
 def logged_number(line: dict[str, Any], name: str) -> float | None:
     """A number of a log's line as a float; None where it has none, or not a finite one."""
     value = line.get(name)
-    if type(value) not in (int, float) or not abs(value) < FLOAT_MAX:  # also of NaN
+    if not isinstance(value, int | float) or isinstance(value, bool):
         return None
-    return float(value)
+    return float(value) if abs(value) < FLOAT_MAX else None  # NaN is not below
 
 
 def short(value: object, limit: int = 120) -> str:

@@ -70,8 +70,8 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world, stuff = tiny_world(), material()
-    drawn = torch.get_rng_state()
-    whole = dream(world, begin(), stuff, RECIPE, tmp_path / "whole")
+    fresh, drawn = begin(), torch.get_rng_state()
+    whole = dream(world, fresh, stuff, RECIPE, tmp_path / "whole")
     assert torch.equal(drawn, torch.get_rng_state()), "a user's draws do not depend on ours"
     assert not same(whole, begin())
     often = lambda **k: FitConfig(**k, save_seconds=0.0)  # noqa: E731

@@ -40,13 +40,15 @@ class LatentLabels:
             raise WorldError(f"labels: expected a width from 1 to {MOST_WIDTH}, got {got}")
         for name in self.latent.keys() | self.confidence.keys():
             latent, sure = self.latent.get(name), self.confidence.get(name)
-            fits = latent is not None and sure is not None and sure.ndim == 1
-            fits = fits and latent.shape == (len(sure), self.width)
-            if not (fits and latent.dtype == sure.dtype == torch.float32):
+            if latent is None or sure is None or not self._fits(latent, sure):
                 raise WorldError(
                     f"labels: expected float32 (n, {self.width}) and (n,) of {short(name)}, got "
                     f"{_told(latent)} and {_told(sure)}"
                 )
+
+    def _fits(self, latent: Tensor, sure: Tensor) -> bool:
+        shapes = sure.ndim == 1 and latent.shape == (len(sure), self.width)
+        return shapes and latent.dtype == sure.dtype == torch.float32
 
     def check(self, data: Dataset) -> None:
         """Raise WorldError unless every episode has as many labels as chunks."""

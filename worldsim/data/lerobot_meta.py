@@ -17,6 +17,7 @@ from worldsim.files import plain_lines
 
 from .dataset import DatasetError, unfit
 from .parquet import read_parquet
+from .tables import Columns
 
 MAX_INFO, MAX_LINES = 2**22, 2**26  # bytes of info.json, of the list of episodes of v2
 IMAGES = ("video",)
@@ -107,7 +108,7 @@ def rows_v2(folder: Path, info: dict[str, Any]) -> list[Row]:
     return sorted(found, key=lambda row: row.index)
 
 
-def _records(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
+def _records(columns: Columns) -> list[dict[str, Any]]:
     rows = zip(*columns.values(), strict=True)
     return [dict(zip(columns, values, strict=True)) for values in rows]
 

@@ -68,6 +68,6 @@ def load_labels(path: str | Path) -> LatentLabels:
         names = parse_json(told.numpy().tobytes(), "names")
         parts = latent.split(lengths.tolist()), confidence.split(lengths.tolist())
         both = [dict(zip(names, part, strict=True)) for part in parts]
-        return LatentLabels(about.get("width"), *both)
+        return LatentLabels(about["width"], *both)
     except (LookupError, RuntimeError, TypeError, ValueError) as error:
         raise refusal(Path(path), str(error)[:300]) from error

@@ -29,7 +29,8 @@ from worldsim.files import atomic_path, open_plain
 
 from .manifest import GIB, MIB, TensorEntry
 
-M, V = TypeVar("M", bound=nn.Module), TypeVar("V")
+M = TypeVar("M", bound=nn.Module)
+V = TypeVar("V")
 MAX_HEADER = 4 * MIB
 MAX_FILE = 64 * GIB
 MOST_TENSORS = 2**14  # of a file
