@@ -97,6 +97,7 @@ class Material:
             states = self.recorded.states
             return world.from_latents(
                 self.latents.latents[at], self.latents.actions[at], row_keys(seeds),
+                known=self.latents.known[at],
                 states=None if states is None or world.spec.state is None else states[at],
             )  # fmt: skip
 

@@ -1,8 +1,9 @@
 """Actions from video alone: how much of the true ones is found, and what a world makes of it.
 
-    python -m benchmarks.latent_actions --rows pendulum pendulum-labels codes worlds planner unseen
+    python -m benchmarks.latent_actions --rows pendulum pendulum-labels codes worlds
 
-Each row is measured on its own and kept in the JSON, so that the table may be filled over days. The
+The others are planner, agents, unseen, car-racing and car-racing-labels; all without --rows. Each
+row is measured on its own and kept in the JSON, so that the table may be filled over days. The
 recordings are made by `worldsim collect` (the recipes) where they are missing. Nothing is chosen on
 test episodes.
 """
@@ -26,7 +27,7 @@ from worldsim.data.native import NativeDataset
 from worldsim.evaluate.report import write_card
 from worldsim.flags import refuse_repeated
 from worldsim.latent_actions.mapping import fit_map, map_quality, pairs
-from worldsim.latent_actions.measures import perplexity, probe, steering, transitions
+from worldsim.latent_actions.measures import probe, steering, transitions
 from worldsim.latent_actions.training import train_latent_actions
 from worldsim.models.latent_actions import LatentActionModel
 from worldsim.recipes.registry import RECIPES
@@ -50,13 +51,15 @@ class Setting:
     Attributes:
         data, runs: folders of recordings and of trainings.
         steps: of a latent action model's training. world_steps: of a world's.
+        iterations: batches of dreams of an agent's.
         training, held: episodes of the training split and of the others; all if 0.
     """
 
     data: Path
     runs: Path
-    steps: int = 3000
+    steps: int = 6000
     world_steps: int = 1500
+    iterations: int = 120
     training: int = 0
     held: int = 0
 
@@ -121,34 +124,23 @@ def inferred(setting: Setting, env: str, labels: float | None) -> dict[str, Any]
     return {"labels": labels or 0.0, **about, **told(model, data)}
 
 
-def codes(setting: Setting) -> dict[str, Any]:
-    """Eight codes on Pendulum: all used, and each worth something."""
-    data = setting.recorded("pendulum")
-    model, about = setting.model("pendulum-codes", data, None, codes=True)
-    test = data.split("test")
-    found = transitions(model, test, PROBED)
-    numbers = model.numbers(found.latent)
-    mean = [float(found.actions[numbers == i].mean()) for i in range(model.config.codes)]
-    known = transitions(model, data.split("train"), PROBED)
-    return {
-        **about,
-        "perplexity": perplexity(numbers, model.config.codes),
-        "steering": steering(model, test),
-        "probe": probe(known, found),
-        "mean_action": mean,
-    }
-
-
 def all_rows() -> dict[str, Callable[[Setting], dict[str, Any]]]:
     """All rows by name."""
+    from .latent_codes import codes
     from .latent_unseen import unseen
-    from .latent_worlds import planner, worlds
+    from .latent_worlds import agents, planner, worlds
 
     found: dict[str, Callable[[Setting], dict[str, Any]]] = {}
     for env in ("pendulum", "car-racing"):
         found[env] = lambda setting, env=env: inferred(setting, env, None)
         found[f"{env}-labels"] = lambda setting, env=env: inferred(setting, env, SHARE)
-    return found | {"codes": codes, "worlds": worlds, "planner": planner, "unseen": unseen}
+    return found | {
+        "codes": codes,
+        "worlds": worlds,
+        "planner": planner,
+        "agents": agents,
+        "unseen": unseen,
+    }
 
 
 def table(found: dict[str, Any]) -> str:
@@ -177,8 +169,9 @@ def main(
     rows: tuple[str, ...] = (),
     data: Path = Path("data"),
     runs: Path = Path("runs/latent-actions"),
-    steps: int = 3000,
+    steps: int = 6000,
     world_steps: int = 1500,
+    iterations: int = 120,
     training: int = 0,
     held: int = 0,
     out: Path = RESULTS / "latent-actions.json",
@@ -192,6 +185,7 @@ def main(
         runs: folder of the trainings, which go on where they were stopped.
         steps: of each latent action model's training.
         world_steps: of each world's.
+        iterations: batches of dreams of each agent's.
         training: episodes of the training split of recordings that are made; the recipe's if 0.
         held: of the other splits.
         out: the JSON file; rows that are in it are kept unless they are measured again.
@@ -201,7 +195,7 @@ def main(
     for name in rows:
         if name not in known:
             raise WorldError(f"rows: expected some of {list(known)}, got {name!r}")
-    setting = Setting(data, runs, steps, world_steps, training, held)
+    setting = Setting(data, runs, steps, world_steps, iterations, training, held)
     runs.mkdir(parents=True, exist_ok=True)
     found = json.loads(out.read_text())["rows"] if out.exists() else {}
     for name in rows or known:

@@ -14,7 +14,6 @@ from worldsim.data.native import NativeDataset
 from worldsim.latent_actions.labelling import label
 from worldsim.latent_actions.labels import Labels
 from worldsim.latent_actions.training import train_latent_actions
-from worldsim.metrics import bootstrap, weighted_mean
 
 from .latent_actions import TRANSITIONS, Setting, told
 
@@ -71,19 +70,17 @@ def planned(
     """A planner in the adapted world, above random torques in the same episodes."""
     from worldsim.agents.planners import PlanningPolicy
 
-    from .latent_worlds import EPISODES, mapped, search, trained
+    from .latent_worlds import PLAYED, difference, mapped, search, trained
     from .pendulum import blind, play, thoughtful
 
     world = mapped(trained(setting, "unseen", beside), model, labelled, TRANSITIONS)
-    environment, seeds = labelled.spec.environment, range(5000, 5000 + EPISODES)
+    environment = labelled.spec.environment
     assert environment is not None
-    random = play(blind(), environment, 2, name="random", seeds=seeds)
+    random = play(blind(), environment, 2, name="random", seeds=PLAYED)
     think = PlanningPolicy(world, search(), torch.Generator().manual_seed(0))
     context = world.spec.context
-    ours = play(thoughtful(world, think), environment, context, name="planner", seeds=seeds)
-    gain = torch.tensor(ours["returns"]) - torch.tensor(random["returns"])
-    above = bootstrap(lambda w: weighted_mean(gain, w), torch.arange(len(gain)))
-    return {"random": random, "planner": ours, "above_random": above._asdict()}
+    ours = play(thoughtful(world, think), environment, context, name="planner", seeds=PLAYED)
+    return {"random": random, "planner": ours, "above_random": difference(ours, random)}
 
 
 class First:

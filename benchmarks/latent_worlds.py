@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from worldsim.agents.actor_critic import AgentConfig, DreamPolicy
 from worldsim.agents.planners import CEM, PlanningPolicy
+from worldsim.agents.settings import ImaginationConfig
+from worldsim.agents.training import AgentTrainingConfig, train_agent
 from worldsim.data.dataset import Dataset, DatasetSpec, Episode
 from worldsim.data.labelled import LabelledDataset
 from worldsim.evaluate.clips import Clips, even_clips
@@ -49,7 +51,7 @@ HORIZON = 8
 STARTS = 6  # clips of each test episode
 ROWS = 128
 SAMPLING = Sampling(method="euler", num_steps=2)
-EPISODES = 20  # of the real pendulum, for a planner
+PLAYED = range(5000, 5020)  # episodes of the real pendulum, by their seeds
 
 
 class Part:
@@ -181,17 +183,45 @@ def planner(setting: Setting) -> dict[str, Any]:
     made, data = arms(setting), setting.recorded("pendulum")
     environment = data.spec.environment
     assert environment is not None
-    seeds = range(5000, 5000 + EPISODES)
-    found = {"random": play(blind(), environment, 2, name="random", seeds=seeds)}
+    found = {"random": play(blind(), environment, 2, name="random", seeds=PLAYED)}
     for name in ("all", "tenth", "video, mapped"):
         think = PlanningPolicy(made[name], search(), torch.Generator().manual_seed(0))
         act = thoughtful(made[name], think)
         context = made[name].spec.context
-        found[name] = play(act, environment, context, name=name, seeds=seeds)
-    returns = {name: np.array(row["returns"]) for name, row in found.items()}
-    gap = torch.from_numpy(returns["video, mapped"] - returns["all"]).float()
-    found["gap"] = bootstrap(lambda w: weighted_mean(gap, w), torch.arange(len(gap)))._asdict()
-    return {"episodes": EPISODES, **found}
+        found[name] = play(act, environment, context, name=name, seeds=PLAYED)
+    gap = difference(found["video, mapped"], found["all"])
+    return {"episodes": len(PLAYED), **found, "gap": gap}
+
+
+DREAMS = AgentTrainingConfig(
+    agent=AgentConfig(spread=0.45), best=1.0, iterations=120, lr=7e-4,
+    imagination=ImaginationConfig(scale=0.02, gamma=0.97, entropy=1e-3),
+)  # fmt: skip
+"""As the agents of the bundled world were trained (docs/reference/worlds/pendulum.md)."""
+
+
+def agents(setting: Setting) -> dict[str, Any]:
+    """Real returns of agents that learned from nothing in the dreams of the same two worlds; those
+    of video begin in states whose actions are not known."""
+    made, data = arms(setting), setting.recorded("pendulum")
+    train, environment = data.split("train"), data.spec.environment
+    assert environment is not None
+    recipe = replace(DREAMS, iterations=setting.iterations)
+    found: dict[str, Any] = {"iterations": setting.iterations}
+    for name, begun in (("all", Part(train, 1)), ("video, mapped", Part(train, 0))):
+        world = made[name]
+        run = setting.runs / f"agent-{name.split(',')[0]}"
+        act = DreamPolicy(world, train_agent(world, begun, recipe, run / "seed-0"))
+        found[name] = play(
+            thoughtful(world, act), environment, world.spec.context, name=name, seeds=PLAYED
+        )
+    return found | {"gap": difference(found["video, mapped"], found["all"])}
+
+
+def difference(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
+    """Returns of ours above theirs in the same episodes, with the interval over these."""
+    gap = torch.tensor(ours["returns"]) - torch.tensor(theirs["returns"])
+    return bootstrap(lambda w: weighted_mean(gap, w), torch.arange(len(gap)))._asdict()
 
 
 def search() -> CEM:

@@ -1,11 +1,14 @@
 """The latent action model: what was done between two chunks of video, told from the video alone.
 
 An inverse dynamics model sees a short window of chunks and says in a few numbers what led into the
-newest; a forward model sees the window's past once and then these numbers only, and must foretell
-all that follows. So they hold what the past does not tell, which in a world with a player is what
-the player did (Genie, 2402.15391; LAPO, 2312.10812). How much they may hold is bounded: by a rate
-of information where they are continuous (2601.05230), by eight codes where someone plays (FSQ,
-2309.15505).
+newest; a forward model sees the window's past and these numbers, and must foretell the newest. So
+they hold what the past does not tell, which in a world with a player is what the player did (Genie,
+2402.15391; LAPO, 2312.10812). How much they may hold is bounded: by a rate of information where
+they are continuous (2601.05230), by eight codes where someone plays (FSQ, 2309.15505).
+
+The forward model also knows what follows when it is told nothing, and the inverse model sees how
+the newest chunk differs from that. Without this difference beside the pictures, latents tell first
+where things are, which is most of what a young forward model gets wrong.
 
 Both see pictures along a basis of the recording's own: its principal components, of pictures and of
 changes. So small networks learn in a minute of one CPU core what convolutions need an hour for;
@@ -35,8 +38,9 @@ LOUD, QUIET = 4.0, -4.0
 
 PARTS = 128  # principal components
 SOFT = 0.01  # of the largest component's size
-MEMORY = 160  # numbers that the forward model remembers
 HIDDEN = 256  # units
+SURPRISE = 3.0
+"""By which what was not foretold is multiplied: of about the size of the pictures, then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,46 +113,37 @@ def _perceptron(narrow: int, wide: int, out: nn.Linear) -> nn.Sequential:
 
 
 class InverseDynamics(nn.Module):
-    """A window of chunks -> parameters of the latent action that led into the newest."""
+    """A window of chunks, and what of the newest was not foretold -> parameters of the latent
+    action that led into it."""
 
     def __init__(self, config: LatentActionConfig) -> None:
         super().__init__()
         last = nn.Linear(HIDDEN, 2 * config.dim)
-        self.body = _perceptron(config.window * PARTS, HIDDEN, last)
+        self.body = _perceptron((config.window + 1) * PARTS, HIDDEN, last)
         with torch.no_grad():  # codes that begin as noise are soon not listened to
             last.weight[: config.dim] *= LOUD
             last.bias[config.dim :] = QUIET
 
-    def forward(self, window: Tensor) -> Tensor:
-        """`(..., window * PARTS)` -> `(..., 2 L)`."""
-        return self.body(window)
+    def forward(self, window: Tensor, surprise: Tensor) -> Tensor:
+        """`(..., window * PARTS)` and `(..., PARTS)` -> `(..., 2 L)`."""
+        return self.body(torch.cat([window, SURPRISE * surprise], -1))
 
 
 class ForwardDynamics(nn.Module):
-    """The first chunks and latent actions -> all chunks that follow, along the basis.
-
-    What was seen is remembered in a vector, which each latent action takes a step further.
-    """
+    """Chunks and a latent action -> the chunk that follows, along the basis; what is foretold is
+    the past of what comes after it."""
 
     def __init__(self, config: LatentActionConfig) -> None:
         super().__init__()
-        seen = (config.window - 1) * PARTS
-        self.begin = _perceptron(seen, HIDDEN, nn.Linear(HIDDEN, MEMORY))
-        self.norm = nn.LayerNorm(MEMORY)
-        self.step = nn.Sequential(
-            nn.Linear(MEMORY + config.dim, 2 * MEMORY), nn.SiLU(), nn.Linear(2 * MEMORY, MEMORY)
-        )
-        self.shown = nn.Sequential(
-            nn.LayerNorm(MEMORY), nn.Linear(MEMORY, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, PARTS)
-        )
+        narrow = (config.window - 1) * PARTS + config.dim
+        self.body = _perceptron(narrow, HIDDEN, nn.Linear(HIDDEN, PARTS))
 
     def forward(self, first: Tensor, latent: Tensor) -> Tensor:
         """`(B, window - 1, PARTS)` and T latent actions `(B, T, L)` -> `(B, T, PARTS)`."""
-        memory, memories = self.begin(first.flatten(1)), []
+        chunks = list(first.unbind(1))
         for said in latent.unbind(1):
-            memory = memory + self.step(torch.cat([self.norm(memory), said], -1))
-            memories.append(memory)
-        return self.shown(torch.stack(memories, 1))
+            chunks.append(self.body(torch.cat([*chunks[-first.shape[1] :], said], -1)))
+        return torch.stack(chunks[first.shape[1] :], 1)
 
 
 class LatentActionModel(nn.Module):
@@ -232,10 +227,18 @@ class LatentActionModel(nn.Module):
         """Parameters for the `window`-th chunk on, (B, n, PARTS) -> (B, n - window + 1, L)."""
         config, count = self.config, parts.shape[1] - self.config.window + 1
         window = torch.cat([parts[:, i : i + count] for i in range(config.window)], -1)
-        mean, logvar = rearrange(self.inverse(window), "b t (m l) -> m b t l", m=2).float()
+        surprise = window[..., -PARTS:] - self.untold(window[..., :-PARTS])
+        mean, logvar = rearrange(self.inverse(window, surprise), "b t (m l) -> m b t l", m=2)
         if config.levels:
             return Code(mean.tanh(), torch.zeros_like(mean))
         return Code(mean, logvar.clamp(-8, 2))
+
+    @torch.no_grad()
+    def untold(self, past: Tensor) -> Tensor:
+        """What follows a past (..., (window - 1) * PARTS) if nothing is told: (..., PARTS)."""
+        first = past.reshape(-1, self.config.window - 1, PARTS)
+        nothing = first.new_zeros(len(first), 1, self.config.dim)
+        return self.ahead(first, nothing).reshape(*past.shape[:-1], PARTS)
 
     def quantised(self, values: Tensor) -> Tensor:
         """Values in [-1, 1] at their nearest level; gradients pass as if nothing was rounded."""
