@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,9 +21,11 @@ from worldsim.agents.settings import ImaginationConfig
 from worldsim.agents.training import AgentTrainingConfig, train_agent
 from worldsim.data.dataset import Dataset, DatasetSpec, Episode
 from worldsim.data.labelled import LabelledDataset
+from worldsim.data.view import DatasetView
 from worldsim.evaluate.clips import Clips, even_clips
 from worldsim.evaluate.horizon import dream, persistence
 from worldsim.latent_actions.labelling import label
+from worldsim.latent_actions.labels import Labels
 from worldsim.latent_actions.mapping import map_actions
 from worldsim.metrics import bootstrap, weighted_mean
 from worldsim.models.latent_actions import LatentActionModel
@@ -89,6 +92,30 @@ class Part:
         return f"{self.data.fingerprint()}-{self.every}-{self.alone}"
 
 
+class Few(DatasetView):
+    """The recording with the actions of some chunks alone."""
+
+    def __init__(self, data: Dataset, labels: Labels) -> None:
+        super().__init__(data)
+        self.rows = labels.rows
+
+    def episode(self, index: int) -> Episode:
+        """One episode, with the actions that are labelled."""
+        episode = self.data.episode(index)
+        known = np.zeros(len(episode), bool)
+        if episode.name in self.rows:
+            known[self.rows[episode.name][0]] = True
+        return replace(episode, known=known)
+
+    def over(self, data: Dataset) -> Dataset:
+        """The same view of other data."""
+        return Few(data, Labels(data.spec.action, self.rows))
+
+    def fingerprint(self) -> str:
+        """Of the recording and how many are labelled."""
+        return f"{self.data.fingerprint()}-{sum(len(x) for x, _ in self.rows.values())}"
+
+
 def trained(setting: Setting, name: str, data: Dataset) -> DiffusionWorld:
     """A world of this part of the recording; trained where it is not there yet."""
     run, base = setting.runs / f"world-{name}", load("pendulum")
@@ -128,24 +155,26 @@ def ratio(ours: Tensor, theirs: Tensor, clips: Clips) -> dict[str, float]:
     return bootstrap(figure, clips.cluster)._asdict()
 
 
-def arms(setting: Setting) -> dict[str, DiffusionWorld]:
-    """The worlds by what they were told."""
+def arm(setting: Setting, name: str) -> DiffusionWorld:
+    """A world by what it was told: "all" actions, those of a "tenth" of the episodes and of no
+    others, "mixed": these and latent actions of all, "video": latent actions alone; "NAME, mapped"
+    is stepped by real actions through latent ones, mapped by those that are known."""
     data = setting.recorded("pendulum")
     train = data.split("train")
     model, _ = setting.model("pendulum-labels", data, SHARE)
-    beside = label(train, model)
-    mixed = LabelledDataset(Part(train, TENTH), beside)
-    video = LabelledDataset(Part(train, 0), beside)
-    made = {
-        "all": trained(setting, "all", Part(train, 1)),
-        "tenth": trained(setting, "tenth", Part(train, TENTH, alone=True)),
-        "mixed": trained(setting, "mixed", mixed),
-        "video": trained(setting, "video", video),
-    }
-    made["mixed, mapped"] = mapped(made["mixed"], model, Part(train, TENTH, alone=True))
-    made["video, mapped"] = mapped(made["video"], model, Part(train, 1), round(
-        SHARE * sum(train.lengths)))  # fmt: skip
-    return made
+    kind, _, through = name.partition(", ")
+    if through:
+        few = Few(train, Labels.of(train, SHARE))  # those that the model was trained with
+        known = few if kind == "video" else Part(train, TENTH, alone=True)
+        return mapped(arm(setting, kind), model, known)
+    told = {
+        "all": Part(train, 1),
+        "tenth": Part(train, TENTH, alone=True),
+        "mixed": Part(train, TENTH),
+        "video": Part(train, 0),
+    }[kind]
+    inferred = kind in ("mixed", "video")
+    return trained(setting, kind, LabelledDataset(told, label(train, model)) if inferred else told)
 
 
 def mapped(
@@ -160,9 +189,9 @@ def mapped(
 
 def worlds(setting: Setting) -> dict[str, Any]:
     """Errors of all arms, and ratios to the fully labelled one and to the tenth alone."""
-    made = arms(setting)
+    made = {name: arm(setting, name) for name in ("all", "tenth", "mixed", "mixed, mapped")}
     clips = test_clips(setting.recorded("pendulum"), made["all"].spec.context)
-    errors = {name: error(world, clips) for name, world in made.items() if name != "video"}
+    errors = {name: error(world, clips) for name, world in made.items()}
     found: dict[str, Any] = {
         name: {
             "mse": float(mse.mean()),
@@ -180,14 +209,14 @@ def worlds(setting: Setting) -> dict[str, Any]:
 
 def planner(setting: Setting) -> dict[str, Any]:
     """Returns of the same planner in the worlds of all actions and of video with few labels."""
-    made, data = arms(setting), setting.recorded("pendulum")
+    data = setting.recorded("pendulum")
     environment = data.spec.environment
     assert environment is not None
     found = {"random": play(blind(), environment, 2, name="random", seeds=PLAYED)}
     for name in ("all", "tenth", "video, mapped"):
-        think = PlanningPolicy(made[name], search(), torch.Generator().manual_seed(0))
-        act = thoughtful(made[name], think)
-        context = made[name].spec.context
+        world = arm(setting, name)
+        think = PlanningPolicy(world, search(), torch.Generator().manual_seed(0))
+        act, context = thoughtful(world, think), world.spec.context
         found[name] = play(act, environment, context, name=name, seeds=PLAYED)
     gap = difference(found["video, mapped"], found["all"])
     return {"episodes": len(PLAYED), **found, "gap": gap}
@@ -203,13 +232,13 @@ DREAMS = AgentTrainingConfig(
 def agents(setting: Setting) -> dict[str, Any]:
     """Real returns of agents that learned from nothing in the dreams of the same two worlds; those
     of video begin in states whose actions are not known."""
-    made, data = arms(setting), setting.recorded("pendulum")
+    data = setting.recorded("pendulum")
     train, environment = data.split("train"), data.spec.environment
     assert environment is not None
     recipe = replace(DREAMS, iterations=setting.iterations)
     found: dict[str, Any] = {"iterations": setting.iterations}
     for name, begun in (("all", Part(train, 1)), ("video, mapped", Part(train, 0))):
-        world = made[name]
+        world = arm(setting, name)
         run = setting.runs / f"agent-{name.split(',')[0]}"
         act = DreamPolicy(world, train_agent(world, begun, recipe, run / "seed-0"))
         found[name] = play(

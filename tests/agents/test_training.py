@@ -104,6 +104,10 @@ def test_dreams_begin_in_the_best_episodes_after_a_whole_context() -> None:
         first = int(at)
         assert torch.equal(state.latents[row], best[first : first + 3])
         assert torch.equal(state.actions[row], stuff.latents.actions[30 + first :][:3])
+    assert state.known.all()
+    video = replace(stuff.latents, known=torch.zeros(50, dtype=torch.bool))
+    unknown = Material(stuff.recorded, video).starts(world)(4, torch.Generator().manual_seed(0))
+    assert not unknown.known.any()  # zeros that nobody did are no actions
 
 
 def test_an_untrained_agent_begins_where_it_is_told(tmp_path: Path) -> None:

@@ -31,6 +31,9 @@ FEWEST = 8
 
 FOLDS = 5
 HIDDEN = 64  # units of the perceptron
+SHAPES = ((0, 0.0), (HIDDEN, 1.5), (HIDDEN, 6.0))
+"""Hidden units, and the standard deviation of their weights: a line, a bend, and what turns within
+a tenth of the range, as where an arrow grows with the torque."""
 STRENGTHS = (1e-5, 1e-3, 1e-1)
 LAGS = (-2, -1, 0, 1, 2)  # chunks by which labels may be misplaced
 AHEAD_BY = 0.2  # of R^2 by which another lag must explain more, to be the right one
@@ -84,7 +87,7 @@ def fit_map(spec: ActionSpec, found: Pairs, seed: int = 0) -> ActionMap:
                     - found.latent[fold == i]) ** 2).sum())
             for i in range(FOLDS)
         )
-        for kind in product((0, HIDDEN), STRENGTHS)
+        for kind in product(SHAPES, STRENGTHS)
     }  # fmt: skip
     return _box_map(spec, found, *min(losses, key=losses.__getitem__), seed)
 
@@ -103,15 +106,18 @@ def _means(spec: ActionSpec, found: Pairs) -> ActionMap:
     return made.requires_grad_(False)
 
 
-def _box_map(spec: ActionSpec, found: Pairs, hidden: int, strength: float, seed: int) -> ActionMap:
+def _box_map(
+    spec: ActionSpec, found: Pairs, shape: tuple[int, float], strength: float, seed: int
+) -> ActionMap:
     """The map of a box: its last layer by ridge regression, its first, if any, at random (Huang et
     al. 2006): a solution in closed form, so that few transitions are enough."""
+    hidden, spread = shape
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made = ActionMap(spec, found.latent.shape[1], hidden).requires_grad_(False)
         if hidden:
-            made.lines[0].weight.normal_(0, 1.5)
-            made.lines[0].bias.normal_(0, 1.0)
+            made.lines[0].weight.normal_(0, spread)
+            made.lines[0].bias.normal_(0, spread / 1.5)
     inputs = spec.to_normalized(found.actions)
     weight, bias = ridge(made.box[:-1](inputs), found.latent, strength)
     made.lines[-1].weight.copy_(weight.T)
