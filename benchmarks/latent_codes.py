@@ -63,7 +63,7 @@ def sheet(model: LatentActionModel, data: Dataset, found: Transitions) -> film.P
     """Starts down, codes across by their mean action: what is drawn after each was held."""
     before = model.config.window - 1
     places = range(0, len(data), max(1, len(data) // STARTS))
-    frames = [np.array(data.episode(i).frames) for i in places][:STARTS]
+    frames = [np.array(data.episode(i).frames[:]) for i in places][:STARTS]
     middle = [len(x) // data.spec.chunk // 2 * data.spec.chunk for x in frames]
     cut = [torch.from_numpy(x[m - before * data.spec.chunk : m])
            for x, m in zip(frames, middle, strict=True)]  # fmt: skip

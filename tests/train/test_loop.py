@@ -235,6 +235,23 @@ def test_a_loss_that_is_not_finite_touches_nothing(tmp_path: Path):
     assert all(map(torch.equal, before, weights(run.model)))
 
 
+def test_muon_is_torchs_and_narrow_only_where_that_is_fast(monkeypatch: pytest.MonkeyPatch):
+    """The same update up to bfloat16's rounding, whose products take ten times as long on some."""
+    nets = {}
+    for dtype in ("float32", "bfloat16"):
+        monkeypatch.setattr("worldsim.train.optim.fast_dtype", lambda _, d=dtype: d)
+        nets[dtype] = net = model()
+        optimizer = Optimizer(net, 1e-2, (0.9, 0.99), 0.01, muon=True)
+        for step in range(3):
+            for i, p in enumerate(net.parameters()):
+                g = torch.Generator().manual_seed(7 * step + i)
+                p.grad = torch.randn(p.shape, generator=g)
+            optimizer.step(1e-2)
+    ours, theirs = (hidden_matrices(nets[dtype]) for dtype in ("float32", "bfloat16"))
+    for a, b, begun in zip(ours, theirs, hidden_matrices(model()), strict=True):
+        assert 0 < (a - b).norm() < 0.02 * (a - begun).norm()
+
+
 def test_muon_moves_the_matrices_inside_blocks_and_adamw_the_rest():
     net = model()
     assert [p.shape for p in hidden_matrices(net)] == [(16, 16)]
