@@ -153,8 +153,11 @@ def _video(vae: SpacetimeVAE, clips: Tensor) -> Tensor:
 
 @torch.no_grad()
 def measure_latents(vae: SpacetimeVAE, loader: ClipLoader, clips: int = 1024) -> None:
-    """Set the buffers that normalise latents, from the first clips of `loader`."""
-    steps = range(-(-clips // loader.batch))
+    """Set the buffers that normalise latents, from the first clips of `loader`.
+
+    clips: how many; of a small recording no more than it has chunks.
+    """
+    steps = range(-(-min(clips, sum(loader.data.lengths)) // loader.batch))
     means = [vae.posterior(_video(vae, loader.clips(step))).mean.cpu() for step in steps]
     raw = rearrange(torch.cat(means), "b n h w c -> (b n h w) c")
     vae.mean.copy_(raw.mean(0))
