@@ -3,11 +3,8 @@
 import json
 from pathlib import Path
 
-import gymnasium
-import numpy as np
 import pytest
 import torch
-from gymnasium.utils.env_checker import check_env
 
 import worldsim
 from worldsim import worlds
@@ -36,27 +33,6 @@ def newest(world: DiffusionWorld, state: WorldState) -> torch.Tensor:
     return world.decode(state)[:, -1].float()
 
 
-def test_the_readmes_first_lines():
-    env = gymnasium.make("WorldSim-v0")
-    obs, info = env.reset(seed=0)
-    assert obs.shape == (56, 64, 3) and obs.dtype == np.uint8
-    env.action_space.seed(0)
-    total = 0.0
-    for _ in range(30):
-        obs, reward, terminated, truncated, info = env.step(env.action_space.sample())
-        total += float(reward)
-        assert not terminated and not truncated
-    assert obs in env.observation_space
-    assert np.isfinite(total)
-
-
-@pytest.mark.filterwarnings("error")
-def test_both_checkers_are_silent():
-    check_env(gymnasium.make("WorldSim-v0").unwrapped)
-    checker = pytest.importorskip("stable_baselines3.common.env_checker")
-    checker.check_env(gymnasium.make("WorldSim-v0", render_mode="rgb_array"), warn=True)
-
-
 def test_they_ship_within_their_limits():
     sizes = [sum(f.stat().st_size for f in (worlds.ROOT / n).iterdir()) for n in worlds.names()]
     assert max(sizes) <= LIMIT and sum(sizes) <= LIMIT_OF_ALL
@@ -72,7 +48,7 @@ def test_a_card_is_the_measured_one(name: str, root: Path):
 
 def test_the_wheel_steers_the_dream(world):
     """Left and right from the same state must part, and mirror each other in the car's turning."""
-    state = world.reset(row_keys(range(8)))
+    state = world.reset(row_keys(range(4)))
     left, straight, right = (
         newest(world, held(world, state, [steer, 0.2, 0.0], 8)) for steer in (-0.6, 0.0, 0.6)
     )
@@ -82,10 +58,10 @@ def test_the_wheel_steers_the_dream(world):
 
 
 def test_gas_moves_the_world_and_a_standing_car_stands(world):
-    state = world.reset(row_keys(range(8)))
+    state = world.reset(row_keys(range(4)))
     change = {}
     for name, action in {"gas": [0.0, 1.0, 0.0], "brake": [0.0, 0.0, 1.0]}.items():
-        now = held(world, state, action, 20)
+        now = held(world, state, action, 16)
         before = world.decode(now).float()
         after = held(world, now, action, 1)
         change[name] = float((world.decode(after).float() - before).abs().mean())

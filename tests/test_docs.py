@@ -19,8 +19,8 @@ REPO = Path(__file__).resolve().parent.parent
 MANUAL = [REPO / "README.md", *sorted((REPO / "docs").rglob("*.md"))]
 MANUAL = [page for page in MANUAL if "journal" not in page.parts]
 RUNNING = [
-    "README.md", "docs/tutorials/first-dream.md", "docs/tutorials/own-agent.md",
-    "docs/tutorials/plan.md", "docs/how-to/generate.md", "docs/how-to/real-environment.md",
+    "README.md", "docs/tutorials/first-dream.md", "docs/tutorials/plan.md",
+    "docs/how-to/generate.md", "docs/how-to/real-environment.md",
 ]  # fmt: skip
 NAMES = {"face", "scene", "caution", "twins", "foreign", "lines", "clumsy", "stray", "doubt",
          "signs", "judge", "strange", "practise", "improve", "dreamlike", "noised", "cont",
@@ -61,16 +61,12 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert not [verb for verb in VERBS if f'id="{verb}"' not in commands]
 
 
-def test_the_code_on_the_pages_runs(tmp_path: Path) -> None:
-    """All Python of each page in order, in an empty folder."""
-    for page in RUNNING:
-        code = "\n".join(blocks(REPO / page, "python"))
-        (tmp_path / f"{Path(page).stem.replace('-', '_')}.py").write_text(code)
-    modules = sorted(path.stem for path in tmp_path.glob("*.py"))
-    env = {**os.environ, "PYTHONPATH": str(REPO)}
-    command = [sys.executable, "-c", f"import {', '.join(modules)}"]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+@pytest.mark.parametrize("page", RUNNING)
+def test_the_code_on_a_page_runs(page: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """All its Python in order, in an empty folder; what it does fifty times, twice."""
+    monkeypatch.chdir(tmp_path)
+    code = "\n".join(blocks(REPO / page, "python"))
+    exec(compile(code.replace("range(50)", "range(2)"), page, "exec"), {"__name__": "page"})
 
 
 def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
@@ -90,10 +86,10 @@ def prose(page: Path) -> Iterator[str]:
             yield re.sub(r"`[^`]*`|\]\([^)]*\)", "", line)
 
 
-@pytest.mark.parametrize("page", MANUAL, ids=name)
-def test_a_page_speaks_the_fields_language(page: Path) -> None:
+def test_the_manual_speaks_the_fields_language() -> None:
     pattern = re.compile(rf"\b({'|'.join(DIALECT)})\b", re.IGNORECASE)
-    found = [f"{m.group()} in: {line}" for line in prose(page) for m in pattern.finditer(line)]
+    lines = [(name(page), line) for page in MANUAL for line in prose(page)]
+    found = [f"{page}: {m.group()} in: {x}" for page, x in lines for m in pattern.finditer(x)]
     assert not found, "\n".join(found)
 
 

@@ -21,6 +21,13 @@ def example(name: str) -> dict[str, Any]:
     return runpy.run_path(str(EXAMPLES / name))
 
 
+def test_cleanrls_ppo_trains_on_the_vector_environment() -> None:
+    parts = example("cleanrl_ppo.py")
+    rewards = parts["main"](parts["Args"](world=WORLD, steps=1_024, num_steps=16))
+    assert len(rewards) and np.isfinite(rewards).all()
+
+
+@pytest.mark.nightly
 def test_cleanrls_ppo_learns_on_the_vector_environment() -> None:
     parts = example("cleanrl_ppo.py")
     args = parts["Args"](world=WORLD, steps=12_288, num_steps=32, learning_rate=3e-3)

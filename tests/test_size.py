@@ -1,21 +1,17 @@
 """The house stays small enough to know at a glance, and opens no file that could run code."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import pytest
+from tests.sources import LIBRARY, files, nodes
 
+ALL = (*LIBRARY, "tests")
 FILE_LINES = 400
 FUNCTION_LINES = 40
-LIBRARY = ("worldsim", "envs", "agents", "benchmarks")
 UNSAFE_MODULES = {"pickle", "_pickle", "marshal", "shelve", "dill", "joblib", "cloudpickle"}
 # Collecting hands the caller's own policy to its worker processes; nothing of it touches a disk.
 ALLOWED = {("worldsim/collect/workers.py", "cloudpickle")}
-
-
-def sources(root: Path, tops: tuple[str, ...]) -> list[Path]:
-    return sorted(p for top in tops for p in (root / top).rglob("*.py"))
 
 
 def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -24,8 +20,8 @@ def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
 
 
-def long_functions(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
+def long_functions(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    for node in nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             if body_lines(node) > FUNCTION_LINES:
                 yield f"{node.lineno}: {node.name} has {body_lines(node)} lines"
@@ -52,66 +48,43 @@ def complaint(node: ast.AST) -> str | None:
     return None
 
 
-def unsafe(source: str) -> list[str]:
-    return [found for node in ast.walk(ast.parse(source)) if (found := complaint(node))]
+def unsafe(nodes: Iterable[ast.AST]) -> list[str]:
+    return [found for node in nodes if (found := complaint(node))]
 
 
 def test_files_are_short(root: Path) -> None:
-    lengths = {p: len(p.read_text().splitlines()) for p in sources(root, (*LIBRARY, "tests"))}
+    lengths = {p: len(p.read_text().splitlines()) for p in files(root, ALL)}
     assert len(lengths) > 10
     long = [f"{p.relative_to(root)}: {n} lines" for p, n in lengths.items() if n > FILE_LINES]
     assert not long, "\n".join(long)
 
 
 def test_functions_are_short(root: Path) -> None:
-    files = sources(root, (*LIBRARY, "tests"))
-    trees = {p.relative_to(root): ast.parse(p.read_text()) for p in files}
-    long = [f"{path}:{found}" for path, tree in trees.items() for found in long_functions(tree)]
+    long = [
+        f"{p.relative_to(root)}:{found}"
+        for p in files(root, ALL)
+        for found in long_functions(nodes(p))
+    ]
     assert not long, "\n".join(long)
 
 
 def test_no_room_is_a_drawer(root: Path) -> None:
-    names = [p for p in sources(root, (*LIBRARY, "tests")) if "util" in p.stem or "misc" in p.stem]
+    names = [p for p in files(root, ALL) if "util" in p.stem or "misc" in p.stem]
     assert not names, f"name the file for its one idea: {names}"
 
 
 def test_the_library_runs_no_stored_code(root: Path) -> None:
     found = [
         (path.relative_to(root).as_posix(), what)
-        for path in sources(root, LIBRARY)
-        for what in unsafe(path.read_text())
+        for path in files(root)
+        for what in unsafe(nodes(path))
     ]
     assert set(found) <= ALLOWED, set(found) - ALLOWED
 
 
-@pytest.mark.parametrize(
-    ("source", "what"),
-    [
-        ("import pickle", "pickle"),
-        ("import os, dill as d", "dill"),
-        ("from cloudpickle import loads", "cloudpickle"),
-        ("torch.load(path, weights_only=True)", "torch.load"),
-        ("from torch import Tensor, load", "torch.load"),
-        ("eval(text)", "eval"),
-        ("exec(text)", "exec"),
-        ("np.load(path, allow_pickle=True)", "allow_pickle"),
-        ("config['_target_']", "_target_"),
-        ("build(_target_='a.B')", "_target_"),
-    ],
-)
-def test_planted_stored_code_is_found(source: str, what: str) -> None:
-    assert unsafe(f"def f():\n    {source}") == [what]
-
-
-def test_harmless_namesakes_pass() -> None:
+def test_planted_stored_code_is_found_and_harmless_namesakes_pass() -> None:
+    planted = "torch.load(path)\nimport os, dill as d\nnp.load(path, allow_pickle=True)\nexec(text)"
     harmless = "model.eval(); worldsim.load(x); np.load(x, allow_pickle=False); re.compile(x)"
-    assert unsafe(f"{harmless}\nx = 'no _target_ here'\nfrom torch import nn") == []
-
-
-def test_a_long_function_is_found_and_its_docstring_is_free() -> None:
-    def function(lines: int) -> ast.Module:
-        docstring = '    """Many\n' + "lines\n" * 60 + '    """\n'
-        return ast.parse("def f(\n    x,\n):\n" + docstring + "    x += 1\n" * lines)
-
-    assert list(long_functions(function(FUNCTION_LINES))) == []
-    assert list(long_functions(function(FUNCTION_LINES + 1))) == ["1: f has 41 lines"]
+    assert sorted(unsafe(ast.walk(ast.parse(planted)))) == ["allow_pickle", "dill", "exec",
+                                                            "torch.load"]  # fmt: skip
+    assert unsafe(ast.walk(ast.parse(f"{harmless}\nx = 'no _target_ here'"))) == []

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.contracts import WorldContract, assert_same, same
+from tests.contracts import assert_same, same
 from tests.worlds import SPEED, tiny_dynamics, tiny_world
 from worldsim.config import from_json, to_json
-from worldsim.core import WorldError, WorldModel, WorldSpec, WorldState, row_keys
+from worldsim.core import WorldError, WorldSpec, WorldState, row_keys
 from worldsim.diffusion.draws import Draws
 from worldsim.states import StateSpec
 from worldsim.store.folder import load, save
@@ -20,14 +20,6 @@ from worldsim.store.snapshot import load_state, save_state
 from worldsim.train.context import tell_states
 from worldsim.train.recipe import go_on
 from worldsim.world.fixed_batch import FixedBatch
-
-
-class TestStateWorld(WorldContract):
-    tolerance = 1e-4
-    many_steps = 12
-
-    def make_world(self) -> WorldModel:
-        return tiny_world(state=SPEED)
 
 
 def test_a_spec_is_measured_from_recordings():

@@ -43,9 +43,8 @@ def agent_of(world: DiffusionWorld, sees: Any = "latents") -> ActorCritic:
 @pytest.mark.filterwarnings("ignore:.*no fidelity card")
 @pytest.mark.parametrize(
     ("sees", "environment", "actions"),
-    [("latents", CART, "normalized"), ("latents", PENDULUM, "native"),
-     ("pixels", PENDULUM, "normalized")],
-)  # fmt: skip
+    [("latents", CART, "normalized"), ("pixels", PENDULUM, "native")],
+)
 def test_a_saved_agent_finds_its_world_and_drives_its_environment(
     sees: str, environment: EnvironmentSpec, actions: Any, tmp_path: Path
 ) -> None:

@@ -36,7 +36,7 @@ HOW = DynaConfig(
 @pytest.fixture
 def played(tmp_path: Path) -> tuple[Path, Path, Path]:
     """A world's folder, an agent, a dataset of two short episodes."""
-    recipe = replace(pendulum(), seeds={"train": range(2)}).seen(max_frames=30)
+    recipe = replace(pendulum(), seeds={"train": range(2)}).seen(max_frames=16)
     recipe.collect(tmp_path / "data", workers=1)
     world = tiny_world(TORQUE, size=(32, 32))
     save(world, tmp_path / "world")
@@ -55,7 +55,7 @@ def test_a_turn_of_the_loop(played: tuple[Path, Path, Path], tmp_path: Path):
     assert len(played) == 2 and [e.policy for e in played] == ["agent-1"] * 2
     assert len({e.seed for e in episodes}) == len(episodes) == 4
     assert done.returns == pytest.approx([e.rewards.sum() for e in played])
-    assert done.real_steps == sum(len(e) for e in episodes) == 60
+    assert done.real_steps == sum(len(e) for e in episodes) == 32
     gains = np.array(done.after) - np.array(done.before)
     assert len(gains) == 2 and done.gain is not None
     assert done.gain.value == pytest.approx(gains.mean(), abs=1e-3)
@@ -71,7 +71,7 @@ def test_a_turn_of_the_loop(played: tuple[Path, Path, Path], tmp_path: Path):
     assert (again.returns, again.real_steps) == (done.returns, done.real_steps)
     after = improve(tmp_path / "turn" / "world", tmp_path / "turn" / "agent" / "agent", data,
                     tmp_path / "turn-2", HOW)  # fmt: skip
-    assert after.real_steps == 90 and len(after.returns) == 2
+    assert after.real_steps == 48 and len(after.returns) == 2
 
 
 def test_a_turn_that_cannot_be_is_refused(tmp_path: Path):

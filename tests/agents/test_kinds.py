@@ -36,10 +36,9 @@ ENTRANCES: dict[str, Entrance] = {
     "improve": lambda _, at: improve(at / "world", at / "agent", at / "data", at / "new", SHORT),
     "calibrate": lambda world, at: calibrate(world, NativeDataset(at / "data")),
 }
-CASES = [(entrance, field) for entrance in ENTRANCES for field in CHANGES]
 
 
-@pytest.mark.parametrize(("entrance", "field"), CASES)
+@pytest.mark.parametrize(("entrance", "field"), zip(ENTRANCES, CHANGES, strict=True))
 def test_another_worlds_episodes_are_refused(entrance: str, field: str, tmp_path: Path):
     world = tiny_world(TORQUE, size=(32, 32))
     save(world, tmp_path / "world")

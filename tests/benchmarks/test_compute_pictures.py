@@ -10,7 +10,7 @@ from worldsim.costs.flops import Networks
 from worldsim.play import film as video
 from worldsim.presets import SIZES
 
-NETWORKS = Networks(SIZES["small"](), (56, 64), CAR)
+NETWORKS = Networks(SIZES["tiny"](), (32, 32), CAR)
 
 
 def test_every_way_down_is_cheaper_and_moves_the_crossover_out():

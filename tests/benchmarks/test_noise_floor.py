@@ -64,6 +64,7 @@ def test_likely_tiles_bend_as_the_road_did(job: Job):
     assert likely(donor[bendy - 9 : bendy + 1], job.donors)[0] == (0, bendy)
 
 
+@pytest.mark.nightly
 def test_the_track_itself_replays_and_twins_begin_alike_and_then_differ(job: Job):
     (errors,) = twins_of(job)  # raises if the replay differs
     assert errors.shape == (1, HORIZON)

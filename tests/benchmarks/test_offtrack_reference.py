@@ -21,6 +21,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return recipe.collect(folder, workers=1)
 
 
+@pytest.mark.nightly
 def test_what_is_seen_is_what_was_recorded_there(data: Dataset):
     """Under its own actions the drive shows the episode itself, from its middle on."""
     (one, *_) = drives(data, EvaluationPlan(episodes=2, dreams=2, dream_steps=20))

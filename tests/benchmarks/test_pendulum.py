@@ -64,6 +64,7 @@ def test_the_command_scores_script_chance_agents_and_planner(
     assert text.count("\n| ") == 5 and text.startswith("above") and text.endswith("below")
 
 
+@pytest.mark.nightly
 def test_chance_earns_little_and_the_table_says_so(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(benchmark, "SEEDS", range(5000, 5004))
     found = play(blind(), pendulum().environment, 4, name="random")

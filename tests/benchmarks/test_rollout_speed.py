@@ -61,6 +61,7 @@ def test_the_picture_shows_more_for_more(tmp_path: Path):
     assert (drawn == video.AMBER).all(-1).any()
 
 
+@pytest.mark.nightly
 def test_contenders_step_and_peaks_are_measured_between_them():
     world = tiny_world()
     one = speed_parts.ours(speed_parts.Ours(world, 32, 2, 1, False, True))

@@ -59,6 +59,7 @@ def test_a_probe_finds_what_latents_hold() -> None:
     assert error < 0.7
 
 
+@pytest.mark.nightly
 def test_reality_is_played_again_from_any_moment(tmp_path) -> None:
     """Own actions give the recorded frames, and the controls do what they are called."""
     recipe = car_racing_state().seen(max_frames=80)

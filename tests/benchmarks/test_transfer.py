@@ -162,7 +162,7 @@ def test_stages_of_the_agent_command_are_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*no fidelity card")
-@pytest.mark.parametrize("environment", [CART, PENDULUM])
+@pytest.mark.parametrize("environment", [CART, pytest.param(PENDULUM, marks=pytest.mark.nightly)])
 def test_the_command_plays_and_dreams_any_world(
     environment: EnvironmentSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

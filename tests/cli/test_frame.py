@@ -94,6 +94,12 @@ def test_extras_exist(root: Path) -> None:
     assert explained(ZeroDivisionError()) is None
 
 
+def heed_interrupts() -> None:
+    """A shell's background commands ignore Ctrl-C, and so does what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("words", "sign"),
     [
@@ -109,7 +115,8 @@ def test_ctrl_c_is_one_line_and_its_own_code(
     command = [sys.executable, "-m", "worldsim", *words.split(), *folder]
     told = tmp_path / "told"
     with told.open("w") as file:
-        process = subprocess.Popen(command, cwd=root, stdout=file, stderr=file, process_group=0)
+        process = subprocess.Popen(command, cwd=root, stdout=file, stderr=file, process_group=0,
+                                   preexec_fn=heed_interrupts)  # fmt: skip
     try:
         while sign not in told.read_text() and process.poll() is None:
             time.sleep(0.05)

@@ -116,6 +116,7 @@ def slow(obs: Any) -> int:
     return 0
 
 
+@pytest.mark.nightly
 def test_an_error_stops_all_that_is_queued(tmp_path: Path) -> None:
     (begun := tmp_path / "begun").mkdir()
     seen = source_of(
@@ -158,7 +159,10 @@ def heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-@pytest.mark.parametrize(("sent", "processes"), [(signal.SIGINT, 2), (signal.SIGKILL, 1)])
+@pytest.mark.parametrize(
+    ("sent", "processes"),
+    [(signal.SIGINT, 2), pytest.param(signal.SIGKILL, 1, marks=pytest.mark.nightly)],
+)
 def test_stopped_at_any_moment_it_goes_on(
     tmp_path: Path, root: Path, sent: signal.Signals, processes: int
 ) -> None:

@@ -144,24 +144,6 @@ def test_several_cameras_are_chosen_or_tiled(tmp_path: Path):
         LeRobotDataset(tmp_path, chunk=2, camera="top")
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"codebase_version": "v1.6"}, "codebase_version: expected"),
-        ({"fps": "fast"}, "fps: expected"),
-        ({"data_path": "../../{chunk_index}"}, "data_path: expected a path within"),
-        ({"data_path": "{chunk_index.__class__}"}, "data_path: expected a template"),
-        ({"data_path": "{chunk_index:9999999999d}"}, "data_path: expected"),
-        ({"features": 3}, "features: expected"),
-    ],
-)
-def test_an_unfit_description_is_refused(tmp_path: Path, change: dict, message: str):
-    path = write_v3(tmp_path) / "meta/info.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(DatasetError, match=message):
-        open_dataset(tmp_path, camera="top")
-
-
 def test_rows_that_do_not_fit_their_episode_are_refused(tmp_path: Path):
     write_v3(tmp_path)
     write_rows(tmp_path / "data/chunk-000/file-000.parquet", [columns(0), columns(1)])

@@ -97,31 +97,6 @@ def test_a_set_is_found_by_name_and_its_image_by_key(tmp_path: Path, monkeypatch
         open_dataset("minari:test/made-v0", camera="wrist", chunk=2)
 
 
-def test_nothing_leads_out_of_the_file(tmp_path: Path):
-    (tmp_path / "other.h5").touch()
-    changes = {
-        "external link": lambda f: f["episode_0"].__setitem__(
-            "more", h5py.ExternalLink(str(tmp_path / "other.h5"), "/x")
-        ),
-        "soft link": lambda f: f["episode_0"].__setitem__("more", h5py.SoftLink("/episode_1")),
-        "external storage": lambda f: f["episode_0"].create_dataset(
-            "more", (4,), "u1", external=[(str(tmp_path / "other.h5"), 0, 4)]
-        ),
-        "virtual": lambda f: f["episode_0"].create_virtual_dataset(
-            "more", h5py.VirtualLayout((4,), "u1")
-        ),
-        "huge": lambda f: f["episode_0"].create_dataset(
-            "more", (2**40,), "u1", chunks=(2**20,), compression="gzip"
-        ),
-    }
-    for name, change in changes.items():
-        folder = made(tmp_path / name)
-        with h5py.File(folder / "data/main_data.hdf5", "a") as file:
-            change(file)
-        with pytest.raises(DatasetError, match=r"main_data.hdf5: .*more: expected"):
-            open_dataset(folder)
-
-
 def test_damage_and_foreign_metadata_are_named(tmp_path: Path):
     folder = made(tmp_path)
     meta, film = folder / "data/metadata.json", folder / "data/main_data.hdf5"

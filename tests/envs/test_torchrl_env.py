@@ -59,8 +59,9 @@ def given(td: TensorDictBase) -> Tensor:
 # --- Specs ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch", [(), (1,), (3,), (2, 3)])
-@pytest.mark.parametrize("observation", ["latent", "frame", "chunk"])
+@pytest.mark.parametrize(
+    ("batch", "observation"), [((), "latent"), ((1,), "frame"), ((2, 3), "chunk")]
+)
 def test_specs(batch: tuple[int, ...], observation: str) -> None:
     world = PointWorld(size=16, noise=0.2, time_limit=2)
     env = make(world, batch, observation=observation)
@@ -129,8 +130,7 @@ def test_a_row_is_a_single_environment() -> None:
             break
 
 
-@pytest.mark.parametrize("world", [SHORT, tiny_world()])
-@pytest.mark.parametrize("batch", [(), (3,), (2, 2)])
+@pytest.mark.parametrize(("world", "batch"), [(SHORT, ()), (SHORT, (2, 2)), (tiny_world(), (3,))])
 def test_a_state_that_is_set_repeats_the_future_bit_for_bit(world: Any, batch: tuple) -> None:
     options: dict[str, Any] = {"observation": "frame", "time_limit": 6, "resets": False}
     env = make(world, batch, **options)

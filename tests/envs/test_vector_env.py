@@ -53,14 +53,11 @@ def same(a: Any, b: Any) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(
-    ("kind", "observation"), [(WorldSimVectorEnv, "frame"), (Unread, "latent")]
-)
-def test_random_programs(kind: type, mode: AutoresetMode, observation: str) -> None:
+def test_random_programs(mode: AutoresetMode) -> None:
     """Steps, resets of some rows, with and without seeds, against a loop over single ones."""
     rng = np.random.default_rng(MODES.index(mode))
-    options: dict[str, Any] = {"world": SHORT, "observation": observation}
-    env, oracle = kind(ROWS, autoreset_mode=mode, **options), Oracle(mode, ROWS, **options)
+    options: dict[str, Any] = {"world": SHORT, "observation": "latent"}
+    env, oracle = Unread(ROWS, autoreset_mode=mode, **options), Oracle(mode, ROWS, **options)
     seeds: list[int | None] = [7, 7, 8, 9, 10]
     same(env.reset(seed=seeds)[0], oracle.reset(seeds))
     ends = 0
@@ -134,7 +131,7 @@ def test_rows_of_a_network_are_single_environments_but_for_their_last_bits() -> 
         options: dict[str, Any] = {"world": world, "observation": observation, "time_limit": 6}
         env, oracle = make(3, **options), Oracle(AutoresetMode.SAME_STEP, 3, **options)
         same(env.reset(seed=5)[0], oracle.reset([5, 6, 7]))
-        for t in range(1, 15):
+        for t in range(1, 9):
             action = moves(world, 3, t)
             (obs, reward, *flags, steps), _ = oracle.step(action)
             mine = env.step(action)
@@ -146,8 +143,10 @@ def test_rows_of_a_network_are_single_environments_but_for_their_last_bits() -> 
                 np.testing.assert_allclose(mine[0].astype(float), obs, atol=most)
 
 
-@pytest.mark.parametrize("kind", [WorldSimVectorEnv, Unread])
-@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [(WorldSimVectorEnv, AutoresetMode.NEXT_STEP), (Unread, AutoresetMode.SAME_STEP)],
+)
 def test_a_row_does_not_know_its_neighbours(kind: type, mode: AutoresetMode) -> None:
     """At equal batch size to the bit, even where a network rounds, whoever else ends or resets."""
     world = tiny_world()
@@ -243,8 +242,9 @@ def test_nothing_is_decoded_that_nobody_asked_for() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("observation", ["frame", "chunk", "latent"])
-@pytest.mark.parametrize("output", ["numpy", "torch"])
+@pytest.mark.parametrize(
+    ("output", "observation"), [("numpy", "frame"), ("torch", "chunk"), ("torch", "latent")]
+)
 def test_what_is_handed_out(output: str, observation: str) -> None:
     """Fits its space, is of the kind asked for, and is the caller's to scribble on."""
     kind = torch.Tensor if output == "torch" else np.ndarray
@@ -333,8 +333,10 @@ def test_render_is_every_rows_newest_frame(observation: str) -> None:
         assert frames.render() is None
 
 
-@pytest.mark.parametrize("kind", [WorldSimVectorEnv, Unread])
-@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [(WorldSimVectorEnv, AutoresetMode.NEXT_STEP), (Unread, AutoresetMode.SAME_STEP)],
+)
 def test_copies_go_on_alike(kind: type, mode: AutoresetMode) -> None:
     env = kind(ROWS, SHORT, autoreset_mode=mode)
     env.reset(seed=0)

@@ -20,7 +20,7 @@ BUTTONS: Any = PointWorld(size=16, discrete=True)
 FINE = np.zeros((3, 2), np.float32)
 FRAMES = np.zeros((4, 16, 16, 3), np.uint8)
 FRAMES[:, 5, 5, 0] = 255
-NAN, INF = float("nan"), float("inf")
+NAN = float("nan")
 
 
 def make(world: Any = NOISY, **options: Any) -> WorldSimVectorEnv:
@@ -44,18 +44,10 @@ def reset(**options: Any) -> Callable:
     return lambda env: env.reset(seed=3, options=options)
 
 
+# Actions, clips and saved states of all shapes and kinds: tests/reliability/exact/mistakes.py.
 CASES: dict[str, tuple[Callable, str]] = {
-    "action NaN": (act(one(NAN)), "action: expected finite"),
-    "action infinite": (act(one(-INF)), "action: expected finite"),
     "action out of range": (act(one(1.01)), "action: expected .* clip"),
     "action NaN in a tensor": (act(torch.tensor(one(NAN))), "action: expected finite"),
-    "action for one row": (act(FINE[0]), r"action: expected shape \(3, 2\), got \(2,\)"),
-    "action for two rows": (act(FINE[:2]), r"got \(2, 2\)"),
-    "action too long": (act(np.zeros((3, 3))), r"got \(3, 3\)"),
-    "action boolean": (act(np.zeros((3, 2), bool)), "action: expected real"),
-    "action complex": (act(np.zeros((3, 2), np.complex64)), "action: expected real"),
-    "action words": (act("left"), "action: expected numbers"),
-    "action nothing": (act(None), "action: expected numbers"),
     "mask of numbers": (
         reset(reset_mask=np.ones(3)),
         "reset_mask: expected bool .*, got torch.float64",
@@ -66,9 +58,7 @@ CASES: dict[str, tuple[Callable, str]] = {
     "mask a word": (reset(reset_mask="all"), "reset_mask: expected an array of bool, got str"),
     "options a list": (lambda e: e.reset(options=[1]), "options: expected a dict"),
     "options misspelt": (reset(mask=np.ones(3, bool)), r"got \['mask'\]"),
-    "clip of floats": (reset(frames=FRAMES / 255), "options: frames: expected uint8"),
     "clips of too many rows": (reset(frames=np.stack([FRAMES] * 4)), "frames: expected shape"),
-    "clip without its axis": (reset(frames=FRAMES[0]), "frames: expected shape"),
     "clip foreign": (reset(frames=FRAMES * 0), "without a red point"),
     "clip's actions out of range": (
         reset(frames=FRAMES, actions=np.full((2, 2), 2.0)),
@@ -84,18 +74,17 @@ CASES: dict[str, tuple[Callable, str]] = {
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
-@pytest.mark.parametrize("name", CASES)
-def test_bad_input_is_named_and_changes_nothing(name: str, mode: AutoresetMode) -> None:
-    call, message = CASES[name]
+def test_bad_input_is_named_and_changes_nothing(mode: AutoresetMode) -> None:
     env, twin = (make(autoreset_mode=mode) for _ in range(2))
     for each in (env, twin):
         each.reset(seed=0)
         for t in range(4):
             each.step(one(t / 4))
     before = env._live
-    with pytest.raises(WorldError, match=message):
-        call(env)
-    assert before is not None and env._live is before
+    for name, (call, message) in CASES.items():
+        with pytest.raises(WorldError, match=message):
+            call(env)
+        assert before is not None and env._live is before, name
     for t in range(9):
         a, b = env.step(one(t / 9)), twin.step(one(t / 9))
         for x, y in zip(a[:4], b[:4], strict=True):

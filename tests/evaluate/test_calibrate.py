@@ -69,6 +69,7 @@ def test_a_world_of_nan_is_not_trusted_either(data):
     assert math.isfinite(figures["bound_psnr"])
 
 
+@pytest.mark.nightly
 def test_a_good_world_is_trusted_while_it_tracks_reality(tmp_path):
     """The bundled pendulum on two pendulums nobody recorded before."""
     recipe = pendulum().seen(max_frames=80)

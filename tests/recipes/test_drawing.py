@@ -8,14 +8,13 @@ from worldsim.recipes.car_racing.drawing import draw_in_sight
 from worldsim.recipes.car_racing.sensors import SENSORS
 
 
-@pytest.mark.parametrize(("tracks", "mode"), [((3, 53), None), ((1001,), "rgb_array")])
-def test_frames_are_the_simulators_own(tracks: tuple[int, ...], mode: str | None) -> None:
+def test_frames_are_the_simulators_own() -> None:
     """Whole frames, panel and score included, from the first second's zoom to a spin in the grass,
     on one track and then another; and what is rendered larger."""
-    plain = gymnasium.make("CarRacing-v3", render_mode=mode)
-    quick = draw_in_sight(gymnasium.make("CarRacing-v3", render_mode=mode))
+    plain = gymnasium.make("CarRacing-v3", render_mode="rgb_array")
+    quick = draw_in_sight(gymnasium.make("CarRacing-v3", render_mode="rgb_array"))
     rng = np.random.default_rng(0)
-    for track in tracks:
+    for track in (3, 1001):
         frames = [env.reset(seed=track)[0] for env in (plain, quick)]
         assert np.array_equal(*frames)
         for step in range(56):
@@ -23,9 +22,8 @@ def test_frames_are_the_simulators_own(tracks: tuple[int, ...], mode: str | None
             frames = [env.step(action)[0] for env in (plain, quick)]
             if step % 4 == 0:
                 assert np.array_equal(*frames), (track, step)
-        if mode:
-            larger = [np.asarray(env.render()) for env in (plain, quick)]
-            assert larger[0].shape == (400, 600, 3) and np.array_equal(*larger)
+    larger = [np.asarray(env.render()) for env in (plain, quick)]
+    assert larger[0].shape == (400, 600, 3) and np.array_equal(*larger)
 
 
 def test_sensors_say_what_the_car_does() -> None:

@@ -50,6 +50,7 @@ def soon():
         ({"fps": 0}, "fps: expected"),
         ({"chunks_size": 0}, "episode: expected"),
         ({"codebase_version": "v2.\x1b[31m"}, "codebase_version"),
+        ({"data_path": "{episode_index.__class__}"}, "data_path: expected a template"),
     ],
 )
 def test_what_lerobot_s_info_declares_is_checked(
@@ -141,6 +142,16 @@ def _soft(file: Any) -> None:
     file["episode_0/more"] = h5py.SoftLink("/episode_0")
 
 
+def _stored_elsewhere(file: Any) -> None:
+    file["episode_0"].create_dataset("more", (4,), "u1", external=[("/etc/passwd", 0, 4)])
+
+
+def _virtual(file: Any) -> None:
+    import h5py
+
+    file["episode_0"].create_virtual_dataset("more", h5py.VirtualLayout((4,), "u1"))
+
+
 def _named_type(file: Any) -> None:
     file["episode_0/kind"] = np.dtype("f8")
 
@@ -154,6 +165,8 @@ def _named_type(file: Any) -> None:
         (_outside, "data in the file itself"),
         (_soft, "data in the file itself"),
         (_named_type, "groups and arrays"),
+        (_stored_elsewhere, "more: expected"),
+        (_virtual, "more: expected"),
     ],
 )
 def test_hdf5_is_looked_at_before_any_of_it_is_read(

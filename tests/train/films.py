@@ -47,7 +47,7 @@ def films(
     *,
     chunk: int = 2,
     size: tuple[int, int] = (16, 24),
-    chunks: int = 16,
+    chunks: int = 8,
     rewards: bool = True,
     scale: float = 1.0,
     times: dict[str, int] | None = None,

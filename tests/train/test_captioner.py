@@ -1,18 +1,21 @@
 """A captioner learns from some captions and labels the rest."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.measured_data import stored
+from worldsim.cli import caption as command
 from worldsim.cli import main
 from worldsim.core import ActionSpec, WorldError
 from worldsim.data.dataset import Caption, DatasetSpec, Episode
 from worldsim.data.native import NativeDataset
 from worldsim.models.captioner import Vocabulary
-from worldsim.train.captioner import read_examples, words_right
+from worldsim.train.captioner import CaptionerTraining, read_examples, words_right
 
+SMALL = {"batch": 8, "lr": 3e-3, "dim": 48}
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
 
 
@@ -29,7 +32,10 @@ def episode(number: int) -> tuple[Episode, tuple[Caption, ...]]:
     return Episode(name=f"e{number:02d}", frames=frames, chunk=2, fps=10.0), captions
 
 
-def test_few_captions_label_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_few_captions_label_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "CaptionerTraining", partial(CaptionerTraining, **SMALL))
     spec = DatasetSpec(
         name="colours", frame_shape=(16, 16, 3), fps=10.0, chunk=2, action=ActionSpec(kind="none")
     )
@@ -39,7 +45,7 @@ def test_few_captions_label_the_rest(tmp_path: Path, capsys: pytest.CaptureFixtu
     table = tmp_path / "captions.csv"
     table.write_text("file,first,stop,text\n" + "\n".join(rows))
     call = ["caption", str(tmp_path / "data"), "--examples", str(table), "--out"]
-    assert main([*call, str(tmp_path / "out"), "--steps", "60", "--wordings", "1"]) == 0
+    assert main([*call, str(tmp_path / "out"), "--steps", "30", "--wordings", "1"]) == 0
     assert "10 of 24 episodes had captions" in capsys.readouterr().out
     told = NativeDataset(tmp_path / "out")
     for i, (_, captions) in enumerate(made):

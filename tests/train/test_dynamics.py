@@ -46,12 +46,12 @@ def recording(latents: Tensor, actions: Tensor, length: int) -> LatentRecording:
     return LatentRecording(latents.half(), actions, zero, zero + 1, windows)
 
 
-@pytest.mark.parametrize("masked", [0.0, 0.5])
-def test_one_clip_is_learnt_by_heart(tmp_path: Path, masked: float) -> None:
-    """And dreamt from its first chunks; where orders were trained, from its last ones, too."""
+@pytest.mark.nightly
+def test_one_clip_is_learnt_by_heart(tmp_path: Path) -> None:
+    """And dreamt from its first chunks, from its last ones, and from both ends."""
     latents = torch.randn(7, 1, 2, 4, generator=torch.Generator().manual_seed(1))
     data = recording(latents, torch.zeros(7, 1), 7)
-    config = replace(training(300, masked=masked), fit=fit(300, batch=4))
+    config = replace(training(300, masked=0.5), fit=fit(300, batch=4))
     trained = train_dynamics(data, model(), WINDOW, config, tmp_path)
     said = draw_batch(data, training(1), Draws(0, 0, range(16))).conditions[:1]
 
@@ -63,13 +63,15 @@ def test_one_clip_is_learnt_by_heart(tmp_path: Path, masked: float) -> None:
 
     spread = latents.var()
     assert dreamt([0, 1, 2]).max() < 0.1 * spread
-    if masked:
-        assert dreamt([4, 5, 6])[1:].max() < 0.1 * spread  # chunk 0 is never asked for
-        assert dreamt([0, 1, 6]).max() < 0.1 * spread
+    assert dreamt([4, 5, 6])[1:].max() < 0.1 * spread  # chunk 0 is never asked for
+    assert dreamt([0, 1, 6]).max() < 0.1 * spread
 
 
-def test_the_action_that_led_into_a_chunk_is_the_one_that_decides_it(tmp_path: Path) -> None:
-    """A chunk too late it cannot be known; a chunk too early it must be dug out of the context."""
+@pytest.mark.parametrize("shift", [0, pytest.param(1, marks=pytest.mark.nightly)])
+def test_the_action_that_led_into_a_chunk_is_the_one_that_decides_it(
+    tmp_path: Path, shift: int
+) -> None:
+    """A chunk too late it cannot be known."""
     g = torch.Generator().manual_seed(0)
 
     def pushed(shift: int) -> LatentRecording:
@@ -77,15 +79,13 @@ def test_the_action_that_led_into_a_chunk_is_the_one_that_decides_it(tmp_path: P
         latents = (1.5 * actions[:, :, None, None]).expand(400, 1, 1, 4).contiguous()
         return recording(latents, actions.roll(shift, 0), 40)
 
-    error = {}
-    for shift in (0, 1, -1):
-        config, folder = training(120, targets=4), tmp_path / str(shift)
-        trained = train_dynamics(pushed(shift), model(), WINDOW, config, folder)
-        batch = draw_batch(pushed(shift), config, Draws(9, 0, range(16)))
-        timeline = Timeline(batch.latents, [True] * 4 + [False], batch.conditions)
-        found = fill(trained, timeline, Sampling(), WINDOW, row_keys(range(16)))
-        error[shift] = ((found - batch.latents)[:, -1] ** 2).mean().item()
-    assert error[0] < 0.05 and error[1] > 0.3 and error[-1] > 4 * error[0], error
+    config = training(120, targets=4)
+    trained = train_dynamics(pushed(shift), model(), WINDOW, config, tmp_path)
+    batch = draw_batch(pushed(shift), config, Draws(9, 0, range(16)))
+    timeline = Timeline(batch.latents, [True] * 4 + [False], batch.conditions)
+    found = fill(trained, timeline, Sampling(), WINDOW, row_keys(range(16)))
+    error = ((found - batch.latents)[:, -1] ** 2).mean().item()
+    assert error > 0.3 if shift else error < 0.05
 
 
 def test_a_student_is_trained_on_orders_too(tmp_path: Path) -> None:

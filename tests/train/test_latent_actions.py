@@ -32,8 +32,8 @@ def test_a_clip_is_told_of_one_of_both() -> None:
 
 def test_video_alone_gives_a_world_that_codes_step(tmp_path: Path) -> None:
     world = train(
-        pushes(NONE), out=tmp_path / "world", run=tmp_path / "run", steps=12, changed=SMALL,
-        recipe=short(), card=False, conditions=("latent_action",),
+        pushes(NONE, chunks=8), out=tmp_path / "world", run=tmp_path / "run", steps=12,
+        changed=SMALL, recipe=short(), card=False, conditions=("latent_action",),
     )  # fmt: skip
     loaded = load(tmp_path / "world")
     assert loaded.spec.action.choices == (8,) and loaded.config == world.config
@@ -45,7 +45,7 @@ def test_video_alone_gives_a_world_that_codes_step(tmp_path: Path) -> None:
 
 
 def test_one_world_knows_both(tmp_path: Path) -> None:
-    data = pushes()
+    data = pushes(chunks=8)
     torch.manual_seed(0)
     model = LatentActionModel(LatentActionConfig(chunk=2, size=(16, 16), dim=3))
     world = train(

@@ -1,15 +1,17 @@
 """`worldsim.train`: any chunk, size and kind of data, from films to a world in one call."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.train.films import CHOICES, FORCE, NONE, Films, films
+from tests.train.films import FORCE, NONE, Films, films
 from worldsim.core import WorldError, row_keys
 from worldsim.data.view import WithoutStates
 from worldsim.pipeline import train
@@ -32,20 +34,24 @@ def short() -> Recipe:
     return replace(base, **parts)
 
 
+SETTINGS: dict[str, Any] = {"changed": SMALL, "recipe": short(), "card": False}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of twelve steps on films of choices."""
+    folder = tmp_path_factory.mktemp("whole")
+    train(films(), out=folder / "world", run=folder / "run", steps=12, **SETTINGS)
+    return folder / "run"
+
+
 @pytest.mark.parametrize(
     ("chunk", "size", "action", "rewards"),
-    [
-        (1, (16, 24), CHOICES, True),
-        (2, (24, 16), FORCE, True),
-        (4, (32, 32), NONE, False),
-    ],
+    [(1, (24, 16), FORCE, True), (4, (32, 32), NONE, False)],
 )
 def test_any_chunk_size_and_kind(tmp_path: Path, chunk, size, action, rewards):
     data = films(action, chunk=chunk, size=size, rewards=rewards)
-    world = train(
-        data, out=tmp_path / "world", run=tmp_path / "run", steps=12, changed=SMALL,
-        recipe=short(), card=False,
-    )  # fmt: skip
+    world = train(data, out=tmp_path / "world", run=tmp_path / "run", steps=12, **SETTINGS)
     loaded = load(tmp_path / "world")
     assert loaded.spec.chunk == chunk and loaded.spec.frame_shape == (*size, 3)
     assert loaded.spec == world.spec and loaded.spec.action == action
@@ -116,49 +122,46 @@ class Killed(BaseException):
     """As good as a signal."""
 
 
-@pytest.mark.parametrize("at", [2, 9])
-def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch, at: int):
-    def run(name: str) -> dict[str, torch.Tensor]:
-        settings = {"steps": 12, "changed": SMALL, "recipe": short(), "card": False}
-        train(films(), out=tmp_path / name, run=tmp_path / f"run-{name}", **settings)
-        return tensors(tmp_path / f"run-{name}")
+def test_a_killed_run_goes_on_to_the_same_bits(whole: Path, tmp_path: Path, monkeypatch):
+    """Killed in its first stage, and again in its last one."""
 
-    whole, steps = run("whole"), [0]
-
-    def dies(run: loop.Run, loss_fn: loop.LossFn) -> dict[str, float]:
-        if steps[0] == at:
-            raise Killed
-        steps[0] += 1
-        return step(run, loss_fn)
+    def run() -> None:
+        train(films(), out=tmp_path / "world", run=tmp_path / "run", steps=12, **SETTINGS)
 
     step = loop.train_step
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "train_step", dies)
-        with pytest.raises(Killed):
-            run("killed")
-    resumed = run("killed")
-    assert all(torch.equal(whole[n], resumed[n]) for n in whole)
+    for after in (2, 8):
+        left = iter(range(after))
+
+        def dies(run: loop.Run, loss_fn: loop.LossFn, left=left) -> dict[str, float]:
+            if next(left, None) is None:
+                raise Killed
+            return step(run, loss_fn)
+
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(loop, "train_step", dies)
+            run()
+    run()
+    expected, resumed = tensors(whole), tensors(tmp_path / "run")
+    assert all(torch.equal(expected[n], resumed[n]) for n in expected)
 
 
-def test_another_budget_or_data_does_not_go_on(tmp_path: Path):
-    settings = {"changed": SMALL, "recipe": short(), "card": False, "run": tmp_path / "run"}
-    train(films(), out=tmp_path / "a", steps=8, **settings)
-    with pytest.raises(WorldError, match="steps was 8, is 9"):
-        train(films(), out=tmp_path / "b", steps=9, **settings)
-    with pytest.raises(WorldError, match="data was"):
-        train(films(chunks=17), out=tmp_path / "b", steps=8, **settings)
-    (tmp_path / "run" / "run.json").write_text("[]")
+def test_another_budget_or_data_does_not_go_on(whole: Path, tmp_path: Path):
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    for data, steps, words in (
+        (films(), 13, "steps was 12, is 13"),
+        (films(chunks=17), 12, "data was"),
+    ):
+        with pytest.raises(WorldError, match=words):
+            train(data, out=tmp_path / "b", run=run, steps=steps, **SETTINGS)
+    (run / "run.json").write_text("[]")
     with pytest.raises(WorldError, match="expected the settings of a training run"):
-        train(films(), out=tmp_path / "b", steps=8, **settings)
+        train(films(), out=tmp_path / "b", run=run, steps=12, **SETTINGS)
 
 
 def test_a_budget_of_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Each stage measures its step and trains for its share; nothing of the trials is left."""
     monkeypatch.setattr("worldsim.train.plan.LEAST_STEPS", 3)  # on a busy machine, too
-    train(
-        films(), out=tmp_path / "w", run=tmp_path / "run", hours=6 / 3600, changed=SMALL,
-        recipe=short(), card=False,
-    )  # fmt: skip
+    train(films(), out=tmp_path / "w", run=tmp_path / "run", hours=2 / 3600, **SETTINGS)
     plans = json.loads((tmp_path / "run" / "run.json").read_text())["plans"]
     assert list(plans) == ["vae", "forced", "teacher", "student"]
     assert all(p["steps"] >= 3 and p["step_seconds"] > 0 for p in plans.values())
@@ -171,10 +174,7 @@ def test_a_slow_machine_shortens_the_plan(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("worldsim.train.plan.SLACK", 0.0)
     monkeypatch.setattr("worldsim.train.plan.LEAST_STEPS", 3)
     monkeypatch.setattr("worldsim.pipeline.measure_step", lambda *_: 0.0005)  # it is slower
-    train(
-        films(), out=tmp_path / "w", run=tmp_path / "run", hours=4 / 3600, changed=SMALL,
-        recipe=short(), card=False,
-    )  # fmt: skip
+    train(films(), out=tmp_path / "w", run=tmp_path / "run", hours=2 / 3600, **SETTINGS)
     plans = json.loads((tmp_path / "run" / "run.json").read_text())["plans"]
     assert any(plan["step_seconds"] > 0.0005 for plan in plans.values())
     for stage, plan in plans.items():

@@ -28,15 +28,6 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("uncompiled")
 class TestCompiledWorld(WorldContract):
     tolerance = 1e-4
-    many_steps = 30
-
-    def make_world(self) -> WorldModel:
-        return compiled(tiny_world(), dtype="float32")
-
-
-@pytest.mark.usefixtures("uncompiled")
-class TestCompiledDoubts(WorldContract):
-    tolerance = 1e-4
     many_steps = 10
 
     def make_world(self) -> WorldModel:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.contracts import WorldContract, assert_close, assert_same
-from tests.worlds import BUTTONS, tiny_world
+from tests.worlds import BUTTONS, SPEED, tiny_world, with_doubts
 from worldsim.core import Conditions, WorldError, WorldModel, WorldState, row_keys
 from worldsim.diffusion.rng import normal_rows
 from worldsim.diffusion.timeline import Clip, predict
@@ -22,12 +22,14 @@ class TestOneStep(WorldContract):
         return tiny_world()
 
 
-class TestTwoStepsDiscrete(WorldContract):
+class TestAllItCanHave(WorldContract):
+    """Two passes, choices, a state vector, trust."""
+
     tolerance = 1e-4
     many_steps = 50
 
     def make_world(self) -> WorldModel:
-        return tiny_world(BUTTONS, steps=2)
+        return with_doubts(tiny_world(BUTTONS, steps=2, state=SPEED))
 
 
 def actions(world: DiffusionWorld, rows: int, count: int) -> torch.Tensor:

@@ -16,15 +16,12 @@ class TestNoisyPointWorld(WorldContract):
 
 class TestQuietPointWorld(WorldContract):
     stochastic = False
-    many_steps = 200
 
     def make_world(self) -> WorldModel:
         return PointWorld(chunk=1, context=2, arena=1.0)
 
 
 class TestDiscretePointWorld(WorldContract):
-    many_steps = 200
-
     def make_world(self) -> WorldModel:
         return PointWorld(discrete=True, noise=0.1, chunk=3)
 

@@ -6,31 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.contracts import WorldContract
 from tests.world_folders import refused
-from tests.worlds import BUTTONS, CAR, tiny_world, with_doubts
-from worldsim.core import ActionSpec, WorldError, WorldModel, row_keys
+from tests.worlds import CAR, tiny_world, with_doubts
+from worldsim.core import ActionSpec, WorldError, row_keys
 from worldsim.metrics import auroc, reliability
 from worldsim.store.folder import load, save
 from worldsim.store.manifest import TRUST
 from worldsim.world.diffusion import DiffusionWorld
 from worldsim.world.uncertainty import SIGNS, embed_action, nearest
-
-
-class TestDoubts(WorldContract):
-    tolerance = 1e-4
-    many_steps = 50
-
-    def make_world(self) -> WorldModel:
-        return with_doubts(tiny_world(steps=2))
-
-
-class TestDoubtsOfButtons(WorldContract):
-    tolerance = 1e-4
-    many_steps = 50
-
-    def make_world(self) -> WorldModel:
-        return with_doubts(tiny_world(BUTTONS))
 
 
 def dream(world: DiffusionWorld, steps: int, rows: int = 4):
