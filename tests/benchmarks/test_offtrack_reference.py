@@ -13,6 +13,8 @@ from worldsim.data import Dataset
 from worldsim.evaluate.plan import EvaluationPlan
 from worldsim.recipes.car_racing.settings import car_racing
 
+pytestmark = pytest.mark.nightly  # it drives the real environment
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
@@ -21,7 +23,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return recipe.collect(folder, workers=1)
 
 
-@pytest.mark.nightly
 def test_what_is_seen_is_what_was_recorded_there(data: Dataset):
     """Under its own actions the drive shows the episode itself, from its middle on."""
     (one, *_) = drives(data, EvaluationPlan(episodes=2, dreams=2, dream_steps=20))

@@ -161,7 +161,7 @@ def heed_interrupts() -> None:
 
 @pytest.mark.parametrize(
     ("sent", "processes"),
-    [(signal.SIGINT, 2), pytest.param(signal.SIGKILL, 1, marks=pytest.mark.nightly)],
+    [pytest.param(signal.SIGINT, 2, marks=pytest.mark.nightly), (signal.SIGKILL, 1)],
 )
 def test_stopped_at_any_moment_it_goes_on(
     tmp_path: Path, root: Path, sent: signal.Signals, processes: int
