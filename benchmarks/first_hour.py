@@ -22,9 +22,10 @@ from typing import Any
 
 import tyro
 
-from benchmarks.page import put
 from worldsim.core import WorldError
 from worldsim.store.provenance import provenance
+
+from .page import put
 
 STEP = """import gymnasium, worldsim
 env = gymnasium.make("WorldSim-v0")

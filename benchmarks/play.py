@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 import tyro
 
-from benchmarks.page import put
 from worldsim.core import WorldError
 from worldsim.store.provenance import provenance
+
+from .page import put
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
