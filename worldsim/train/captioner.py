@@ -28,6 +28,7 @@ from worldsim.models.captioner import FRAMES, SIDE, Captioner, Vocabulary
 
 LEAST = 8  # captions to learn from
 KEPT = 10  # every how-manieth captioned episode is kept to judge by
+SEEN = 16  # frames of a clip that training draws from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +49,16 @@ class CaptionerTraining:
 
 @dataclass(frozen=True)
 class Clips:
-    """Clips as the captioner sees them, (N, FRAMES, SIDE, SIDE, 3) uint8, and their captions."""
+    """Clips and their captions; several captions may speak of one clip.
+
+    Attributes:
+        frames: (U, SEEN, SIDE, SIDE, 3) uint8.
+        clip: (N,) int64, of which clip each caption speaks.
+        texts: N captions.
+    """
 
     frames: Tensor
+    clip: Tensor
     texts: tuple[str, ...]
 
 
@@ -92,23 +100,24 @@ def read_examples(path: Path, data: Dataset) -> dict[str, tuple[Caption, ...]]:
     return {name: tuple(captions) for name, captions in found.items()}
 
 
-def look(episode: Episode, first: int, stop: int) -> NDArray[np.uint8]:
+def look(episode: Episode, first: int, stop: int, count: int = FRAMES) -> NDArray[np.uint8]:
     """What the captioner sees of chunks [first, stop): a few frames, small."""
     span = episode.frames[first * episode.chunk : stop * episode.chunk]
-    places = np.linspace(0, len(span) - 1, FRAMES).round().astype(int)
+    places = np.linspace(0, len(span) - 1, count).round().astype(int)
     return area_resize(np.asarray(span)[places], (SIDE, SIDE))
 
 
 def clips_of(data: Dataset, told: Told, names: Sequence[str]) -> Clips:
     """The clips that captions of these episodes speak of."""
     places = {name: i for i, name in enumerate(data.names)}
-    frames, texts = [], []
+    frames, clip, texts = [], [], []
     for name in tqdm(names, desc="reading", leave=False, file=sys.stderr):
         episode = data.episode(places[name])
-        for one in told[name]:
-            frames.append(look(episode, one.first, one.stop))
-            texts.append(one.text)
-    return Clips(torch.from_numpy(np.stack(frames)), tuple(texts))
+        spans = sorted({(one.first, one.stop) for one in told[name]})
+        clip += [len(frames) + spans.index((one.first, one.stop)) for one in told[name]]
+        texts += [one.text for one in told[name]]
+        frames += [look(episode, *span, count=SEEN) for span in spans]
+    return Clips(torch.from_numpy(np.stack(frames)), torch.tensor(clip), tuple(texts))
 
 
 def train_captioner(
@@ -129,7 +138,7 @@ def train_captioner(
         )
         for _ in tqdm(range(training.steps), desc="captioner", leave=False, mininterval=2):
             rows = torch.randint(len(ids), (training.batch,))
-            loss = model.loss(_varied(clips.frames[rows]), ids[rows])
+            loss = model.loss(_varied(clips.frames[clips.clip[rows]]), ids[rows])
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -139,7 +148,10 @@ def train_captioner(
 
 
 def _varied(frames: Tensor) -> Tensor:
-    """Clips shifted by up to two pixels, so that few examples are not learned by heart."""
+    """Some frames of each clip, shifted by up to two pixels, so that few examples are not learned
+    by heart: (B, SEEN, ...) -> (B, FRAMES, ...)."""
+    drawn = torch.rand(frames.shape[:2]).argsort(1)[:, :FRAMES].sort(1).values
+    frames = frames[torch.arange(len(frames))[:, None], drawn]
     down, right = (int(x) for x in torch.randint(-2, 3, (2,)))
     return frames.roll((down, right), (2, 3))
 
@@ -172,7 +184,9 @@ def recaption(
     right = float("nan")
     if judged:
         clips = clips_of(data, told, judged)
-        right = words_right(clips.texts, [words.decode(x) for x in model.say(clips.frames)])
+        shown = clips.frames[:, np.linspace(0, SEEN - 1, FRAMES).round().astype(int)]
+        said = [words.decode(ids) for ids in model.say(shown)]
+        right = words_right(clips.texts, [said[i] for i in clips.clip])
     writer = NativeWriter(out, replace(data.spec, has_text=True))
     generator = torch.Generator().manual_seed(training.seed)
     for split in data.splits:
