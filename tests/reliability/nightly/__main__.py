@@ -32,7 +32,7 @@ def modules() -> dict[str, tuple[Row, ...]]:
     """The rows of every module of this folder that declares some."""
     found = {}
     for path in sorted(Path(__file__).parent.glob("*.py")):
-        if not path.stem.startswith("__"):
+        if not path.stem.startswith("__") and not path.stem.endswith("_child"):
             rows = getattr(import_module(f"tests.reliability.nightly.{path.stem}"), "ROWS", None)
             if rows:
                 found[path.stem] = rows

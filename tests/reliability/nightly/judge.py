@@ -58,19 +58,24 @@ class Judge:
                 self.faults.setdefault(fault, data[:4096].hex())
 
 
-def judged(read: Callable[[], Any]) -> list[str]:
-    """What is wrong with how `read` ended: only to succeed, or a typed error, small and soon."""
+def judged(read: Callable[[], Any], *, successes: bool = True) -> list[str]:
+    """What is wrong with how `read` ended: only to succeed, or a typed error, small and soon.
+
+    successes: whether one that succeeds, too, is to be small and soon.
+    """
     wrong: list[str] = []
-    with limited(wrong):
+    refused, limits = False, []
+    with limited(limits):
         try:
             read()
         except WorldError as error:
+            refused = True
             text = str(error)
             if not text.isprintable() or len(text) > 4000:
                 wrong.append(f"unprintable: {text[:200]!r}")
         except Exception as error:
             wrong.append(f"untyped: {type(error).__name__} {_where(error)}: {error!s:.100}")
-    return wrong
+    return wrong + (limits if refused or successes else [])
 
 
 def _where(error: BaseException) -> str:

@@ -47,17 +47,27 @@ class Planted:
 
     def __init__(self, world: DiffusionWorld, plant: Plant | None) -> None:
         self.world, self.plant, self.steps, self.calls = world, plant, -1, 0
-        self.spec, self.device = world.spec, world.device
-        self.reset, self.encode, self.decode = world.reset, world.encode, world.decode
+        self.spec, self.device, self.calibrated = world.spec, world.device, world.calibrated
+        self.reset, self.encode, self.from_latents = world.reset, world.encode, world.from_latents
+        self.decode, self.decode_latents = world.decode, world.decode_latents
+
+    def with_num_steps(self, num_steps: int) -> Planted:
+        """The same in other steps."""
+        return Planted(self.world.with_num_steps(num_steps), self.plant)
 
     def step(
-        self, state: WorldState, action: Tensor, *, generator: torch.Generator | None = None
+        self,
+        state: WorldState,
+        action: Tensor | None = None,
+        *,
+        latent_action: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> tuple[WorldState, Prediction]:
         """The world's step, once with a fault in it."""
         self.steps, self.calls = self.steps + 1, -1
         hook = self.world.dynamics.dit.register_forward_hook(self._err)
         try:
-            return self.world.step(state, action, generator=generator)
+            return self.world.step(state, action, latent_action=latent_action, generator=generator)
         finally:
             hook.remove()
 
