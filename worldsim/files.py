@@ -152,6 +152,12 @@ def _alive(pid: int) -> bool:
     return True
 
 
+def resolved(path: Path | str) -> Path:
+    """The absolute path with its links followed, as far as they lead; a loop of links is no error,
+    which `Path.resolve` makes of it: whoever opens the path is told."""
+    return Path(os.path.realpath(path))
+
+
 def open_plain(path: Path) -> IO[bytes]:
     """A regular file to read; never a link (it may lead elsewhere) or a pipe (it may block).
 

@@ -30,6 +30,7 @@ from worldsim.latent_actions.labels import Labels
 from worldsim.models.latent_actions import LatentActionConfig, LatentActionModel
 from worldsim.play.messages import parse
 from worldsim.shards import manifest
+from worldsim.store.folder import load
 from worldsim.store.latent_actions import (
     load_labels,
     load_latent_actions,
@@ -145,13 +146,29 @@ def test_labels_fit_each_other(tmp_path: Path, change: dict[str, torch.Tensor]):
 # --- shards ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../x", "", "a\0b"])
+@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../x", "", "a\0b", "x" * 999])
 def test_a_shard_s_manifest_names_files_of_its_own_folder(tmp_path: Path, path: str):
     place = manifest.shard_path(tmp_path, 0)
     place.parent.mkdir()
     file = {"path": path, "bytes": 1, "sha256": ""}
     place.write_text(json.dumps({"shard": 0, "files": [file], "episodes": []}))
     assert manifest.read_shard(tmp_path, 0) is None
+
+
+# --- links ----------------------------------------------------------------------------------------
+
+
+def test_a_loop_of_links_is_refused_where_it_is_met(tmp_path: Path):
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(WorldError, match="expected"):
+        load(loop)
+    folder = write_v3(tmp_path / "set")
+    [rows] = (folder / "data").rglob("*.parquet")
+    rows.unlink()
+    rows.symlink_to(rows)
+    with pytest.raises(DatasetError, match="symbolic link"):
+        open_dataset(folder, camera="top")
 
 
 # --- pictures -------------------------------------------------------------------------------------

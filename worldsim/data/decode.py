@@ -18,7 +18,7 @@ import av.error
 import numpy as np
 from numpy.typing import NDArray
 
-from worldsim.files import open_plain
+from worldsim.files import open_plain, resolved
 
 from .archive import UNREADABLE as DAMAGED
 from .dataset import DatasetError, unfit
@@ -129,7 +129,7 @@ class _opened:
     def __enter__(self) -> Any:
         try:
             open_plain(self.path).close()
-            self.container = av.open(str(self.path.resolve()), options=OPTIONS)
+            self.container = av.open(str(resolved(self.path)), options=OPTIONS)
         except UNREADABLE as error:
             got = getattr(error, "strerror", None) or str(error)
             raise unfit(self.path, "file", "a video file", got, REMEDY) from error

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from worldsim.config import ConfigError, parse_json, read_json, short
-from worldsim.files import plain_lines
+from worldsim.files import plain_lines, resolved
 
 from .dataset import DatasetError, unfit
 from .parquet import read_parquet
@@ -130,7 +130,7 @@ def _place(folder: Path, info: dict[str, Any], key: str, **values: Any) -> Path:
         path = folder / template.format(**values)
     except (LookupError, ValueError) as error:
         raise unfit(folder, key, f"a template of {sorted(values)}", short(template, 100)) from error
-    if "\0" in str(path) or not path.resolve().is_relative_to(folder.resolve()):
+    if "\0" in str(path) or not resolved(path).is_relative_to(resolved(folder)):
         raise unfit(folder, key, "a path within the folder", short(template, 100))
     return path
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from worldsim.config import ConfigError, from_json, parse_json, short, to_json
-from worldsim.files import atomic_path, clear_leftovers, open_plain
+from worldsim.files import atomic_path, clear_leftovers, open_plain, resolved
 
 from .archive import UNREADABLE, Archive, ArchiveWriter, Stamp, open_archive
 from .captions import pack, unpack
@@ -272,8 +272,8 @@ class NativeDataset:
     def episode(self, index: int) -> Episode:
         """One episode; raises DatasetError where its file is damaged or does not fit."""
         path = self._paths[index]
-        real = path.resolve()
-        if not real.is_relative_to(self.folder.resolve()):
+        real = resolved(path)
+        if not real.is_relative_to(resolved(self.folder)):
             raise unfit(path, "file", f"a file within {self.folder}", real)
         return check_episode(load_episode(path), self.spec, path)
 

@@ -27,8 +27,8 @@ class FileEntry:
     sha256: str
 
     def __post_init__(self) -> None:
-        path = PurePosixPath(self.path)
-        if path.is_absolute() or ".." in path.parts or "\0" in self.path or not path.parts:
+        path, most = PurePosixPath(self.path), max(map(len, self.path.split("/")))
+        if path.is_absolute() or {"..", "\0"} & {*path.parts, *self.path} or not 0 < most < 200:
             raise ValueError(f"path: expected one below the folder, got {short(self.path)}")
 
 

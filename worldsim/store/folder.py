@@ -36,7 +36,7 @@ from worldsim import worlds
 from worldsim.config import ConfigError, from_json, parse_json, short, to_json
 from worldsim.data.archive import Archive, archive_of
 from worldsim.data.dataset import DatasetError
-from worldsim.files import atomic_folder, current_folder
+from worldsim.files import atomic_folder, current_folder, resolved
 from worldsim.models.latent_actions import LatentActionModel
 from worldsim.nn.device import as_device
 from worldsim.world.diffusion import DiffusionWorld, Starts, WorldConfig
@@ -113,7 +113,7 @@ def save(
     """
     if dtype not in FLOATS.values():
         raise ValueError(f"dtype: expected one of {list(FLOATS.values())}, got {dtype}")
-    folder = Path(folder).resolve()
+    folder = resolved(folder)
     _check_target(folder, overwrite)
     files = _pack(world, dtype, world.card if card is None else card)
     with atomic_folder(folder, overwrite=overwrite) as temporary:
@@ -136,7 +136,7 @@ def folder_of(name: str | Path) -> Path:
         raise WorldFolderError("load", "world", "a name or a folder", type(name).__name__, remedy)
     if isinstance(name, str) and name in bundled:
         return worlds.ROOT / name
-    folder = Path(name).resolve()
+    folder = resolved(name)
     if current_folder(folder).exists():
         return folder
     got, remedy = "nothing there", "check the path"
