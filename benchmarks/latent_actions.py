@@ -162,7 +162,24 @@ def table(found: dict[str, Any]) -> str:
             f"| {row['steering']['delta']:.1f} | {probed} "
             f"| {row['map'][str(TRANSITIONS)]['mean']:.2f} |"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *worlds_table(found.get("worlds"))])
+
+
+def worlds_table(row: dict[str, Any] | None) -> list[str]:
+    """Lines of the report on worlds that were told actions in part; none without the row."""
+    if row is None:
+        return []
+    lines = [
+        "", f"| a world of {row['steps']} steps, told | error at {row['horizon']} steps "
+        "| over that of all | over that of a tenth |", "|---|---|---|---|",
+    ]  # fmt: skip
+    for name, arm in row["worlds"].items():
+        ratios = (
+            f"{x['value']:.2f} [{x['low']:.2f}, {x['high']:.2f}]"
+            for x in (arm["to_all"], arm["to_tenth"])
+        )
+        lines.append(f"| {name} | {arm['mse']:.5f} | {' | '.join(ratios)} |")
+    return [*lines, f"| nothing, a still picture | {row['still']['mse']:.5f} | | |"]
 
 
 def main(

@@ -10,8 +10,9 @@ from tests.latent_actions.pushes import pushes
 from tests.train.films import FORCE, NONE
 from worldsim.core import ActionSpec, WorldError
 from worldsim.latent_actions.labels import Labels
+from worldsim.latent_actions.mapping import fit_map, map_quality, pairs
 from worldsim.latent_actions.measures import probe, steering, transitions
-from worldsim.latent_actions.training import LatentActionTraining, train_latent_actions
+from worldsim.latent_actions.training import LatentActionTraining, train_latent_actions, uneven
 from worldsim.models.latent_actions import LatentActionConfig, LatentActionModel
 from worldsim.store.latent_actions import load_latent_actions
 from worldsim.train.loop import FitConfig
@@ -34,6 +35,14 @@ def test_few_labels_tell_all_actions(tmp_path: Path) -> None:
     again = load_latent_actions(tmp_path / "model")
     frames = torch.from_numpy(data.episode(0).frames)[None]
     assert torch.equal(again.infer(frames).latent, model.infer(frames).latent)
+
+
+def test_from_video_alone_a_latent_says_what_was_done() -> None:
+    """It is a function of the push, more than of where things are."""
+    data = pushes()
+    model = train_latent_actions(data, steps=150, **SMALL)
+    train, test = (pairs(model, data.split(name)) for name in ("train", "test"))
+    assert map_quality(fit_map(FORCE, train), test)["r2"] > 0.45
 
 
 @pytest.mark.parametrize(
@@ -81,6 +90,8 @@ def test_codes_are_all_there_are() -> None:
     assert torch.equal(book[model.numbers(latent[0, 1:])], latent[0, 1:].round())
     assert not confidence[0, 0] and 0 <= confidence.min() < confidence.max() <= 1
     assert steering(model, pushes().split("test"), clips=32)["clips"] == 32
+    one, all_ = book[:1].expand(64, 3), book.repeat(8, 1)
+    assert uneven(model, all_) < 0.01 < 1.9 < uneven(model, one) < np.log(8) + 1e-5
 
 
 def test_where_nothing_moves_it_cannot_tell() -> None:

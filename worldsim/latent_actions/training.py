@@ -8,6 +8,7 @@ off them linearly (LAOM, 2502.00379).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -57,6 +58,8 @@ class LatentActionTraining:
             clips after that.
         rate: nats that a continuous latent action holds on average; excess: what a nat more, or
             less, costs: codes that tell nothing are not listened to any more.
+        uneven: what codes cost that are not used evenly, a nat below the most entropy there is: an
+            action that is done often shall have several, by how much of it is done.
         labelled: weight of the readout's loss. labelled_batch: labelled windows a step.
     """
 
@@ -68,6 +71,7 @@ class LatentActionTraining:
     silent: float = 0.2
     rate: float = 1.5
     excess: float = 0.1
+    uneven: float = 0.05
     labelled: float = 0.3
     labelled_batch: int = 32
 
@@ -84,6 +88,18 @@ def readout_error(model: LatentActionModel, latent: Tensor, actions: Tensor) -> 
     return torch.stack([F.cross_entropy(x, y) for x, y in parts]).mean()
 
 
+SHARP = 2.0
+"""By which squared distances to codes become odds, one distance of levels being 2."""
+
+
+def uneven(model: LatentActionModel, values: Tensor) -> Tensor:
+    """Nats that the entropy of a batch's codes lacks, from values in [-1, 1], (..., L)."""
+    book = model.codebook().to(values.device)
+    distance = ((values.flatten(0, -2)[:, None] - book) ** 2).sum(-1)
+    share = (-SHARP * distance).softmax(-1).mean(0)
+    return math.log(len(book)) + (share * share.clamp(min=1e-9).log()).sum()
+
+
 def latent_losses(
     model: LatentActionModel, parts: Tensor, training: LatentActionTraining, g: torch.Generator,
     labelled: tuple[Tensor, Tensor] | None = None, *, done: float = 1.0,
@@ -98,6 +114,7 @@ def latent_losses(
     losses: Losses = {}
     if config.levels:
         latent = model.quantised(code.mean)
+        losses["uneven"] = training.uneven * uneven(model, code.mean)
     else:
         latent = code.mean + (0.5 * code.logvar).exp() * torch.randn(code.mean.shape, generator=g)
         nats = code.kl().mean()

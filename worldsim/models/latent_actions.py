@@ -7,8 +7,7 @@ they hold what the past does not tell, which in a world with a player is what th
 they are continuous (2601.05230), by eight codes where someone plays (FSQ, 2309.15505).
 
 The forward model also knows what follows when it is told nothing, and the inverse model sees how
-the newest chunk differs from that. Without this difference beside the pictures, latents tell first
-where things are, which is most of what a young forward model gets wrong.
+the newest chunk differs from that.
 
 Both see pictures along a basis of the recording's own: its principal components, of pictures and of
 changes. So small networks learn in a minute of one CPU core what convolutions need an hour for;
