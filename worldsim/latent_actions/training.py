@@ -58,8 +58,7 @@ class LatentActionTraining:
             clips after that.
         rate: nats that a continuous latent action holds on average; excess: what a nat more, or
             less, costs: codes that tell nothing are not listened to any more.
-        uneven: what codes cost that are not used evenly, a nat below the most entropy there is: an
-            action that is done often shall have several, by how much of it is done.
+        uneven: what codes cost that are used less evenly than `USED`, a nat of entropy.
         labelled: weight of the readout's loss. labelled_batch: labelled windows a step.
     """
 
@@ -88,16 +87,21 @@ def readout_error(model: LatentActionModel, latent: Tensor, actions: Tensor) -> 
     return torch.stack([F.cross_entropy(x, y) for x, y in parts]).mean()
 
 
+USED = 0.8
+"""Share of the codes that shall be in use, as if evenly: where all have to be, those that an action
+does not need say where things are."""
+
 SHARP = 2.0
 """By which squared distances to codes become odds, one distance of levels being 2."""
 
 
 def uneven(model: LatentActionModel, values: Tensor) -> Tensor:
-    """Nats that the entropy of a batch's codes lacks, from values in [-1, 1], (..., L)."""
+    """Nats that a batch's codes lack of the entropy of `USED` codes, from values (..., L)."""
     book = model.codebook().to(values.device)
     distance = ((values.flatten(0, -2)[:, None] - book) ** 2).sum(-1)
     share = (-SHARP * distance).softmax(-1).mean(0)
-    return math.log(len(book)) + (share * share.clamp(min=1e-9).log()).sum()
+    lacking = math.log(USED * len(book)) + (share * share.clamp(min=1e-9).log()).sum()
+    return lacking.clamp(min=0)
 
 
 def latent_losses(
