@@ -137,7 +137,7 @@ def trained(data: NativeDataset, folder: Path, steps: int) -> DiffusionWorld:
         for name in ("vae", "forced", "teacher", "distill") for part in [getattr(QUICK, name)]
     }  # fmt: skip
     for name in ("forced", "teacher", "distill"):
-        parts[name] = replace(parts[name], from_nothing=0.2)
+        parts[name] = replace(parts[name], from_nothing=0.5)
     parts["distill"] = replace(parts["distill"], targets=10, dreamt=0.0)
     recipe = replace(QUICK, **parts)
     return train(
@@ -233,7 +233,7 @@ def begun(world: DiffusionWorld, wording: Wording, guidance: float, seeds: int) 
 
 def chain(folder: Path, *, quick: bool = False) -> dict[str, Any]:
     """Record, train, prompt and judge."""
-    chunks, seeds, steps = (30, 1, 12) if quick else (60, 6, 1600)
+    chunks, seeds, steps = (30, 1, 12) if quick else (60, 6, 2400)
     data, test = recorded(folder / "data", chunks, seeds)
     world = trained(data, folder, steps)
     probe = probe_of([drive(s, chunks) for s in range(6, 7 if quick else 9)], 20 if quick else 400)
