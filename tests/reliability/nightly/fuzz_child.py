@@ -53,7 +53,7 @@ def child(name: str, seconds: float, seed: int, place: Path) -> None:
     corpus.mkdir()
     (corpus / "good").write_bytes(judge.good)
     tell()
-    options = [f"-seed={seed}", f"-max_len={MAX_INPUT}", "-timeout=60", "-rss_limit_mb=0",
+    options = [f"-seed={seed}", f"-max_len={MAX_INPUT}", "-timeout=1200", "-rss_limit_mb=0",
                "-malloc_limit_mb=0", f"-artifact_prefix={place}/", str(corpus)]  # fmt: skip
     atheris.Setup([name, *options], one, custom_mutator=change)
     atheris.Fuzz()
