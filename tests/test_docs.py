@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import worldsim
+import worldsim.evaluate
 from worldsim.cli.frame import VERBS, function_of
 
 REPO = Path(__file__).resolve().parent.parent
