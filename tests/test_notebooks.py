@@ -21,7 +21,6 @@ SHORTER = {
     },
 }  # fmt: skip
 """What makes them quick here: text -> text."""
-LONG = "2-plan-with-cem"  # plans in the default world
 
 
 def run(source: str, names: dict[str, Any]) -> Any:
@@ -37,9 +36,7 @@ def test_every_notebook_is_tried() -> None:
     assert sorted(SHORTER) == sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(x, marks=[pytest.mark.nightly] * (x == LONG)) for x in SHORTER]
-)
+@pytest.mark.parametrize("name", SHORTER)
 def test_a_notebook_runs_and_shows_what_it_showed(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
