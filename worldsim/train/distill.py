@@ -68,7 +68,7 @@ class DistillationConfig:
     damage: float = 0.4
     drop_action: float = 0.05
     drop_text: float = 0.1
-    from_nothing: float = 0.1
+    from_nothing: float = 0.3
     guided: float = 0.5
     masked: float = 0.0
     drop_state: float = 0.2

@@ -69,7 +69,7 @@ class DynamicsTrainingConfig:
     damage: float = 0.0
     drop_action: float = 0.05
     drop_text: float = 0.1
-    from_nothing: float = 0.1
+    from_nothing: float = 0.3
     masked: float = 0.0
     drop_state: float = 0.2
     state_noise: float = 0.1
