@@ -2,6 +2,7 @@ import io
 import json
 import os
 import pickle
+import struct
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -309,6 +310,19 @@ def test_methods_that_unpack_without_a_bound_are_refused(saved: Path, method: in
 def test_a_foreign_file_is_refused(saved: Path, content: bytes):
     saved.write_bytes(content)
     with pytest.raises(DatasetError, match="e0.npz: "):
+        load(saved)
+
+
+@pytest.mark.parametrize("header", [b"{'shape': (3L\n", b"\0", b"(" * 400, b"{'descr': 1e999}"])
+def test_a_header_that_no_parser_takes_is_refused(saved: Path, header: bytes):
+    """numpy hands headers on to Python's tokenizer and compiler, whose errors are many."""
+    with zipfile.ZipFile(saved) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    entries["actions.npy"] = b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header
+    with zipfile.ZipFile(saved, "w") as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    with pytest.raises(DatasetError, match="e0.npz: actions: expected a .npy array"):
         load(saved)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -34,7 +35,8 @@ HEADER = 1024  # bytes that the header of an .npy member may take
 
 UNREADABLE = (  # what zipfile, zlib and numpy raise on damaged or foreign bytes
     OSError, EOFError, ValueError, OverflowError, SyntaxError, RuntimeError, SystemError,
-    MemoryError, LookupError, TypeError, struct.error, zipfile.BadZipFile, zlib.error,
+    MemoryError, LookupError, TypeError, struct.error, tokenize.TokenError, zipfile.BadZipFile,
+    zlib.error,
 )  # fmt: skip
 
 
