@@ -58,7 +58,7 @@ def assert_equal(a: Episode, b: Episode) -> None:
         np.testing.assert_array_equal(x, y, err_msg=name)
 
 
-def rewrite(path: Path, **changes: np.ndarray | bytes | None) -> None:
+def rewrite(path: Path, method: Any = 0, **changes: np.ndarray | bytes | None) -> None:
     """Replace, add or (None) drop arrays of a saved episode; bytes go in as they are."""
     with zipfile.ZipFile(path) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
@@ -69,7 +69,7 @@ def rewrite(path: Path, **changes: np.ndarray | bytes | None) -> None:
         entries[f"{name}.npy"] = buffer.getvalue()
         if value is None:
             del entries[f"{name}.npy"]
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(path, "w", method) as archive:
         for name, data in entries.items():
             archive.writestr(name, data)
 
@@ -297,11 +297,7 @@ def test_missing_unknown_and_repeated_arrays_are_refused(saved: Path):
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_methods_that_unpack_without_a_bound_are_refused(saved: Path, method: int):
-    with zipfile.ZipFile(saved) as archive:
-        entries = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(saved, "w", method) as archive:
-        for name, data in entries.items():
-            archive.writestr(name, data)
+    rewrite(saved, method)
     with pytest.raises(DatasetError, match="arrays: expected stored or deflated"):
         load(saved)
 
@@ -316,12 +312,7 @@ def test_a_foreign_file_is_refused(saved: Path, content: bytes):
 @pytest.mark.parametrize("header", [b"{'shape': (3L\n", b"\0", b"(" * 400, b"{'descr': 1e999}"])
 def test_a_header_that_no_parser_takes_is_refused(saved: Path, header: bytes):
     """numpy hands headers on to Python's tokenizer and compiler, whose errors are many."""
-    with zipfile.ZipFile(saved) as archive:
-        entries = {name: archive.read(name) for name in archive.namelist()}
-    entries["actions.npy"] = b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header
-    with zipfile.ZipFile(saved, "w") as archive:
-        for name, data in entries.items():
-            archive.writestr(name, data)
+    rewrite(saved, actions=b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header)
     with pytest.raises(DatasetError, match="e0.npz: actions: expected a .npy array"):
         load(saved)
 
