@@ -112,6 +112,16 @@ def test_it_plays_at_its_own_pace_and_pauses(page: Any) -> None:
     page.get_by_text("saved").wait_for(timeout=10_000)
 
 
+def test_a_press_is_answered_at_once_and_one_step_ahead_of_the_pace_at_most(page: Any) -> None:
+    page.evaluate("world.rate = 0.05; play(true)")  # a step in twenty seconds
+    at(page, 1)
+    page.evaluate("press('d')")
+    at(page, 2)
+    page.evaluate("release('d'); press('a')")
+    time.sleep(0.3)
+    assert page.evaluate("now.step") == 2
+
+
 def test_a_dropped_connection_resumes_and_two_tabs_do_not_mix(
     page: Any, browser: Any, address: str
 ) -> None:

@@ -237,7 +237,7 @@ def test_a_loss_that_is_not_finite_touches_nothing(tmp_path: Path):
 
 
 def test_muon_is_torchs_and_narrow_only_where_that_is_fast(monkeypatch: pytest.MonkeyPatch):
-    """The same update up to bfloat16's rounding, whose products take ten times as long on some."""
+    """The same update up to bfloat16's rounding."""
     nets = {}
     for dtype in ("float32", "bfloat16"):
         monkeypatch.setattr("worldsim.train.optim.fast_dtype", lambda _, d=dtype: d)

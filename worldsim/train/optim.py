@@ -32,7 +32,7 @@ def orthogonal(update: Tensor) -> Tensor:
 
 class Float32Muon(torch.optim.Muon):
     """torch's Muon, which orthogonalises in bfloat16, in float32: for devices that are slow at the
-    former (on Zen 3 a step of a small world took ten times as long). RMS is always AdamW's."""
+    former. Updates always have the RMS of AdamW's (`adjust_lr_fn="match_rms_adamw"`)."""
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
