@@ -81,7 +81,8 @@ def main(
             with tempfile.TemporaryDirectory() as folder:
                 measure = chain if row == "chain" else captions
                 found = measure(Path(folder), quick=quick)
-        kept[row] = {"found": found, "provenance": provenance("python -m benchmarks.text")}
+        command = f"python -m benchmarks.text --rows {row}" + " --quick" * quick
+        kept[row] = {"found": found, "provenance": provenance(command)}
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(kept, indent=1) + "\n")
         print(json.dumps({row: found}, indent=1))
