@@ -127,9 +127,11 @@ def test_a_dropped_connection_resumes_and_two_tabs_do_not_mix(
 ) -> None:
     page.click("#one")
     at(page, 1)
-    page.evaluate("socket.close()")
-    page.get_by_text("steps a second").wait_for()
-    page.click("#one")
+    page.evaluate("socket.close(); el('one').click()")  # while it closes
+    at(page, 2)
+    page.evaluate("socket.close(); socket.addEventListener('close', () => el('one').click())")
+    at(page, 3)  # pressed while there was no connection
+    page.evaluate("socket.close(); socket.addEventListener('close', () => el('back').click())")
     at(page, 2)
     other = browser.new_page()
     other.goto(address)

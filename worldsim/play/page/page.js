@@ -30,7 +30,7 @@ function connect() {
     else shown(event.data);
   };
   socket.onclose = (event) => {
-    waiting = next = null;
+    waiting = null; // a wish that was not sent yet goes out once the connection is back
     if (event.code === 4001) return closed("opened in another tab; reload to begin anew", true);
     if (event.code === 1013) return closed(event.reason, true);
     if (retry >= 20) return closed("the server is gone: worldsim play WORLD", true);
@@ -122,10 +122,13 @@ function play(on) {
 }
 
 function goTo(stepNumber) {
+  if (!now) return;
   if (running) play(false);
   aim = Math.max(stepNumber, now.first);
   send({ type: "rewind", step: aim });
 }
+
+const goBack = () => goTo((aim ?? now?.step) - 1);
 
 function choose() {
   if (!el("policy").value) el("hand").checked = false;
@@ -182,7 +185,7 @@ addEventListener("keydown", (event) => {
   if (event.repeat) return;
   if (event.code === "Space") play(!running);
   else if (event.code === "Period") { play(false); step(); }
-  else if (event.code === "Comma") goTo((aim ?? now.step) - 1);
+  else if (event.code === "Comma") goBack();
   else if (event.code === "KeyR") reset();
   else if (event.code === "KeyH" && world.policies.length) handOver(!el("hand").checked);
   else return;
@@ -338,7 +341,7 @@ function status(text, bad = false) {
 
 el("run").onclick = () => { play(!running); el("dream").focus({ preventScroll: true }); };
 el("one").onclick = () => { play(false); step(); };
-el("back").onclick = () => goTo((aim ?? now.step) - 1);
+el("back").onclick = goBack;
 el("reset").onclick = () => reset();
 el("dice").onclick = () => { el("seed").value = Math.floor(Math.random() * 10000); reset(); };
 el("moment").oninput = () => goTo(Number(el("moment").value));
