@@ -17,7 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import tyro
 from torch import Tensor
@@ -139,7 +138,7 @@ def main(
     found = {name: figures(one, clips, probe) for name, one in worlds.items()}
     card = {
         "format": "worldsim-state-vector", "steps": steps, "seed": seed, "clips": len(clips),
-        "episodes": int(clips.episode.max()) + 1, "spread": float(np.std(clips.states[..., 2])),
+        "episodes": int(clips.episode.max()) + 1, "spread": clips.states[..., VELOCITY].std().item(),
         "worlds": found, "provenance": provenance(),
     }  # fmt: skip
     write_card(card, out)
