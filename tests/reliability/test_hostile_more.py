@@ -197,11 +197,39 @@ def test_a_long_text_that_many_rows_share_is_held_once(tmp_path: Path):
     words = pa.DictionaryArray.from_arrays(rows, pa.array(["x" * 10**6]))
     lists = pa.ListArray.from_arrays(pa.array(np.arange(50_001, dtype=np.int32)), words)
     plain = pa.table({"text": words, "several": lists, "reward": np.zeros(50_000)})
-    pq.write_table(plain.replace_schema_metadata(), path, compression="zstd", store_schema=False)
+    pq.write_table(plain.replace_schema_metadata(), path, compression="zstd", store_schema=False,
+                   row_group_size=20_000)  # fmt: skip
     assert path.stat().st_size < 10**6
     found = read_parquet(path)
     assert found["text"][0] is found["text"][-1] and len(found["several"]) == 50_000
-    assert found["reward"].dtype == np.float64
+    assert np.asarray(found["reward"]).dtype == np.float64
+
+
+def test_no_byte_of_a_table_s_metadata_ends_the_process(tmp_path: Path):
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"action": [[0.5, 1.0]] * 6}), path, store_schema=False)
+    good = path.read_bytes()
+    refused = 0
+    for place in range(len(good) - 8 - int.from_bytes(good[-8:-4], "little"), len(good)):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        try:
+            read_parquet(path)
+        except DatasetError:
+            refused += 1
+    assert refused > 100
+
+
+def test_values_are_counted_where_they_lie(tmp_path: Path):
+    path = tmp_path / "t.parquet"
+    row = pa.ListArray.from_arrays(pa.array([0, 2**20]), pa.array(np.zeros(2**20, np.float32)))
+    pq.write_table(pa.table({"action": row}), path)
+    few, many = b"\x80\x80\x80\1", b"\xfe\xff\xff\x7f"  # 2**20, 2**27 - 1 in Thrift's way
+    page, metadata = path.read_bytes().split(few, 1)
+    path.write_bytes(page + many + metadata)
+    with pytest.raises(
+        DatasetError, match="at most 67108864 bytes unpacked, got 1073741824 bytes or more"
+    ):
+        read_parquet(path)
 
 
 def test_an_action_of_texts_is_no_array_of_them(tmp_path: Path):

@@ -14,11 +14,11 @@ from worldsim.files import open_plain
 
 from .archive import UNREADABLE
 from .dataset import DatasetError, unfit
+from .parquet_pages import unpacked_bytes
 from .tables import Column, Columns
 
 MAX_BYTES = 2**31  # of a table, unpacked
 BOMB_BYTES, BOMB_RATIO = 2**26, 20  # so many bytes, unpacked of so few, are no recording
-NUMBER, TEXT = 8, 64  # bytes of memory that a value takes at least
 
 
 def pyarrow_parquet() -> Any:
@@ -41,20 +41,24 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> Columns:
     parquet = pyarrow_parquet()
     try:
         with open_plain(path) as handle:
-            with parquet.ParquetFile(handle) as file:
-                there, meta = file.schema_arrow.names, file.metadata
-            chosen = there if columns is None else [c for c in columns if c in there]
-            size, texts = _unpacked(meta, chosen)
+            with parquet.ParquetFile(handle) as file:  # of which only the schema is looked at
+                there = [field.name for field in file.schema_arrow if _known(field.type)]
+                chosen = [name for name in there if columns is None or name in columns]
+                leaves = _leaves(file.schema, chosen)
+            texts = {place: text for place, (_, text) in leaves.items()}
             packed = os.fstat(handle.fileno()).st_size
             most = min(MAX_BYTES, max(BOMB_BYTES, BOMB_RATIO * packed))
-            if size > most:
-                got = f"{size} bytes of {packed}"
+            if (size := unpacked_bytes(handle, texts, most)) > most:
+                got = f"{size} bytes or more of {packed}"
                 raise unfit(path, "size", f"at most {most} bytes unpacked", got)
             # a text that many rows share is unpacked once only as an entry of a dictionary
-            with parquet.ParquetFile(handle, read_dictionary=texts) as file:
-                table = file.read(columns=chosen)
-        found = {name: _values(table[name].combine_chunks()) for name in table.column_names}
-        return {name: values for name, values in found.items() if values is not None}
+            shared = [path for path, text in leaves.values() if text]
+            with parquet.ParquetFile(handle, read_dictionary=shared) as file:
+                # lists of texts out of several row groups at once are not implemented in Arrow
+                groups = [file.read_row_group(i, chosen) for i in range(file.num_row_groups)]
+                groups = groups or [file.read(chosen)]  # none of an empty table
+            table = import_module("pyarrow").concat_tables(groups)
+        return {name: _values(table[name].combine_chunks()) for name in table.column_names}
     except DatasetError:
         raise
     except (*UNREADABLE, NotImplementedError) as error:
@@ -62,39 +66,46 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> Columns:
         raise unfit(path, "file", "a Parquet table", got) from error
 
 
-def _unpacked(meta: Any, columns: Sequence[str]) -> tuple[int, list[str]]:
-    """Bytes that these columns take by what the file declares, and which of them hold texts.
+def _leaves(schema: Any, names: Sequence[str]) -> dict[int, tuple[str, bool]]:
+    """By their place in the file, the stored columns of those of these names: path, whether texts.
 
-    Runs of equal values take next to nothing in the file, so their number counts, too.
+    Of what pyarrow tells of a file only the schema is asked for: see `parquet_pages`.
     """
-    size, texts = 0, set()
-    for group in (meta.row_group(i) for i in range(meta.num_row_groups)):
-        for column in (group.column(i) for i in range(group.num_columns)):
-            path = column.path_in_schema
-            if any(path == name or path.startswith(f"{name}.") for name in columns):
-                text = column.physical_type == "BYTE_ARRAY"
-                least = (TEXT if text else NUMBER) * column.num_values
-                size += max(column.total_uncompressed_size, least)
-                texts |= {path} if text else set()
-    return size, sorted(texts)
+    return {
+        place: (column.path, column.physical_type == "BYTE_ARRAY")
+        for place, column in enumerate(schema.column(i) for i in range(len(schema)))
+        if any(column.path == name or column.path.startswith(f"{name}.") for name in names)
+    }
 
 
-def _values(array: Any) -> Column | None:
-    """A column as it is handed on, None for a kind that no table of ours has."""
+def _known(kind: Any) -> bool:
+    """Whether a column of this type is one that a table of ours has."""
     types = import_module("pyarrow.types")
-    kind = array.type
-    if types.is_dictionary(kind):
+    return (_known(kind.value_type) if _listed(kind) or types.is_dictionary(kind)
+            else types.is_string(kind) or types.is_large_string(kind) or _number(kind))  # fmt: skip
+
+
+def _listed(kind: Any) -> bool:
+    types = import_module("pyarrow.types")
+    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+
+
+def _number(kind: Any) -> bool:
+    types = import_module("pyarrow.types")
+    return types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind)
+
+
+def _values(array: Any) -> Column:
+    """A column of a known type as it is handed on."""
+    if import_module("pyarrow.types").is_dictionary(array.type):
         words = array.dictionary.to_pylist()  # shared by the rows that say the same
         return [None if i is None else words[i] for i in array.indices.to_pylist()]
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        inner = _values(array.flatten())
-        return None if inner is None else _rows(inner, array)
-    if types.is_string(kind) or types.is_large_string(kind):
-        return array.to_pylist()
-    if types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind):
+    if _listed(array.type):
+        return _rows(_values(array.flatten()), array)
+    if _number(array.type):
         values = array.to_numpy(zero_copy_only=False)
         return values if values.dtype != object else array.to_pylist()
-    return None
+    return array.to_pylist()
 
 
 def _rows(inner: Column, array: Any) -> Column:
