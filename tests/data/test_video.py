@@ -1,3 +1,6 @@
+import gc
+import os
+import signal
 import subprocess
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
@@ -187,3 +190,19 @@ def test_real_films_are_those_of_another_decoder():
         assert film.fps == pytest.approx(meta["fps"], abs=0.01)
         for k in (0, len(other) // 2, len(other) - 1):
             np.testing.assert_array_equal(frames[k : k + 1][0], other[k], err_msg=f"{path} {k}")
+
+
+def test_a_forked_process_opens_the_film_anew(tmp_path: Path):
+    write(tmp_path / "a.mp4", noise(24), codec="libx264", pix_fmt="yuv420p", fps=10)
+    film = probe(tmp_path / "a.mp4")
+    whole, shown = FilmFrames(film)[:], FilmFrames(film)
+    shown[:4]
+    child = os.fork()
+    if child == 0:  # where FFmpeg would wait for the parent's threads, and read on at its place
+        signal.alarm(20)
+        right = np.array_equal(shown[4:12], whole[4:12])
+        del shown
+        gc.collect()
+        os._exit(0 if right else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    np.testing.assert_array_equal(shown[4:], whole[4:])

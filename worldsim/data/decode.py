@@ -6,12 +6,14 @@ Only plain local files of listed formats are opened, so that no playlist leads e
 from __future__ import annotations
 
 import ctypes
+import os
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import av
 import av.error
@@ -163,6 +165,7 @@ class FilmFrames:
         self._wanted = np.arange(len(film.times)) if fps is None else _resampled(film, fps)
         self.shape = (len(self._wanted), *film.size, 3)
         self._going: tuple[int, Iterator[NDArray[np.uint8]]] | None = None
+        _FILMS.add(self)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -181,7 +184,7 @@ class FilmFrames:
     def _frame(self, number: int) -> NDArray[np.uint8]:
         """The frame of this number; a later one than the last is reached by going on."""
         if self._going is None or not 0 <= number - self._going[0] < 64:
-            self._going = number, self._from(number)
+            self._going = number, _frames_from(self.film, number)
         while True:
             place, stream = self._going
             frame = next(stream, None)
@@ -191,32 +194,54 @@ class FilmFrames:
             if place == number:
                 return frame
 
-    def _from(self, number: int) -> Iterator[NDArray[np.uint8]]:
-        film = self.film
-        with _opened(film.path) as container:
-            stream = container.streams.video[0]
-            if number and container.format.name in INDEXED:
-                container.seek(int(film.times[number]), stream=stream, backward=True)
-            for frame in container.decode(stream):
-                if frame.pts is None or frame.pts < film.times[number]:
-                    continue
-                if frame.pts != film.times[number]:
-                    got = f"one of time {frame.pts}"
-                    raise unfit(film.path, f"frame {number}", "one that decodes", got, REMEDY)
-                yield self._picture(frame)
-                number += 1
-                if number == len(film.times):
-                    return
-
-    def _picture(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
-        picture = np.rot90(frame.to_ndarray(format="rgb24"), self.film.rotation)
-        if picture.shape[:2] != self.film.size:
-            expected = f"frames of {self.film.size}"
-            raise unfit(self.film.path, "frames", expected, picture.shape[:2], REMEDY)
-        return np.ascontiguousarray(picture, np.uint8)
-
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_going": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        _FILMS.add(self)
+
+
+def _frames_from(film: Film, number: int) -> Iterator[NDArray[np.uint8]]:
+    """Frames from this one on; it holds no reader of frames, which could not be freed at once."""
+    with _opened(film.path) as container:
+        stream = container.streams.video[0]
+        if number and container.format.name in INDEXED:
+            container.seek(int(film.times[number]), stream=stream, backward=True)
+        for frame in container.decode(stream):
+            if frame.pts is None or frame.pts < film.times[number]:
+                continue
+            if frame.pts != film.times[number]:
+                got = f"one of time {frame.pts}"
+                raise unfit(film.path, f"frame {number}", "one that decodes", got, REMEDY)
+            yield _picture(film, frame)
+            number += 1
+            if number == len(film.times):
+                return
+
+
+def _picture(film: Film, frame: av.VideoFrame) -> NDArray[np.uint8]:
+    picture = np.rot90(frame.to_ndarray(format="rgb24"), film.rotation)
+    if picture.shape[:2] != film.size:
+        expected = f"frames of {film.size}"
+        raise unfit(film.path, "frames", expected, picture.shape[:2], REMEDY)
+    return np.ascontiguousarray(picture, np.uint8)
+
+
+_FILMS: WeakSet[FilmFrames] = WeakSet()
+_PARENTS: list[object] = []  # what the parent of a forked process was reading
+
+
+def _open_anew() -> None:
+    """A forked child shares its parent's place in a file, and FFmpeg waits for ever for threads
+    that stayed there when it closes one: what is open is neither read on nor closed."""
+    for film in list(_FILMS):
+        _PARENTS.append(film._going)
+        film._going = None
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_open_anew)
 
 
 def _resampled(film: Film, fps: float) -> NDArray[np.int64]:
