@@ -13,7 +13,10 @@ from threading import RLock
 from types import TracebackType
 from typing import Self
 
+import torch
 from tqdm import tqdm
+
+torch.set_num_threads(1)  # OpenMP's threads do not survive a fork: a child would wait for them
 
 
 class Child:

@@ -34,7 +34,7 @@ from worldsim.train import checkpoint
 PACES = 2.0  # versions that a writer lives for, at most
 FIRST_PACE = 0.1  # seconds that a version is taken to take before one was seen
 SIGNS = (*[signal.SIGKILL] * 5, signal.SIGTERM)  # in turn
-WARM = 120.0  # seconds to wait for a writer's first acknowledgement, on a busy machine, too
+WARM = 600.0  # seconds in which a writer's first acknowledgement comes, on a busy machine, too
 
 
 def kills(count: int) -> Outcome:
@@ -71,24 +71,33 @@ def _kill_once(
 
     Raises if something is lost.
     """
-    killed, before, now, lived = False, -1, -1, 0.0
+    killed, since, now, lived = False, -1, -1, 0.0
     while not killed:
-        before, begun = writer.read(folder) if any(folder.iterdir()) else -1, time.monotonic()
+        since = writer.read(folder) if any(folder.iterdir()) else -1
         with Child(lambda child: writer.write(folder, child.tell)) as child:
-            until = time.monotonic() + WARM
-            if before < 0:  # nothing is there before the first is whole
-                while child.told < 0 and child.running() and time.monotonic() < until:
-                    time.sleep(0.001)
+            if since < 0:  # nothing is there before the first is whole
+                since = _first(child)
+            begun = time.monotonic()
             time.sleep(live())
             killed = child.kill(sign)
             if not killed and child.wait() != 0:
                 raise RuntimeError("the writer fell over what was left by the last one")
-            least, lived = max(before, child.told), time.monotonic() - begun
+            least, lived = max(since, child.told), time.monotonic() - begun
         now = writer.read(folder)
         if now < least:
             raise RuntimeError(f"version {now} is older than {least}, which was acknowledged")
         _tidy(writer, folder, now)
-    return max(0, now - before), lived
+    return max(0, now - since), lived
+
+
+def _first(child: Child) -> int:
+    """The first version that a writer tells of, if it lives so long."""
+    until = time.monotonic() + WARM
+    while child.told < 0 and child.running():
+        if time.monotonic() > until:
+            raise RuntimeError(f"the writer hangs: nothing is written after {WARM:.0f} s")
+        time.sleep(0.001)
+    return child.told
 
 
 def _tidy(writer: Writer, folder: Path, version: int) -> None:
