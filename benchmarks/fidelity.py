@@ -1,6 +1,7 @@
 """How far a world can be trusted: measured on the test episodes, printed, written as JSON.
 
     python -m benchmarks.fidelity --world car-racing --teacher runs/car-racing
+    python -m benchmarks.fidelity --peer diamond=FOLDER --data data/pendulum --cpu-minutes 15
 
 Without recorded data it first records the bundled world's test tracks. The goals beside the figures
 are those that every world of this house is held to.
@@ -10,17 +11,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import tyro
 
 from worldsim.config import read_json
+from worldsim.core import WorldError
 from worldsim.evaluate import evaluate
 from worldsim.evaluate.report import table, write_card
 from worldsim.flags import refuse_repeated
 from worldsim.recipes.car_racing.settings import car_racing
 
 from . import RESULTS
+from .fidelity_peer import Match, compare
 from .rows import RowsPlan, measure
 
 
@@ -39,8 +43,10 @@ def main(
     rows: bool = False,
     plan: RowsPlan = RowsPlan(),  # noqa: B008
     scratch: Path = Path("runs/rows"),
+    match: Annotated[Match, tyro.conf.arg(name="")] = Match(),  # noqa: B008
 ) -> None:
-    """Measure a world against the test episodes of its data, or by the rows of its table.
+    """Measure a world against the test episodes of its data, by the rows of its table, or against
+    a peer's that is trained as long on the same data.
 
     Args:
         world: a bundled world's name or a folder.
@@ -58,7 +64,13 @@ def main(
         rows: measure the rows of `benchmarks.rows` instead, on validation tracks recorded anew.
         plan: how much of them.
         scratch: where their tracks and latents are kept.
+        match: measure a fresh world beside a peer's instead.
     """
+    if match.peer is not None:
+        if rows:
+            raise WorldError("peer: expected no --rows beside it, which measure one world")
+        versus(match, data, run, out, device, threads or 1)
+        return
     if threads:
         torch.set_num_threads(threads)
     if rows:
@@ -78,6 +90,16 @@ def main(
     path = out or RESULTS / name
     write_card(card, path)
     print(table(card["lines"]))
+    print(f"wrote {path}")
+
+
+def versus(
+    match: Match, data: Path, run: Path | None, out: Path | None, device: str, threads: int
+) -> None:
+    """Ours and a peer's, into benchmarks/results/fidelity-peer-DATA.json or `out`."""
+    torch.set_num_threads(threads)
+    found = compare(match, data, run or Path("runs/peer"), torch.device(device))
+    write_card(found, path := out or RESULTS / f"fidelity-peer-{found['data']}.json")
     print(f"wrote {path}")
 
 

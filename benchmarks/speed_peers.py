@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from hashlib import sha256
@@ -45,15 +45,17 @@ class Nothing(ModuleType):
 
 
 @contextmanager
-def checkout(folder: Path, real: dict[str, Any]) -> Iterator[None]:
-    """Import from FOLDER/src, with `real` names in the stubs; other modules stay as they were."""
+def checkout(folder: Path, real: dict[str, Any], stubs: Sequence[str] = STUBS) -> Iterator[None]:
+    """Import from FOLDER/src, with `real` names in the stub of `utils`; other modules stay as they
+    were."""
     before, path = dict(sys.modules), list(sys.path)
     for name in [m for m in sys.modules if m.partition(".")[0] in OWN]:
         del sys.modules[name]
-    for name in STUBS:
+    for name in stubs:
         if name.startswith(OWN) or name not in sys.modules:
             sys.modules[name] = Nothing(name)
-    vars(sys.modules["utils"]).update(real)
+    if real:
+        vars(sys.modules["utils"]).update(real)
     sys.path.insert(0, str(folder / "src"))
     try:
         yield

@@ -138,7 +138,8 @@ def main(
     found = {name: figures(one, clips, probe) for name, one in worlds.items()}
     card = {
         "format": "worldsim-state-vector", "steps": steps, "seed": seed, "clips": len(clips),
-        "episodes": int(clips.episode.max()) + 1, "spread": clips.states[..., VELOCITY].std().item(),
+        "episodes": int(clips.episode.max()) + 1,
+        "spread": clips.states[..., VELOCITY].std().item(),
         "worlds": found, "provenance": provenance(),
     }  # fmt: skip
     write_card(card, out)

@@ -7,6 +7,8 @@ not: speckle makes it larger than reality's, fog smaller (as in the sharpness te
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -28,13 +30,15 @@ def gradient_energy(frames: Tensor) -> Tensor:
     return (down**2).mean((-2, -1)) + (right**2).mean((-2, -1))
 
 
-def sharpness(dreamt: Tensor, clips: Clips) -> dict[str, dict[str, float]]:
+def sharpness(
+    dreamt: Tensor, clips: Clips, steps: Sequence[int] = SHARP_STEPS
+) -> dict[str, dict[str, float]]:
     """Gradient energy of dreams (N, T, c, H, W, 3) over that of the real frames, by step.
 
     With 95% intervals over episodes; 1 is as sharp as reality.
     """
     found = {}
-    for step in (s for s in SHARP_STEPS if s <= dreamt.shape[1]):
+    for step in (s for s in steps if s <= dreamt.shape[1]):
         frames = (x[:, step - 1] for x in (dreamt, clips.frames))
         both = torch.stack([gradient_energy(x).mean(1) for x in frames], 1)
 
