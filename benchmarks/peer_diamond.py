@@ -216,7 +216,7 @@ class DiamondDream:
     """Dreams of B rows; a `Dream` of `fidelity_peer`, which names the shapes."""
 
     context = CONTEXT
-    reward = None
+    reward: Tensor | None = None
 
     def __init__(self, peer: Source, denoiser: Any, data: DatasetSpec, passes: int) -> None:
         self.spec = data

@@ -166,17 +166,18 @@ def _play(
     chunk: Tensor, step: Callable[[Tensor], tuple[Tensor, Tensor | None]], name: str
 ) -> Returns:
     """All policies side by side, `len(STARTS)` rows each, from their last chunk on."""
-    each, shown, given = len(chunk) // len(POLICIES), 0.0, 0.0
+    each = len(chunk) // len(POLICIES)
+    shown, given = torch.zeros(len(chunk)), torch.zeros(len(chunk), dtype=torch.float64)
     for t in tqdm(range(STEPS), desc=f"policies, {name}"):
         parts = [x.split(each) for x in motion_of(chunk)]
         acts = zip(POLICIES.values(), *parts, strict=True)
         torque = torch.cat([act(a, v, t) for act, a, v in acts]).clamp(-TORQUE, TORQUE)
         before = chunk[:, -1]
         chunk, reward = step(torque)
-        shown = shown + reward_of(chunk, before, torque)
+        shown += reward_of(chunk, before, torque)
         given = None if given is None or reward is None else given + reward.cpu()
-    both = (None if x is None else x.reshape(-1, each).double() for x in (shown, given))
-    return Returns(*both)  # type: ignore[arg-type]
+    told = None if given is None else given.reshape(-1, each)
+    return Returns(shown.reshape(-1, each).double(), told)
 
 
 def ranking(dreamt: Tensor, real: Tensor) -> dict[str, Any]:
