@@ -36,18 +36,18 @@ from worldsim.evaluate.sharpness import sharpness
 from worldsim.metrics import bootstrap, weighted_mean
 from worldsim.pipeline import train
 from worldsim.play import film
+from worldsim.presets import sizes_of
 from worldsim.store.folder import load
 from worldsim.store.provenance import provenance
 from worldsim.store.tensors import load_weights, save_tensors
 from worldsim.world.diffusion import DiffusionWorld
 
 from . import peer_diamond
-from .peer_diamond import DiamondConfig, DiamondDream
+from .peer_diamond import CONTEXT, DiamondConfig, DiamondDream
 from .pendulum_ranking import Dream, ranked
 from .speed_peers import digest
 
 HORIZONS = (1, 8, 16, 32)
-STARTS = 4  # dreams an episode
 TRIALS = (16, 48)  # steps of the trainings that say what a step costs
 TIMED = 12  # steps whose median is the speed
 COPY = "the last frame again"
@@ -65,6 +65,7 @@ class Match:
         channels: width of the peer's network, a multiple of 8; by default as many weights as ours.
             64 is its own default.
         peer_lr: the peer's learning rate.
+        starts: dreams of each test episode. rank_starts: of each policy that is ranked.
     """
 
     peer: str | None = None
@@ -72,6 +73,8 @@ class Match:
     world_preset: str = "tiny"
     channels: int | None = None
     peer_lr: float = DiamondConfig.lr
+    starts: int = 4
+    rank_starts: int = 8
 
     def folder(self) -> Path:
         """The checkout's; WorldError, which says what is wrong, before anything is trained."""
@@ -81,6 +84,8 @@ class Match:
         rules = {
             "cpu_minutes: expected more than 0": self.cpu_minutes > 0,
             "peer_lr: expected more than 0": self.peer_lr > 0,
+            "starts: expected 1 or more": self.starts > 0,
+            "rank_starts: expected 1 or more": self.rank_starts > 0,
             "channels: expected a multiple of 8": self.channels is None
             or (self.channels > 0 and self.channels % 8 == 0),
         }
@@ -125,8 +130,10 @@ def ours(
     kept, clock = run / "spent.json", clock_of(device)
     how: dict[str, Any] = {"preset": match.world_preset, "compile": False, "card": False,
                            "device": device, "overwrite": True}  # fmt: skip
-    if kept.exists():
-        return load(run / "world", device=device), read_json(kept)
+    settings = {"data": data.fingerprint(), "preset": match.world_preset,
+                "minutes": match.cpu_minutes, "device": device.type}  # fmt: skip
+    if (spent := spent_in(kept, settings)) is not None:
+        return load(run / "world", device=device), spent
 
     def trained(steps: int, name: str) -> tuple[DiffusionWorld, float]:
         shutil.rmtree(run / f"{name}-run", ignore_errors=True)  # of a run that was cut short
@@ -144,8 +151,22 @@ def ours(
         )
     world, seconds = trained(steps, "world")
     spent = {"steps": steps, "seconds": seconds, "trials": sum(costs)}
-    write_card(spent, kept)
+    write_card({"settings": settings, "spent": spent}, kept)
     return world, spent
+
+
+def spent_in(kept: Path, settings: dict[str, Any]) -> dict[str, float] | None:
+    """What a finished training took, None where there is none; WorldError for one of other
+    settings."""
+    if not kept.exists():
+        return None
+    found = read_json(kept)
+    if found.get("settings") != settings:
+        raise WorldError(
+            f"run: expected a training with {settings} in {kept.parent}, got one with "
+            f"{found.get('settings')}; give another --run, or remove that folder"
+        )
+    return found["spent"]
 
 
 def theirs(
@@ -155,13 +176,14 @@ def theirs(
     """Train the peer for so many seconds; it is kept in `run`, and not trained again."""
     denoiser = peer_diamond.new_denoiser(peer, data.spec, config.channels)
     weights, kept = run / "denoiser.safetensors", run / "spent.json"
-    if kept.exists():
-        return load_weights(weights, denoiser).to(device), read_json(kept)
+    settings = {"data": data.fingerprint(), "config": asdict(config), "seconds": seconds}
+    if (spent := spent_in(kept, settings)) is not None:
+        return load_weights(weights, denoiser).to(device), spent
     clock = clock_of(device)
     spent = peer_diamond.train(peer, denoiser, data.split("train"), config, seconds, clock, device)
     run.mkdir(parents=True, exist_ok=True)
     save_tensors(weights, denoiser.state_dict())
-    write_card(spent, kept)
+    write_card({"settings": settings, "spent": spent}, kept)
     return denoiser, spent
 
 
@@ -190,7 +212,9 @@ def figures(frames: Tensor, clips: Clips) -> dict[str, Any]:
     return found
 
 
-def frames_a_second(dream: Dream, clips: Clips, chunk: int, batch: int, clock: Any) -> float:
+def frames_a_second(
+    dream: Dream, clips: Clips, chunk: int, batch: int, clock: Callable[[], float]
+) -> float:
     """Frames of all rows, by the median step in seconds of `clock`; uncompiled."""
     some = clips[torch.arange(batch) % len(clips)]
     dream.begin(some.context, some.context_actions, some.context_known)
@@ -202,15 +226,23 @@ def frames_a_second(dream: Dream, clips: Clips, chunk: int, batch: int, clock: A
     return batch * chunk / sorted(took)[TIMED // 2]
 
 
-def test_clips(data: Dataset, context: int) -> Clips:
-    """Clips of the test episodes, each as long as the farthest horizon."""
-    return even_clips(data.split("test"), context, max(HORIZONS), STARTS)
+def test_clips(data: Dataset, match: Match) -> Clips:
+    """Clips of the test episodes, as long as the farthest horizon; WorldError if there are none."""
+    context, farthest = max(CONTEXT, sizes_of(match.world_preset).context), max(HORIZONS)
+    lengths = data.split("test").lengths if "test" in data.splits else ()
+    if not any(length >= context + farthest for length in lengths):
+        raise WorldError(
+            f"data: expected test episodes of {context + farthest} chunks or more in "
+            f"{data.spec.name}, got lengths {list(lengths)[:20]}; record some"
+        )
+    return even_clips(data.split("test"), context, farthest, match.starts)
 
 
-def measured(dreams: dict[str, Dream], data: Dataset, run: Path) -> dict[str, Any]:
+def measured(
+    dreams: dict[str, Dream], clips: Clips, spec: DatasetSpec, match: Match,
+    clock: Callable[[], float], run: Path,
+) -> dict[str, Any]:  # fmt: skip
     """All rows; a strip of dreams beside reality goes into `run`."""
-    spec, context = data.spec, max(dream.context for dream in dreams.values())
-    clips = test_clips(data, context)
     copied = clips.context[:, None, -1:].expand_as(clips.frames)
     found: dict[str, Any] = {COPY: figures(copied, clips)}
     shown = {"real": clips.frames}
@@ -220,20 +252,20 @@ def measured(dreams: dict[str, Dream], data: Dataset, run: Path) -> dict[str, An
             shown[name] = dreamt(dream, clips, name)
             found[name] = figures(shown[name], clips)
             for batch in (1, 8):
-                speed = frames_a_second(dream, clips, spec.chunk, batch, time.process_time)
+                speed = frames_a_second(dream, clips, spec.chunk, batch, clock)
                 found[name][f"frames a second, batch {batch}"] = speed
-        place = ranks(dreams, spec)
+        place = ranks(dreams, spec, match.rank_starts)
     film.save_picture(run / "strip.png", strip(shown))
     return {"clips": len(clips), "horizons": HORIZONS, "rows": found, "ranking": place}
 
 
-def ranks(dreams: dict[str, Dream], spec: DatasetSpec) -> dict[str, Any] | str:
+def ranks(dreams: dict[str, Dream], spec: DatasetSpec, starts: int) -> dict[str, Any] | str:
     """How policies rank, or why that was not asked."""
     environment = spec.environment
     if environment is None or environment.id != "Pendulum-v1" or spec.chunk != 2:
         return "left out: policies that see pictures alone are written for Pendulum-v1 only"
     with torch.no_grad():
-        return ranked(dreams, environment)
+        return ranked(dreams, environment, starts)
 
 
 def strip(shown: dict[str, Tensor], clips: int = 3) -> film.Picture:
@@ -251,7 +283,7 @@ def strip(shown: dict[str, Tensor], clips: int = 3) -> film.Picture:
 def table(found: dict[str, Any]) -> str:
     """The rows in Markdown."""
     head = ["", *(f"dB, step {h}" for h in HORIZONS), *(f"sharp, {h}" for h in HORIZONS[::3]),
-            "frames a CPU s", "ranking"]  # fmt: skip
+            "frames a second", "ranking"]  # fmt: skip
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name, row in found["rows"].items():
         cells = [name, *(f"{row['psnr'][str(h)]['value']:.1f}" for h in HORIZONS)]
@@ -272,7 +304,8 @@ def compare(match: Match, data: Path, run: Path, device: torch.device) -> dict[s
     """Train both and measure them; the table is printed."""
     folder = match.folder()
     peer, recording = peer_diamond.source(folder), WithoutStates(open_dataset(data))
-    new = peer_diamond.new_denoiser(peer, recording.spec, match.channels or 8)  # refuses in time
+    clips = test_clips(recording, match)
+    peer_diamond.new_denoiser(peer, recording.spec, match.channels or 8)  # refuses in time
     world, spent = ours(recording, match, run / "ours", device)
     weights = sum(map(peer_diamond.weights_of, (world.vae, world.dynamics)))
     channels = match.channels or peer_diamond.matching_channels(peer, recording.spec, weights)
@@ -283,7 +316,7 @@ def compare(match: Match, data: Path, run: Path, device: torch.device) -> dict[s
         "worldsim": WorldDream(world),
         "DIAMOND": DiamondDream(peer, new, recording.spec, config.passes),
     }
-    found = measured(dreams, recording, run)
+    found = measured(dreams, clips, recording.spec, match, clock_of(device), run)
     print(table(found))
     return {
         "format": "worldsim-fidelity-peer", "data": recording.spec.name, **found,

@@ -24,8 +24,8 @@ from worldsim.recipes.pendulum import TORQUE, UPRIGHT
 
 from .pendulum import Crowd
 
-STARTS = range(5100, 5108)  # seeds of real episodes, in nobody's recording
-STEPS = 40
+FIRST_SEED = 5100  # of real episodes, in nobody's recording
+STEPS = 32
 TURN = 0.05  # seconds of a frame
 FASTEST = 8.0  # rad/s
 
@@ -130,10 +130,12 @@ class Returns:
     given: Tensor | None
 
 
-def real_returns(spec: EnvironmentSpec, context: int) -> tuple[Returns, tuple[Tensor, ...]]:
+def real_returns(
+    spec: EnvironmentSpec, context: int, starts: int
+) -> tuple[Returns, tuple[Tensor, ...]]:
     """Returns in the real environment, and the clips (frames, actions, known) from which policies
-    began, one of each start, at rest for all of it."""
-    seeds = [seed for _ in POLICIES for seed in STARTS]
+    began, one of each start, without torque for all of it."""
+    seeds = [FIRST_SEED + start for _ in POLICIES for start in range(starts)]
     crowd = Crowd.begin(seeds, spec, context)
     for _ in range(context - 1):
         crowd.step(np.zeros((len(seeds), 1), np.float32))
@@ -147,7 +149,7 @@ def real_returns(spec: EnvironmentSpec, context: int) -> tuple[Returns, tuple[Te
     found = _play(begun[0][:, -2:], step, "real")
     for camera in crowd.cameras:
         camera.close()
-    return found, tuple(x[: len(STARTS)] for x in begun)
+    return found, tuple(x[:starts] for x in begun)
 
 
 def dreamt_returns(dream: Dream, clips: tuple[Tensor, ...], name: str) -> Returns:
@@ -165,7 +167,7 @@ def dreamt_returns(dream: Dream, clips: tuple[Tensor, ...], name: str) -> Return
 def _play(
     chunk: Tensor, step: Callable[[Tensor], tuple[Tensor, Tensor | None]], name: str
 ) -> Returns:
-    """All policies side by side, `len(STARTS)` rows each, from their last chunk on."""
+    """All policies side by side, as many rows of each, from their last chunk on."""
     each = len(chunk) // len(POLICIES)
     shown, given = torch.zeros(len(chunk)), torch.zeros(len(chunk), dtype=torch.float64)
     for t in tqdm(range(STEPS), desc=f"policies, {name}"):
@@ -194,16 +196,16 @@ def ranking(dreamt: Tensor, real: Tensor) -> dict[str, Any]:
     return {"pearson": found, "bias": bias, "returns": means}
 
 
-def ranked(dreams: dict[str, Dream], spec: EnvironmentSpec) -> dict[str, Any]:
+def ranked(dreams: dict[str, Dream], spec: EnvironmentSpec, starts: int) -> dict[str, Any]:
     """How well each dream ranks the policies: by what its pictures show, and by its own rewards.
 
     `reality` is the same of real pictures: what reading them costs.
     """
     context = max(dream.context for dream in dreams.values())
-    real, clips = real_returns(spec, context)
+    real, clips = real_returns(spec, context, starts)
     assert real.given is not None
     found: dict[str, Any] = {
-        "steps": STEPS, "starts": len(STARTS),
+        "steps": STEPS, "starts": starts,
         "real": dict(zip(POLICIES, real.given.mean(1).tolist(), strict=True)),
         "reality": {"pictures": ranking(real.shown, real.given), "rewards": None},
     }  # fmt: skip

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -43,12 +44,13 @@ def test_what_is_no_checkout_is_said_before_anything_is_trained(tmp_path: Path):
     for given in ("iris=a", "diamond", "diamond="):
         with pytest.raises(WorldError, match="peer: expected diamond=FOLDER"):
             Match(peer=given).folder()
-    for name, value in {"cpu_minutes": 0.0, "peer_lr": -1.0, "channels": 12}.items():
+    for name, value in {"cpu_minutes": 0.0, "peer_lr": -1.0, "channels": 12, "starts": 0}.items():
         with pytest.raises(WorldError, match=f"{name}: expected .*, got {value}"):
             replace(Match(peer="diamond=a"), **{name: value}).folder()
+    with pytest.raises(WorldError, match=r"data: expected test episodes of 36 chunks .* \[20, 23"):
+        fidelity_peer.test_clips(data, Match())
     with pytest.raises(WorldError, match="no --rows"):
         fidelity.main(match=Match(peer="diamond=a"), rows=True)
-    assert len(data.split("test")) == 3
 
 
 def test_numbers_enter_by_a_linear_layer_and_other_kinds_are_refused(peer: peer_diamond.Source):
@@ -136,11 +138,13 @@ def fitted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 def test_ours_trains_as_long_as_was_asked_and_once(fitted: list[int], tmp_path: Path):
-    data: Any = None
+    data = stripes_data(tmp_path / "data")
     _, spent = fidelity_peer.ours(data, Match(cpu_minutes=2), tmp_path, CPU)
     assert fitted == [*fidelity_peer.TRIALS, 230] and spent["seconds"] == 120
     assert fidelity_peer.ours(data, Match(cpu_minutes=2), tmp_path, CPU)[1] == spent
     assert len(fitted) == 3
+    with pytest.raises(WorldError, match="run: expected a training with .*'minutes': 3"):
+        fidelity_peer.ours(data, Match(cpu_minutes=3), tmp_path, CPU)
     with pytest.raises(WorldError, match="cpu_minutes: expected time for 48 steps or more of 0.50"):
         fidelity_peer.ours(data, Match(cpu_minutes=0.3), tmp_path / "other", CPU)
 
@@ -154,7 +158,8 @@ def test_rows_have_errors_sharpness_and_speed(
     world = tiny_world(size=(16, 24), action=SPEC.action)
     denoiser = peer_diamond.new_denoiser(peer, SPEC, 8)
     dreams = {"worldsim": WorldDream(world), "DIAMOND": DiamondDream(peer, denoiser, SPEC, 3)}
-    found = fidelity_peer.measured(dreams, data, tmp_path)
+    clips = fidelity_peer.test_clips(data, Match())
+    found = fidelity_peer.measured(dreams, clips, SPEC, Match(), process_time, tmp_path)
     rows = found["rows"]
     still, copied = rows["DIAMOND"], rows[fidelity_peer.COPY]
     # a dream in which nothing moves repeats the last chunk
