@@ -62,7 +62,8 @@ class Job:
     """A training of one stage in a folder.
 
     Attributes:
-        stage: vae, forced, teacher or student; "wide" is a wider forced.
+        stage: vae, forced, teacher or student; "wide" is a wider forced; "sizes" and
+            "sizes-student" have several frame sizes and lengths of clips.
         steps: in all, as its schedule knows them.
         strategy: how networks are spread.
         folder: of its run; recordings lie in `data` beside it.
@@ -103,19 +104,21 @@ def stage(job: Job, watch: Callable[[Run, dict[str, float]], None]) -> nn.Module
     """Run one of the four trainings, small."""
     fit = FitConfig(
         steps=job.steps, batch=BATCH, lr=1e-3, warmup=20, bf16=False, strategy=job.strategy,
-        ema=0.98, log_every=1, muon=job.stage == "student",
+        ema=0.98, log_every=1, muon="student" in job.stage,
     )  # fmt: skip
     fit, folder = replace(fit, **dict(job.changes)), job.folder / job.stage
     if job.stage == "vae":
         vae = new_vae(VAEConfig(channels=4, widths=(16, 16), blocks=(1, 1)))
         training = VAETrainingConfig(fit=fit, detail=0.5)
         return train_vae(NativeDataset(job.folder.parent / "data"), vae, training, folder, watch)
-    model, latents = dynamics(WIDE if job.stage == "wide" else SMALL), recording()
-    if job.stage == "student":
+    several = job.stage.startswith("sizes")
+    latents = sized_recordings((1, 3, 5, 40)) if several else recording()
+    model, lengths = dynamics(WIDE if job.stage == "wide" else SMALL), (1, 4) if several else ()
+    if "student" in job.stage:
         how = DistillationConfig(fit=fit, targets=TARGETS, resample=0.3, dreamt=0.4, damage=0.3,
-                                 masked=0.3, compile=False)  # fmt: skip
+                                 masked=0.3, compile=False, lengths=lengths)  # fmt: skip
         return train_student(latents, model, WINDOW, how, folder, watch)
-    how = DynamicsTrainingConfig(fit=fit, targets=TARGETS, compile=False)
+    how = DynamicsTrainingConfig(fit=fit, targets=TARGETS, compile=False, lengths=lengths)
     if job.stage == "teacher":
         how = replace(how, resample=0.5, damage=0.4, masked=0.3)
     return train_dynamics(latents, model, WINDOW, how, folder, watch)
@@ -141,6 +144,17 @@ def recording(episodes: int = 12, chunks: int = 40) -> LatentRecording:
         latents.half(), actions, rewards * known, 1.0 - ends.float(), Windows((chunks,) * episodes),
         rewards_known=known, continue_known=known,
     )  # fmt: skip
+
+
+def sized_recordings(lengths: tuple[int, ...]) -> list[LatentRecording]:
+    """The same episodes of so many chunks, at two sizes."""
+    count, g = sum(lengths), torch.Generator().manual_seed(1)
+    actions = torch.rand(count, 1, generator=g) * 2 - 1
+    latents = actions[:, :, None, None] + torch.randn(count, 2, 4, 4, generator=g)
+    return [
+        LatentRecording(x.half(), actions, actions[:, 0], torch.ones(count), Windows(lengths))
+        for x in (latents[:, :, :2], latents)
+    ]
 
 
 def record(folder: Path, episodes: int = 12, chunks: int = 12) -> Dataset:

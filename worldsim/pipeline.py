@@ -20,9 +20,10 @@ from tqdm import tqdm
 
 from worldsim.config import to_json
 from worldsim.core import WorldError
-from worldsim.data.clips import ClipLoader
 from worldsim.data.dataset import Dataset
 from worldsim.data.open import open_dataset
+from worldsim.data.sized import at_size, check_sizes
+from worldsim.data.view import OfLength
 from worldsim.evaluate.measure import measure
 from worldsim.latent_actions.stage import check_conditions, stepped, told
 from worldsim.models.dynamics import Dynamics
@@ -38,6 +39,7 @@ from worldsim.train.checks import (
     check_data,
     check_device,
     check_disk,
+    check_lengths,
     check_output,
     check_processes,
     fit_to_data,
@@ -80,7 +82,7 @@ from worldsim.train.recipe import (
 )
 from worldsim.train.state import RunState
 from worldsim.train.tracking import Write, check_trackers, trackers
-from worldsim.train.vae import clips_of, measure_latents, new_vae, train_vae
+from worldsim.train.vae import Clips, clips_of, measure_latents, new_vae, train_vae
 from worldsim.world.diffusion import DiffusionWorld, Sampling
 
 Stage = Callable[..., nn.Module]
@@ -108,6 +110,8 @@ def train(
     strategy: Strategy = "auto",
     activation_checkpointing: bool = False,
     compile: bool | None = None,
+    sizes: Sequence[tuple[int, int]] | None = None,
+    lengths: Sequence[int] = (),
     changed: dict[str, Any] | None = None,
     recipe: Recipe | None = None,
     begin: DiffusionWorld | str | Path | None = None,
@@ -140,6 +144,11 @@ def train(
             shards from 30M parameters up.
         activation_checkpointing: compute activations again instead of keeping them.
         compile: fuse the networks by torch.compile; by default where the run is long enough.
+        sizes: (height, width) of frames, one or several: the world learns all of them at once and
+            is stepped at the first. Frames are cropped to each shape and reduced, so none may be
+            larger than the recording. By default the recording's own.
+        lengths: chunks of shorter clips beside the recipe's own, such as (1, 4, 8): each episode
+            serves the longest that it holds, so that short films and single pictures count, too.
         changed: sizes other than the preset's by name (dim, depth, heads, context, channels,
             widths, ...), see `worldsim.presets.sizes_of`.
         recipe: losses, rates and batches of your own.
@@ -161,39 +170,42 @@ def train(
     Raises WorldError, before the first step, for settings, data, budget or places that cannot do.
     """
     with default_float32(), processes(check_device(device)) as place:
-        out = Path(out)
-        check_output(out, overwrite)
+        check_output(out := Path(out), overwrite)
         check_budget(hours, steps)
         check_trackers(tensorboard=tensorboard, wandb=wandb)
         check_conditions(conditions, latent_actions)
-        opened = open_data(data)
-        check_data(opened)
+        trained = () if sizes is None else check_sizes(sizes)
+        views = views_at(open_data(data), trained)
+        check_data(opened := views[0])
         chosen = preset or default_preset(hours, place)
         same = {"strategy": strategy, "activation_checkpointing": activation_checkpointing}
         base = changed_fit(recipe or recipe_for(chosen), batch, bf16=bf16, seed=seed, **same)
-        sizes, base = fit_to_data(opened, sizes_of(chosen, **(changed or {})), base)
-        check_processes(base)
-        old = begun_with(begin, opened, sizes)
+        networks = sizes_of(chosen, **(changed or {}))
+        networks, base = fit_to_data(opened, networks, base, check_lengths(lengths))
+        check_processes(base, views)
+        old = begun_with(begin, opened, networks)
         folder = Path("runs") / out.name if run is None else Path(run)
-        check_disk(folder, needed_bytes(opened, sizes))
+        check_disk(folder, needed_bytes(views, networks))
         settings = {
-            "data": opened.fingerprint(), "sizes": to_json(sizes), "recipe": to_json(base),
+            "data": opened.fingerprint(), "sizes": to_json(networks), "recipe": to_json(base),
             "hours": hours, "steps": steps, "begin": old and fingerprint(old.dynamics),
-        }  # fmt: skip
+        } | ({"frame_sizes": to_json(trained)} if trained else {})  # fmt: skip
         state = RunState(folder, settings)
         check_same(settings | {"torch": torch.__version__})
         state.save()
         opened, model = told(opened, conditions, latent_actions, folder, steps, seed)
-        main, budget, world = is_main(), Budget(hours, steps, compile), None
+        views, main, world = views_at(opened, trained), is_main(), None
+        budget = Budget(hours, steps, compile)
         writers = trackers(folder, out.name, tensorboard=tensorboard and main, wandb=wandb and main)
-        Pipeline(opened, sizes, base, state, place, budget, writers, old).fit()
-        limit = time_limit or default_time_limit(opened)
+        Pipeline(views, networks, base, state, place, budget, writers, old).fit()
         if main:
-            world = assemble(opened, sizes, folder, out.name, num_steps=num_steps, begin=old,
-                             time_limit=limit)  # fmt: skip
+            limit = time_limit or default_time_limit(opened)
+            world = assemble(opened, networks, folder, out.name, num_steps=num_steps, begin=old,
+                             time_limit=limit, frame_sizes=trained)  # fmt: skip
             world, opened = stepped(world.to(place), opened, model)
             if card:
-                world, world.card = measure(world, opened, folder, state.left(hours))
+                some = OfLength(opened, networks.context + 2) if lengths else opened
+                world, world.card = measure(world, some, folder, state.left(hours))
             save(world.to("cpu"), out, overwrite=overwrite)
         wait()
     return (world or load(out)).to(place)
@@ -214,18 +226,25 @@ def open_data(data: Dataset | str | Path) -> Dataset:
     return open_dataset(data) if isinstance(data, str | Path) else data
 
 
+def views_at(data: Dataset, sizes: Sequence[tuple[int, int]]) -> list[Dataset]:
+    """The data at each frame size; as it is if there are none."""
+    return [at_size(data, size) for size in sizes] or [data]
+
+
 class Pipeline:
-    """The stages of one run."""
+    """The stages of one run; views: the data at each frame size, the world's own first."""
 
     def __init__(
-        self, data: Dataset, sizes: Sizes, recipe: Recipe, state: RunState, device: torch.device,
-        budget: Budget, writers: Sequence[Write], begin: DiffusionWorld | None,
+        self, views: Sequence[Dataset], sizes: Sizes, recipe: Recipe, state: RunState,
+        device: torch.device, budget: Budget, writers: Sequence[Write],
+        begin: DiffusionWorld | None,
     ) -> None:  # fmt: skip
-        self.data, self.sizes, self.recipe, self.state = data, sizes, recipe, state
+        self.views, self.data = views, views[0]
+        self.sizes, self.recipe, self.state = sizes, recipe, state
         self.device, self.budget, self.writers, self.begin = device, budget, writers, begin
         self.sampled: float | None = None
         self.stages = STAGES if begin is None else GOING_ON
-        self.states = state_spec(data, begin)
+        self.states = state_spec(self.data, begin)
         self.trainings: dict[str, Any] = dict(
             zip(STAGES, (recipe.vae, recipe.forced, recipe.teacher, recipe.distill), strict=True)
         )
@@ -269,35 +288,42 @@ class Pipeline:
         return with_steps(training, plan)
 
     def _plan(self, stage: str, training: Any, function: Stage) -> StagePlan:
-        budget = self.budget
+        budget, shapes = self.budget, len(self.views) * (1 + len(training.lengths))
         if budget.steps is not None:
-            return plan_by_steps(stage, budget.steps, budget.compile, self.stages)
+            return plan_by_steps(stage, budget.steps, budget.compile, self.stages, shapes)
         if budget.hours is None:
             return StagePlan(training.fit.steps, budget.compile is not False)
         took = measure_step(function, training, self.state.folder)
         left = budget.hours * 3600 - agree(self.state.seconds, self.device)
         share, first = time_left(left, stage, self.stages), stage == self.stages[0]
-        plan = plan_by_time(stage, share, took, budget.compile, first=first)
+        plan = plan_by_time(stage, share, took, budget.compile, first=first, shapes=shapes)
         return replace(plan, until=budget.hours * 3600 - left + share)
 
     @cached_property
-    def clips(self) -> ClipLoader:
+    def clips(self) -> Clips:
         """The VAE's: what is decoded serves the trial, every plan, and the measurement."""
-        return clips_of(self.data.split("train"), self.trainings["vae"])
+        return clips_of(self.training_data, self.trainings["vae"])
+
+    @cached_property
+    def training_data(self) -> Dataset | list[Dataset]:
+        """Training episodes; of several frame sizes, those at each."""
+        parts = [view.split("train") for view in self.views]
+        return parts[0] if len(parts) == 1 else parts
 
     def stage(self, stage: str) -> Stage:
         """The function that trains a stage from what the ones before it left."""
-        data, sizes, folder = self.data.split("train"), self.sizes, self.state.folder
+        sizes, folder = self.sizes, self.state.folder
         if stage == "vae":
 
             def fit_vae(training: Any, where: Path, watch: Watch | None = None) -> SpacetimeVAE:
                 model = new_vae(sizes.vae, training.fit.seed)
                 if self.begin is not None:
                     model.load_state_dict(self.begin.vae.state_dict())
-                return train_vae(data, model, training, where, watch, self.clips)
+                return train_vae(self.training_data, model, training, where, watch, self.clips)
 
             return fit_vae
-        latents = latents_of(self.data, "train", sizes, folder)
+        cached = [latents_of(view, "train", sizes, folder) for view in self.views]
+        latents = cached[0] if len(cached) == 1 else cached
         before = {"teacher": "forced", "student": "teacher"}.get(stage)
         fit = train_student if stage == "student" else train_dynamics
 

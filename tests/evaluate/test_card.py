@@ -17,10 +17,13 @@ from tests.world_folders import tiny_world
 from worldsim.collect.workers import Job
 from worldsim.core import ActionSpec, WorldError
 from worldsim.data import NativeDataset
+from worldsim.data.sized import at_size
 from worldsim.evaluate import card, evaluate, horizon, reconstruction
 from worldsim.evaluate.describe import describe
 from worldsim.evaluate.plan import EvaluationPlan, fitted_to_data, fitted_to_time
 from worldsim.evaluate.report import _line, table
+from worldsim.evaluate.report import _sizes as report_sizes
+from worldsim.evaluate.sizes import by_size, unseen, world_at
 from worldsim.evaluate.teacher import teacher_of
 from worldsim.models.vae import to_bytes, to_float
 from worldsim.recipes.recipe import Recipe
@@ -231,3 +234,32 @@ def test_the_bundled_worlds_test_tracks_are_recorded_only_where_there_is_no_data
     [(out, jobs)] = asked
     assert out == tmp_path / "new"
     assert [(job.split, job.seed) for job in jobs] == [("test", s) for s in range(5000, 5050)]
+
+
+def test_a_world_of_several_sizes_has_a_line_for_each(tmp_path: Path):
+    """At those it was trained on and at one between; of a recording that is too small, none."""
+    data = at_size(stripes_data(tmp_path), (16, 16)).split("test")
+    world = world_at(tiny_world(), (16, 16))
+    plan = replace(PLAN, episodes=2, horizon=2)
+
+    def dream(name: str, clips: Any, actions: torch.Tensor, world: Any) -> horizon.Dreamt:
+        assert name == "dreams at {}x{}".format(*clips.frames.shape[3:5])
+        return horizon.dream(world, clips, actions, 8, lambda done: None)
+
+    missing: dict[str, str] = {}
+    assert by_size(world, data, plan, dream, missing) == []
+    for trained in (((16, 16), (16, 24)), ((16, 16), (24, 24))):
+        world.config = replace(world.config, sizes=trained)
+        rows = by_size(world, data, plan, dream, missing)
+        shown = [(tuple(row["size"]), row["trained"]) for row in rows]
+        assert shown == ([((16, 16), True), ((16, 24), True)] if not missing else [])
+    assert missing == {"sizes": "16 x 24 frames are smaller than those trained on"}
+    assert unseen([(32, 32), (32, 48), (48, 32)], (56, 96)) == (40, 40)
+    lines = [*report_sizes({"sizes": [{"size": [40, 40], "trained": False, "steps": 8, "psnr": 20.0,
+                                       "persistence": 18.0, "above": interval()}]})]  # fmt: skip
+    assert lines[0]["figure"] == "dream above persistence at 40 x 40, never trained on: horizon 8"
+    assert lines[0]["passed"]
+
+
+def interval() -> dict[str, float]:
+    return {"value": 2.0, "low": 1.0, "high": 3.0}

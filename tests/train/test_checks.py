@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.train.films import films
+from tests.train.films import Films, film, films
 from tests.train.test_pipeline import SMALL, short
 from worldsim.core import WorldError
+from worldsim.data.sized import at_size
 from worldsim.pipeline import train
 from worldsim.presets import sizes_of
-from worldsim.train.checks import check_disk, clip_chunks, fit_to_data
+from worldsim.train.checks import check_disk, check_processes, clip_chunks, fit_to_data
 
 REFUSED = {
     "device: expected cpu, .* got 'gpu'": {"device": "gpu"},
@@ -25,6 +26,9 @@ REFUSED = {
     "wandb: expected the package": {"wandb": True},
     "data: expected episodes of 4 chunks": {"data": films(chunks=3)},
     "data: expected a split 'train'": {"data": films(times={"test": 2})},
+    "sizes: expected pairs of sides, height and width, from 16 up": {"sizes": ((20, 24),)},
+    "sizes: expected at most 16 x 24, as it was recorded, got 24 x 16": {"sizes": ((24, 16),)},
+    "lengths: expected whole numbers of chunks from 1 up, each once": {"lengths": (4, 4)},
     "rewards: expected up to 4.9e\\+08 a chunk, got 1e\\+10": {"data": films(scale=1e10)},
 }
 
@@ -45,6 +49,27 @@ def test_an_output_that_exists(tmp_path: Path):
         with pytest.raises(WorldError, match=words):
             train(films(), out=tmp_path, run=tmp_path / "run", steps=12, overwrite=overwrite)
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_every_bucket_divides_by_the_processes(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("worldsim.train.distributed.world_size", lambda: 2)
+    monkeypatch.setattr("worldsim.train.checks.world_size", lambda: 2)
+    data, base = films(size=(32, 32), chunks=13), short()
+    views = [at_size(data, (16, 16)), at_size(data, (32, 32))]
+    check_processes(base, views[:1])
+    words = r"vae, clips of 3 chunks at 32x32: .* divide by 2 processes, got 1; give --batch 8"
+    with pytest.raises(WorldError, match=words):
+        check_processes(base, views)
+
+
+def test_short_episodes_leave_long_clips_where_lengths_are_given():
+    data = films(chunks=8)
+    mixed = Films(data.spec, {"train": [film(data.spec, i, n, True, 1.0)
+                                        for i, n in enumerate((1, 1, 1, 1, 2, 8))]})  # fmt: skip
+    with pytest.raises(WorldError, match="data: expected episodes of 4 chunks"):
+        fit_to_data(films(chunks=2), sizes_of("tiny"), short(), (1,))
+    _, recipe = fit_to_data(mixed, sizes_of("tiny"), short(), (1,))
+    assert recipe.forced.targets == 7 and recipe.forced.lengths == recipe.vae.lengths == (1,)
 
 
 def test_a_full_disk(tmp_path: Path):

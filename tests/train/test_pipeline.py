@@ -67,6 +67,27 @@ def test_any_chunk_size_and_kind(tmp_path: Path, chunk, size, action, rewards):
 
 
 @pytest.mark.nightly
+def test_several_sizes_and_lengths(tmp_path: Path):
+    """One world of three sizes, from films and pictures; killed between stages it goes on."""
+    data, sizes = films(size=(32, 40)), ((24, 32), (32, 24), (16, 16))
+    single = [replace(e, frames=e.frames[:2], actions=e.actions[:1], rewards=e.rewards[:1])
+              for e in data._splits["train"][:3]]  # fmt: skip
+    mixed = Films(data.spec, data._splits | {"train": data._splits["train"][3:] + single})
+    how = {"sizes": sizes, "lengths": (1, 4), "steps": 12} | SETTINGS
+    world = train(mixed, out=tmp_path / "world", run=tmp_path / "run", **how)
+    loaded = load(tmp_path / "world")
+    assert loaded.config.sizes == world.config.sizes == sizes
+    assert loaded.spec.frame_shape == (24, 32, 3)
+    assert len(list((tmp_path / "run").glob("latents-train-*.safetensors"))) == 3
+    shutil.rmtree(tmp_path / "run" / "student")
+    again = train(mixed, out=tmp_path / "again", run=tmp_path / "run", **how)
+    pairs = zip(again.dynamics.parameters(), world.dynamics.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    with pytest.raises(WorldError, match="frame_sizes"):
+        train(mixed, out=tmp_path / "no", run=tmp_path / "run", **(how | {"sizes": sizes[:2]}))
+
+
+@pytest.mark.nightly
 def test_a_state_is_learnt_or_left_out_and_joins_a_world_without(tmp_path: Path):
     data = films(FORCE)
     data.spec = replace(data.spec, state=("sum",))

@@ -38,6 +38,8 @@ def agent(
     use_threads(threads)
     dreamt = load(world).with_num_steps(num_steps)
     dream = compiled(dreamt) if compile else dreamt
-    recorded = open_for(data or f"data/{dreamt.spec.name}", dreamt.spec, camera=camera)
+    recorded = open_for(
+        data or f"data/{dreamt.spec.name}", dreamt.spec, camera=camera, sizes=dreamt.config.sizes
+    )
     train_agent(dream, recorded, recipe, run, world_name(world))
     print(f"saved {run}; score it: benchmarks.transfer --world {world} --agents {run}")

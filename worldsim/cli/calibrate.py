@@ -41,7 +41,8 @@ def calibrate(
     if folder is None:
         raise WorldError("out, in_place: expected one of them, got neither; name where to write")
     loaded = load(world, device)
-    calibrated, figures = fit_trust(loaded, open_for(data, loaded.spec, camera=camera))
+    recorded = open_for(data, loaded.spec, camera=camera, sizes=loaded.config.sizes)
+    calibrated, figures = fit_trust(loaded, recorded)
     save(calibrated.to("cpu"), folder, overwrite=in_place)
     print(json.dumps(figures, indent=1))
     print(f"put the trust into {folder}")

@@ -69,7 +69,7 @@ def evaluate_world(
             f"worldsim train DATA --out WORLD --run {run} makes one"
         )
     loaded = load_uncarded(world, device)
-    recorded = open_for(data, loaded.spec, camera=camera)
+    recorded = open_for(data, loaded.spec, camera=camera, sizes=loaded.config.sizes)
     if only_trust:
         if loaded.card is None:
             raise WorldError(

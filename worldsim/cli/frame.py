@@ -54,7 +54,9 @@ VERBS = {
     "caption": Verb("caption.caption", "learn from some captions, label the rest", "Data"),
     "edit": Verb("edit.edit", "the same episodes, looking otherwise", "Data"),
     "label": Verb("label.label", "infer the actions of video, with a confidence", "Data"),
-    "train": Verb("train.train", "train a world on recorded video, all stages", "Worlds"),
+    "train": Verb(
+        "train.train", "train a world on recorded video, all stages", "Worlds", ("--sizes",)
+    ),
     "map-actions": Verb(
         "map_actions.map_actions", "real actions for a world on latent ones", "Worlds"
     ),

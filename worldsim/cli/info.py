@@ -15,6 +15,8 @@ def info(world: tyro.conf.Positional[str]) -> None:
         world: a bundled world's name or a folder.
     """
     print((loaded := load(world)).spec)
+    if sizes := loaded.config.sizes:
+        print("sizes ", ", ".join("{}x{}".format(*size) for size in sizes))
     parts = {"vae": loaded.vae, "dit": loaded.dynamics.dit, "heads": loaded.dynamics.heads}
     for name, part in parts.items():
         print(f"{name:6} {sum(p.numel() for p in part.parameters()) / 1e6:6.2f}M parameters")

@@ -40,7 +40,7 @@ def model_free(
     """
     use_threads(threads)
     loaded = load(world)
-    recorded = open_for(data or f"data/{loaded.spec.name}", loaded.spec)
+    recorded = open_for(data or f"data/{loaded.spec.name}", loaded.spec, sizes=loaded.config.sizes)
     spent = steps or sum(recorded.split("train").lengths)
     train_model_free(
         loaded, recorded.spec.environment, recipe, run, steps=spent, name=world_name(world),

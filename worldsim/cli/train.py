@@ -19,11 +19,15 @@ from .flags import SizeName, use_threads
 RunFolder = Annotated[Path | None, tyro.conf.arg(aliases=["--run-folder"])]
 """torchrun's argparse takes `--run`, wherever it stands, for its own `--run-path` in short."""
 
+SeveralSizes = tyro.conf.UseAppendAction[tuple[tuple[int, int], ...]]
+
 
 def train(
     data: tyro.conf.Positional[str],
     out: Path,
     size: tuple[int, int] | None = None,
+    sizes: SeveralSizes = (),
+    lengths: tuple[int, ...] = (),
     chunk: int | None = None,
     fps: float | None = None,
     camera: str | None = None,
@@ -69,6 +73,9 @@ def train(
         data: a folder of ours or of video files, or what `worldsim.open` takes (minari:, lerobot:).
         out: the world folder to write; its name is the world's.
         size: (height, width) that frames of films, Minari or LeRobot are resized to.
+        sizes: (height, width) to train on, given once for each: frames are cropped to its shape and
+            reduced. The world is stepped at the first.
+        lengths: chunks of shorter clips, so that short films and single pictures count, too.
         chunk: frames a step of the world, for films.
         fps: frames a second that films are resampled to.
         camera: which camera of several, or "tile".
@@ -126,7 +133,7 @@ def train(
         recipe=None if recipe is None else TRAININGS[recipe](), preset=preset, hours=hours,
         steps=steps, run=run, device=device, seed=seed, bf16=bf16, batch=batch, strategy=strategy,
         activation_checkpointing=activation_checkpointing, compile=compile, changed=changed,
-        num_steps=num_steps,
+        num_steps=num_steps, sizes=sizes or None, lengths=lengths,
         conditions=("latent_action",) if latent_actions or latent_model else (),
         latent_actions=latent_model, time_limit=time_limit, card=card,
         tensorboard=tensorboard, wandb=wandb, overwrite=overwrite,

@@ -11,6 +11,7 @@ from worldsim.core import WorldSpec
 
 from .dataset import Dataset, DatasetError, unfit
 from .native import DESCRIPTION, NativeDataset
+from .sized import at_size
 
 Kind = Literal["native", "video", "minari", "lerobot"]
 HDF5 = "main_data.hdf5"
@@ -59,15 +60,21 @@ def open_dataset(
     return VideoDataset(folder, size=size, chunk=chunk, fps=fps)
 
 
-def open_for(uri: str | Path, world: WorldSpec, *, camera: str | None = None) -> Dataset:
+def open_for(
+    uri: str | Path, world: WorldSpec, *, camera: str | None = None,
+    sizes: tuple[tuple[int, int], ...] = (),
+) -> Dataset:  # fmt: skip
     """Open recordings as `world` was made of them: in its frame size, chunk and rate.
 
-    Frames are resized only where they do not come in the world's size by themselves. What cannot be
-    brought to the world's kind is told by `worldsim.data.columns.check_kind`. Raises DatasetError.
+    Frames are resized only where they do not come in the world's size by themselves. sizes: frame
+    sizes that the world was trained on, where these were said: then frames are cropped to the
+    world's shape and reduced, as they were for it. What cannot be brought to the world's kind is
+    told by `worldsim.data.columns.check_kind`. Raises DatasetError.
     """
     kind, _ = _kind(str(uri))
     if kind == "native":
-        return open_dataset(uri, camera=camera)
+        data = open_dataset(uri, camera=camera)
+        return _at_own_size(data, world, sizes)
     options: dict[str, Any] = {"fps": world.fps} if kind != "lerobot" else {}
     if kind != "minari" and world.chunk > 1:
         options["chunk"] = world.chunk
@@ -75,10 +82,16 @@ def open_for(uri: str | Path, world: WorldSpec, *, camera: str | None = None) ->
         options["camera"] = camera
     with suppress(DatasetError):  # such as frames of several sizes, which one size mends
         data = open_dataset(uri, **options)
-        if data.spec.frame_shape == world.frame_shape:
-            return data
+        if sizes or data.spec.frame_shape == world.frame_shape:
+            return _at_own_size(data, world, sizes)
     height, width, _ = world.frame_shape
     return open_dataset(uri, size=(height, width), **options)
+
+
+def _at_own_size(data: Dataset, world: WorldSpec, sizes: tuple[tuple[int, int], ...]) -> Dataset:
+    """The recording as a world of these sizes is stepped; as it is without, or where it fits."""
+    same = data.spec.frame_shape == world.frame_shape
+    return data if same or not sizes else at_size(data, sizes[0])
 
 
 def _kind(uri: str) -> tuple[Kind, str]:

@@ -46,6 +46,18 @@ def crop_frames(
     return frames[..., top:bottom, left:right, :]
 
 
+def centred_crop(source: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The largest centred window of `source` (height, width) that has the shape of `size`, to the
+    nearest pixel, as (top, bottom, left, right)."""
+    (height, width), (rows, columns) = source, size
+    if height * columns > width * rows:
+        kept = min(height, (2 * width * rows + columns) // (2 * columns)), width
+    else:
+        kept = height, min(width, (2 * height * columns + rows) // (2 * rows))
+    top, left = (height - kept[0]) // 2, (width - kept[1]) // 2
+    return top, top + kept[0], left, left + kept[1]
+
+
 def area_resize(frames: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Resize (..., H, W, C) uint8 frames to (..., *size, C) by area; halves round up.
 

@@ -83,3 +83,34 @@ class WithoutStates(DatasetView):
     def fingerprint(self) -> str:
         """Of the recording, marked."""
         return sha256(f"{self.data.fingerprint()} without states".encode()).hexdigest()
+
+
+class OfLength(DatasetView):
+    """The episodes of at least `least` chunks and fewer than `below`, any number if None."""
+
+    def __init__(self, data: Dataset, least: int, below: int | None = None) -> None:
+        super().__init__(data)
+        self.least, self.below = least, below
+        most = float("inf") if below is None else below
+        self.places = [i for i, n in enumerate(data.lengths) if least <= n < most]
+        self.names = [data.names[i] for i in self.places]
+        self.lengths = [data.lengths[i] for i in self.places]
+        held = set(self.names)
+        if len(data.splits) > 1:
+            self.splits = [s for s in data.splits if held & set(data.split(s).names)]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def episode(self, index: int) -> Episode:
+        """One of these episodes."""
+        return self.data.episode(self.places[index])
+
+    def over(self, data: Dataset) -> Dataset:
+        """Those of other data."""
+        return OfLength(data, self.least, self.below)
+
+    def fingerprint(self) -> str:
+        """Of the recording, and which episodes count."""
+        told = f"{self.data.fingerprint()} of {self.least} to {self.below} chunks"
+        return sha256(told.encode()).hexdigest()

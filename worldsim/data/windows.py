@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -11,9 +11,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Windows:
-    """Episodes laid end to end; `lengths[e]` chunks each."""
+    """Episodes laid end to end; `lengths[e]` chunks each.
+
+    counts: which of them count, all if None; no part of what a recording is.
+    """
 
     lengths: tuple[int, ...]
+    counts: tuple[bool, ...] | None = field(default=None, repr=False)
 
     def starts(self, length: int, episodes: tuple[int, int] | None = None) -> Tensor:
         """Every first chunk of a window of `length` chunks inside one episode, (M,) int64.
@@ -21,9 +25,10 @@ class Windows:
         episodes: [first, stop) of those that count; all if None.
         """
         ends = np.cumsum(self.lengths)
-        spans = list(zip(ends - np.asarray(self.lengths), ends, strict=True))
+        counts = self.counts or (True,) * len(self.lengths)
+        spans = list(zip(ends - np.asarray(self.lengths), ends, counts, strict=True))
         spans = spans[slice(*episodes)] if episodes else spans
-        parts = [np.arange(a, b - length + 1) for a, b in spans if b - a >= length]
+        parts = [np.arange(a, b - length + 1) for a, b, here in spans if here and b - a >= length]
         if not parts:
             which = f"of episodes {episodes} in {len(self.lengths)}" if episodes else ""
             raise ValueError(

@@ -17,7 +17,6 @@ from tqdm import tqdm
 from worldsim.core import WorldError
 from worldsim.data import Dataset
 from worldsim.data.columns import state_width
-from worldsim.data.open import open_for
 from worldsim.recipes.landmarks import Landmarks, landmarks_for
 from worldsim.store.folder import load
 from worldsim.store.provenance import provenance, training_cost
@@ -28,6 +27,7 @@ from .calibrate import CalibrationPlan, perturbed
 from .clips import Clips, Recorded, cut_clips, ending_starts, even_starts, split_for
 from .plan import QUICK, EvaluationPlan, fitted_to_data, fitted_to_time
 from .report import finite, report
+from .sizes import by_size, opened_for
 from .speed import measure_speed
 from .states import state_figures
 from .teacher import behind_teacher, taught, teacher_of
@@ -120,7 +120,7 @@ def evaluate(
     if budget_seconds is not None and not 0 < budget_seconds < float("inf"):
         raise WorldError(f"budget_seconds: expected above 0, got {budget_seconds}")
     world = world if isinstance(world, DiffusionWorld) else load_uncarded(world, device)
-    data = open_for(data, world.spec) if isinstance(data, Path | str) else data
+    data = opened_for(world, data)
     split, some = split_for(data, world.spec, "test")
     asked = plan or (QUICK if quick else EvaluationPlan())
     fitted, adapted = fitted_to_data(asked, world.spec, some.lengths)
@@ -171,7 +171,7 @@ def renew_trust(
     others. Where the new part is from stands beside the card's own provenance. noise_floor,
     policies: as for `evaluate`; None keeps what the card says of them.
     """
-    data = open_for(data, world.spec) if isinstance(data, Path | str) else data
+    data = opened_for(world, data)
     _, some = split_for(data, world.spec, "test")
     known = {k: v for k, v in card["plan"].items() if k in EvaluationPlan.__dataclass_fields__}
     known["num_steps"] = tuple(known.get("num_steps", ()))
@@ -282,6 +282,7 @@ def _figures(
         "reward": _reward(job, clips, main),
         "states": _states(job, clips, main),
         "ends": _ends(job, measured, main),
+        "sizes": by_size(job.world, job.data, plan, job.dream, job.not_measured),
         "long": _long(job, measured, offtrack_reference),
     }
 

@@ -47,7 +47,7 @@ def report(figures: dict[str, Any], speed: Sequence[dict[str, Any]] = ()) -> lis
     rest = [_everywhere(figures, own), *(_above(figures, n) for n in others),
             *(_everywhere(figures, n) for n in others), _moved(figures), _teacher(figures),
             _ends(figures), _states(figures), _trust(figures), _policies(figures),
-            _long(figures)]  # fmt: skip
+            _sizes(figures), _long(figures)]  # fmt: skip
     return [line for part in (*first, *rest) for line in part]
 
 
@@ -156,6 +156,15 @@ def _policies(figures: dict[str, Any]) -> Iterator[Line]:
         name = "policies' returns, dream and reality: Pearson"
         note = f"{found['ranked']} policies, mean maximum rank violation {found['mmrv']:.0f}"
         yield _with_interval(name, found["pearson"], 0.78, note=note)
+
+
+def _sizes(figures: dict[str, Any]) -> Iterator[Line]:
+    for row in figures.get("sizes") or ():
+        size = "{} x {}".format(*row["size"])
+        name = f"at {size}{'' if row['trained'] else ', never trained on'}: horizon {row['steps']}"
+        note = f"dream {row['psnr']:.2f}, persistence {row['persistence']:.2f} dB"
+        yield _with_interval(f"dream above persistence {name}", row["above"], 0, "dB", above=True,
+                             note=note)  # fmt: skip
 
 
 def _long(figures: dict[str, Any]) -> Iterator[Line]:

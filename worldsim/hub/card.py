@@ -15,7 +15,7 @@ BODY = """# {name}
 
 A world of [worldsim](https://pypi.org/project/worldsim/): a simulator learned from video, which
 agents step through. It shows {height} x {width} pictures at {fps:g} frames a second, {chunk} frames
-a step, and takes {action}.
+a step, and takes {action}.{trained}
 
 ## Use it
 
@@ -59,7 +59,7 @@ def model_card(world: DiffusionWorld, repository: str, license: str | None = Non
     height, width, _ = spec.frame_shape
     body = BODY.format(
         name=spec.name, height=height, width=width, fps=spec.fps, chunk=spec.chunk,
-        action=_action(world), repository=repository, sizes=_sizes(world),
+        action=_action(world), trained=_trained(world), repository=repository, sizes=_sizes(world),
         fidelity=f"```text\n{describe(world.card)}\n```" if world.card else UNMEASURED,
     )  # fmt: skip
     data = client().ModelCardData(
@@ -78,6 +78,13 @@ def _action(world: DiffusionWorld) -> str:
     if action.shape:
         return f"choices among {', '.join(map(str, action.choices))} as an action"
     return f"one of {action.choices[0]} choices as an action"
+
+
+def _trained(world: DiffusionWorld) -> str:
+    """The frame sizes that it was trained on, where they were several."""
+    sizes = world.config.sizes
+    told = ", ".join(f"{height} x {width}" for height, width in sizes)
+    return f" Trained at {told}." if len(sizes) > 1 else ""
 
 
 def _sizes(world: DiffusionWorld) -> str:

@@ -18,8 +18,9 @@ from worldsim.data.dataset import Dataset
 from worldsim.models.vae import DOWN, SpacetimeVAE
 from worldsim.presets import Sizes
 
+from .buckets import buckets_of, divisible
 from .context import DREAMT_FROM
-from .distributed import check_batch
+from .distributed import check_batch, world_size
 from .plan import STAGES
 from .recipe import Recipe, new_dynamics
 from .words import with_words
@@ -87,10 +88,37 @@ def check_budget(hours: float | None, steps: int | None) -> None:
         raise WorldError(f"steps: expected at least {len(STAGES)}, one a stage, got {steps}")
 
 
-def check_processes(recipe: Recipe) -> None:
-    """Raise WorldError unless the batch of every stage divides by the processes."""
-    for name in ("vae", "forced", "teacher", "distill"):
-        check_batch(f"{name}.fit.batch", getattr(recipe, name).fit.batch)
+STAGE_NAMES = ("vae", "forced", "teacher", "distill")
+"""Of a recipe's fields."""
+
+
+def check_processes(recipe: Recipe, views: Sequence[Dataset]) -> None:
+    """Raise WorldError unless the batches of every stage divide by the processes.
+
+    views: the data at each frame size.
+    """
+    areas = [view.spec.frame_shape[0] * view.spec.frame_shape[1] for view in views]
+    episodes = views[0].split("train").lengths
+    for name in STAGE_NAMES:
+        part = getattr(recipe, name)
+        check_batch(f"{name}.fit.batch", part.fit.batch)
+        chunks = part.clip_chunks if name == "vae" else part.targets + 1
+        for bucket in buckets_of(areas, episodes, chunks, part.lengths, part.fit.batch):
+            shape = "{}x{}".format(*views[bucket.size].spec.frame_shape)
+            where = f"{name}, clips of {bucket.chunks} chunks at {shape}"
+            enough = divisible(part.fit.batch, bucket.cost, world_size())
+            check_batch(where, bucket.batch, enough)
+
+
+def check_lengths(lengths: Sequence[int]) -> tuple[int, ...]:
+    """Chunks of clips, rising; raises WorldError for what is none, or given twice."""
+    found = [*lengths] if isinstance(lengths, Sequence) and not isinstance(lengths, str) else [0]
+    if any(type(n) is not int or n < 1 for n in found) or len(set(found)) < len(found):
+        raise WorldError(
+            f"lengths: expected whole numbers of chunks from 1 up, each once, got {lengths!r}; "
+            "say lengths=(1, 4, 8)"
+        )
+    return tuple(sorted(found))
 
 
 def check_data(data: Dataset) -> None:
@@ -118,13 +146,16 @@ def clip_chunks(lengths: Sequence[int], asked: int) -> int:
     return 1
 
 
-def fit_to_data(data: Dataset, sizes: Sizes, recipe: Recipe) -> tuple[Sizes, Recipe]:
+def fit_to_data(
+    data: Dataset, sizes: Sizes, recipe: Recipe, lengths: tuple[int, ...] = ()
+) -> tuple[Sizes, Recipe]:
     """Sizes and recipe for this data: its chunk, clips as short as its episodes, its rewards.
 
+    lengths: of shorter clips besides, which leave the longest as long as any episode allows.
     Raises WorldError where its episodes are too short for any clip.
     """
-    train = data.split("train")
-    longest = clip_chunks(train.lengths, max(recipe.distill.targets, recipe.forced.targets) + 1)
+    train, asked = data.split("train"), max(recipe.distill.targets, recipe.forced.targets) + 1
+    longest = min(asked, max(train.lengths)) if lengths else clip_chunks(train.lengths, asked)
     if longest < LEAST_CONTEXT + 2:
         raise WorldError(
             f"data: expected episodes of {LEAST_CONTEXT + 2} chunks ({data.spec.chunk} frames "
@@ -138,11 +169,12 @@ def fit_to_data(data: Dataset, sizes: Sizes, recipe: Recipe) -> tuple[Sizes, Rec
         context=max(LEAST_CONTEXT, min(sizes.context, longest - 2)),
     )
     shorter = {
-        name: replace(part, targets=min(part.targets, longest - 1), **_dreamt(part, longest - 1))
+        name: replace(part, targets=min(part.targets, longest - 1), lengths=lengths,
+                      **_dreamt(part, longest - 1))
         for name in ("forced", "teacher", "distill")
         for part in [getattr(recipe, name)]
-    }
-    vae = replace(recipe.vae, clip_chunks=min(recipe.vae.clip_chunks, longest))
+    }  # fmt: skip
+    vae = replace(recipe.vae, clip_chunks=min(recipe.vae.clip_chunks, longest), lengths=lengths)
     sizes = with_words(data, sizes)
     return sizes, replace(recipe, vae=vae, **shorter)
 
@@ -170,11 +202,13 @@ def _largest_reward(data: Dataset, default: float) -> float:
     return max(default, needed)
 
 
-def needed_bytes(data: Dataset, sizes: Sizes) -> int:
-    """Bytes of latents and checkpoints of a run, about."""
-    height, width, _ = data.spec.frame_shape
-    latents = sum(data.lengths) * (height // 8) * (width // 8) * sizes.vae.channels * 2
+def needed_bytes(views: Sequence[Dataset], sizes: Sizes) -> int:
+    """Bytes of latents and checkpoints of a run, about; views: the data at each frame size."""
+    latents = 0
+    for data in views:
+        height, width, _ = data.spec.frame_shape
+        latents += sum(data.lengths) * (height // DOWN) * (width // DOWN) * sizes.vae.channels * 2
     with torch.device("meta"):
-        nets = [SpacetimeVAE(sizes.vae), new_dynamics(data, sizes)]
+        nets = [SpacetimeVAE(sizes.vae), new_dynamics(views[0], sizes)]
     weights = [sum(p.numel() * 4 for p in net.parameters()) for net in nets]
     return latents + 6 * weights[0] + 3 * 6 * weights[1]

@@ -88,6 +88,19 @@ def drift_augment(
     return noise_augment(clip, faults.context_noise, draws)
 
 
+def blank_alone(clip: Clip, targets: int) -> Clip:
+    """Clips without targets, which are a chunk twice, as the chunk after one that is not shown.
+
+    A picture alone is a video, too: it follows nothing but what is said, as a dream that begins
+    with words alone. Clips with targets stay as they are.
+    """
+    if targets:
+        return clip
+    blank, unseen = torch.zeros_like(clip.context), torch.ones_like(clip.context_level)
+    told = clip.conditions.stateless()  # the state before it would be its own
+    return replace(clip, context=blank, context_level=unseen, conditions=told)
+
+
 @torch.no_grad()
 def resample_context(network: Network, clip: Clip, share: float, window: int, draws: Draws) -> Clip:
     """The first `share` of the clips with all context but the first chunk noised and denoised.

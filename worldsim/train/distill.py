@@ -7,13 +7,15 @@ its own mistakes, and they grew (docs/log.md).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from worldsim.core import ABSENT
 from worldsim.data.latents import LatentRecording
 from worldsim.diffusion.consistency import earlier_level, halvings_at, pseudo_huber
 from worldsim.diffusion.draws import Draws
@@ -22,9 +24,10 @@ from worldsim.diffusion.schedule import corrupt, draw_levels
 from worldsim.diffusion.timeline import Clip, Network, Order
 from worldsim.models.dynamics import Dynamics
 
-from .context import check_dreamt, drift_augment
-from .dynamics import compiled, draw_batch, head_losses, settings_of
-from .loop import FitConfig, Losses, Watch, fit, step_draws
+from .buckets import latent_buckets
+from .context import blank_alone, check_dreamt, drift_augment
+from .dynamics import batch_at, compiled, head_losses, settings_of
+from .loop import FitConfig, Losses, Watch, fit
 from .targets import as_ordered, check_masked, draw_targets, mean_where, predict_targets
 from .words import check_worded, draw_guidance, guided, hide_start
 
@@ -54,6 +57,7 @@ class DistillationConfig:
         state_noise: most noise on state vectors that clips are told of, standard deviations.
         heads: weight of the reward, continuation and state losses.
         compile: fuse the network with torch.compile.
+        lengths: chunks of shorter clips, of the episodes that hold no longer ones.
     """
 
     fit: FitConfig
@@ -75,6 +79,7 @@ class DistillationConfig:
     state_noise: float = 0.1
     heads: float = 0.1
     compile: bool = True
+    lengths: tuple[int, ...] = field(default=(), metadata=ABSENT)
 
     def __post_init__(self) -> None:
         check_dreamt(self.dreamt, self.targets, self.blind)
@@ -100,26 +105,28 @@ def strengthen(
 
 
 def train_student(
-    data: LatentRecording, model: Dynamics, window: int, training: DistillationConfig, folder: Path,
-    watch: Watch | None = None,
+    data: LatentRecording | Sequence[LatentRecording], model: Dynamics, window: int,
+    training: DistillationConfig, folder: Path, watch: Watch | None = None,
 ) -> Dynamics:  # fmt: skip
-    """Distill the teacher's weights in `model` into a student, in `folder` (resumes there)."""
-    network = compiled(training.compile)
+    """Distill the teacher's weights in `model` into a student, in `folder` (resumes there).
+
+    data: latents, or those of several frame sizes, one recording each.
+    """
+    buckets = latent_buckets(data, training)
+    network = compiled(training.compile, len(buckets.things))
 
     def losses(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
         assert isinstance(net, Dynamics) and isinstance(ema, Dynamics)
-        draws = step_draws(training.fit, step, model.heads.values.device)
-        told = model.conditioning.config
-        batch = draw_batch(data, training, draws, told.state, told.encoder)
-        clip = drift_augment(network(ema), batch, training, model.dit.config.patch, window, draws)
-        clip = hide_start(clip, training.from_nothing, draws)
+        how, draws, batch = batch_at(buckets, step, model)
+        clip = drift_augment(network(ema), batch, how, model.dit.config.patch, window, draws)
+        clip = hide_start(blank_alone(clip, how.targets), how.from_nothing, draws)
         clean = batch.latents[:, 1:]
-        level = student_levels(tuple(clean.shape[:2]), training.pure, draws)
-        finest = halvings_at(step, training.fit.steps, training.halvings)
+        level = student_levels(tuple(clean.shape[:2]), how.pure, draws)
+        finest = halvings_at(step, how.fit.steps, how.halvings)
         earlier = earlier_level(level, draws.integers(finest + 1, level.shape).float())
         noise = draws.normal(clean.shape)
-        order = draw_targets(training, draws)
-        clip, strengthened = draw_guidance(as_ordered(clip, order), training.guided, draws)
+        order = draw_targets(how, draws)
+        clip, strengthened = draw_guidance(as_ordered(clip, order), how.guided, draws)
 
         def answer(model: nn.Module, t: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
             noisy, called = corrupt(clean, noise, t), network(cast(Dynamics, model))
@@ -135,9 +142,9 @@ def train_student(
         anchor = (level < 0.8) * ramp(level) * error
         return {
             "consistency": mean_where(pseudo_huber(x - target), count),
-            "anchor": training.anchor * mean_where(anchor, count),
+            "anchor": how.anchor * mean_where(anchor, count),
             "_mse": mean_where(error.detach(), count),
-            **head_losses(net, features, batch, clip, training.heads),
+            **head_losses(net, features, batch, clip, how.heads),
         }
 
     settings = settings_of(training, model, window, data)

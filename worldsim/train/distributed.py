@@ -185,11 +185,14 @@ def check_same(what: dict[str, Any]) -> None:
                 )
 
 
-def check_batch(name: str, batch: int) -> None:
-    """Raise WorldError unless a global batch divides by the processes."""
+def check_batch(name: str, batch: int, enough: int | None = None) -> None:
+    """Raise WorldError unless a global batch divides by the processes.
+
+    enough: what to give instead, where this batch follows from another one.
+    """
     count = world_size()
     if batch % count:
         raise WorldError(
             f"{name}: expected clips a step that divide by {count} processes, got {batch}; "
-            f"give --batch {-(-batch // count) * count}"
+            f"give --batch {enough or -(-batch // count) * count}"
         )

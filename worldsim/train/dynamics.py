@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from worldsim.config import to_json
-from worldsim.core import Conditions
+from worldsim.core import ABSENT, Conditions
 from worldsim.data.latents import LatentRecording
 from worldsim.data.loader import digest
 from worldsim.diffusion.draws import Draws
@@ -28,8 +28,9 @@ from worldsim.models.dynamics import Dynamics
 from worldsim.models.text import TextConfig
 from worldsim.states import StateSpec
 
+from .buckets import Drawn, latent_buckets
 from .checkpoint import Settings, fingerprint
-from .context import Batch, Faults, check_dreamt, drift_augment, tell_states
+from .context import Batch, Faults, blank_alone, check_dreamt, drift_augment, tell_states
 from .loop import FitConfig, Losses, Watch, fit, step_draws
 from .targets import as_ordered, check_masked, draw_targets, mean_where, predict_targets
 from .words import captioned, check_worded, hide_start
@@ -58,6 +59,7 @@ class DynamicsTrainingConfig:
         state_noise: most noise on state vectors that clips are told of, standard deviations.
         heads: weight of the reward, continuation and state losses.
         compile: fuse the network with torch.compile; pays after some hundred steps.
+        lengths: chunks of shorter clips, of the episodes that hold no longer ones.
     """
 
     fit: FitConfig
@@ -75,6 +77,7 @@ class DynamicsTrainingConfig:
     state_noise: float = 0.1
     heads: float = 0.1
     compile: bool = True
+    lengths: tuple[int, ...] = field(default=(), metadata=ABSENT)
 
     def __post_init__(self) -> None:
         check_dreamt(self.dreamt, self.targets, self.blind)
@@ -86,7 +89,7 @@ BLANK = 0.3
 """Share of the clips that know neither actions nor latent actions before some chunk."""
 
 
-class Drawn(Faults, Protocol):
+class Drawable(Faults, Protocol):
     """Which clips are drawn, too: the fields of a training's settings."""
 
     @property
@@ -105,9 +108,12 @@ class Drawn(Faults, Protocol):
     def blind(self) -> tuple[int, int] | None: ...  # noqa: D102
 
 
+D = TypeVar("D", bound=Drawable)
+
+
 def draw_batch(
     data: LatentRecording,
-    config: Drawn,
+    config: Drawable,
     draws: Draws,
     spec: StateSpec | None = None,
     encoder: TextConfig | None = None,
@@ -118,7 +124,8 @@ def draw_batch(
     another road than the recording, and the recording's answer is asked for; where the driver
     followed the recorded road, his actions give it away, and the network learns to bend roads to
     whoever drives. spec: of the state vectors that the network is told, if any. encoder: reads
-    captions, None where nothing is to be read.
+    captions, None where nothing is to be read. Clips without targets are a chunk alone, twice: see
+    `blank_alone`.
     """
     chunks, device = config.targets + 1, draws.device
     with torch.device("cpu"):  # where the recording is
@@ -127,6 +134,7 @@ def draw_batch(
             blind = _windows(data, chunks, draws, config.blind)
             first = len(rows) - draws.last(config.dreamt)
             rows[first:] = blind[first:]
+        rows = rows.expand(-1, max(2, chunks))
         clips = data.clips(rows)
         others = data.clips(_windows(data, chunks - 1, draws)).latents if config.damage else None
     known = clips.known.to(device) & (draws.uniform(rows.shape) >= config.drop_action)
@@ -147,6 +155,15 @@ def draw_batch(
     others = None if others is None else others.to(device)
     told = Conditions.of(clips.actions.to(device), known, **said)
     return Batch(latents, told, rewards, going, rewards_known, going_known, others, *states)
+
+
+def batch_at(
+    buckets: Drawn[tuple[LatentRecording, D]], step: int, model: Dynamics
+) -> tuple[D, Draws, Batch]:
+    """Settings, random numbers and clips of a step, of its bucket."""
+    recording, how = buckets.at(step)
+    draws, told = step_draws(how.fit, step, model.heads.values.device), model.conditioning.config
+    return how, draws, draw_batch(recording, how, draws, told.state, told.encoder)
 
 
 def _windows(
@@ -199,56 +216,73 @@ def _targets(known: Tensor | None) -> Tensor | None:
 
 
 def train_dynamics(
-    data: LatentRecording,
+    data: LatentRecording | Sequence[LatentRecording],
     model: Dynamics,
     window: int,
     training: DynamicsTrainingConfig,
     folder: Path,
     watch: Watch | None = None,
 ) -> Dynamics:
-    """Train the teacher in `folder` (resumes there); returns the averaged network."""
+    """Train the teacher in `folder` (resumes there); returns the averaged network.
+
+    data: latents, or those of several frame sizes, one recording each.
+    """
+    buckets = latent_buckets(data, training)
 
     def losses(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
         assert isinstance(net, Dynamics) and isinstance(ema, Dynamics)
-        draws = step_draws(training.fit, step, model.heads.values.device)
-        told = model.conditioning.config
-        batch = draw_batch(data, training, draws, told.state, told.encoder)
-        clip = drift_augment(network(ema), batch, training, model.dit.config.patch, window, draws)
-        clip = hide_start(clip, training.from_nothing, draws)
+        how, draws, batch = batch_at(buckets, step, model)
+        clip = drift_augment(network(ema), batch, how, model.dit.config.patch, window, draws)
+        clip = hide_start(blank_alone(clip, how.targets), how.from_nothing, draws)
         clean = batch.latents[:, 1:]
         level, noise = draw_levels(tuple(clean.shape[:2]), draws), draws.normal(clean.shape)
-        order, noisy = draw_targets(training, draws), corrupt(clean, noise, level)
+        order, noisy = draw_targets(how, draws), corrupt(clean, noise, level)
         clip = as_ordered(clip, order)
         x, features, count = predict_targets(network(net), clip, noisy, level, window, order)
         error = chunk_error(x, clean)
         return {
             "denoise": mean_where(ramp(level) * error, count),
             "_mse": mean_where(error.detach(), count),
-            **head_losses(net, features, batch, clip, training.heads),
+            **head_losses(net, features, batch, clip, how.heads),
         }
 
-    network = compiled(training.compile)
+    network = compiled(training.compile, len(buckets.things))
     settings = settings_of(training, model, window, data)
     trained = fit(model, losses, training.fit, folder, settings, watch=watch)
     assert isinstance(trained, Dynamics)
     return trained
 
 
-def settings_of(training: Any, model: Dynamics, window: int, data: LatentRecording) -> Settings:
+def settings_of(
+    training: Any, model: Dynamics, window: int, data: LatentRecording | Sequence[LatentRecording]
+) -> Settings:
     """All that decides a training of a dynamics model."""
+    one = isinstance(data, LatentRecording)
     parts = {"dit": model.dit, "heads": model.heads, "conditioning": model.conditioning}
     sizes = {name: to_json(part.config) for name, part in parts.items()}
-    known = {"model": sizes, "window": window, "data": digest(data), "begin": fingerprint(model)}
+    told = digest(data) if one else [digest(x) for x in data]
+    known = {"model": sizes, "window": window, "data": told, "begin": fingerprint(model)}
     return to_json(training) | known
 
 
-def compiled(on: bool) -> Callable[[Dynamics], Network]:
-    """The network of a `Dynamics`, compiled once each where that was asked for and is possible."""
+GRAPHS = 8
+"""Of one network in a training: what torch lets be compiled of it, unless it is told."""
+
+
+def compiled(on: bool, shapes: int = 1) -> Callable[[Dynamics], Network]:
+    """The network of a `Dynamics`, compiled once each where that was asked for and is possible.
+
+    shapes: of batches, each of which has graphs of its own.
+    """
     known: dict[int, Network] = {}
     if on and shutil.which("c++") is None and not torch.cuda.is_available():
         message = "no C++ compiler: training runs uncompiled, at two thirds of the speed"
         warnings.warn(message, stacklevel=2)
         on = False
+    if on and shapes > 1:
+        from torch._dynamo import config  # slow to import
+
+        config.recompile_limit = max(config.recompile_limit, GRAPHS * shapes)
 
     def network(model: Dynamics) -> Network:
         if not on:

@@ -97,11 +97,13 @@ def time_left(left: float, stage: str, stages: Sequence[str] = STAGES) -> float:
 
 
 def plan_by_time(
-    stage: str, seconds: float, step_seconds: float, compile: bool | None, *, first: bool
-) -> StagePlan:
+    stage: str, seconds: float, step_seconds: float, compile: bool | None, *, first: bool,
+    shapes: int = 1,
+) -> StagePlan:  # fmt: skip
     """Steps that fill `seconds`, and never fewer than `LEAST_STEPS`.
 
     first: whether nothing has been trained yet: then WorldError says that the budget is too small.
+    shapes: of batches, for each of which the network is compiled.
     """
     steps = int(seconds / step_seconds)
     if first and steps < LEAST_STEPS:
@@ -111,17 +113,17 @@ def plan_by_time(
             f"{seconds:.0f} s at {step_seconds:.2f} s a step; give {hours:.2g} hours or more, "
             "or take a smaller preset"
         )
-    pays = SAVED * seconds > 2 * COMPILING
+    pays = SAVED * seconds > 2 * COMPILING * shapes
     return StagePlan(max(steps, LEAST_STEPS), pays if compile is None else compile, step_seconds)
 
 
 def plan_by_steps(
-    stage: str, steps: int, compile: bool | None, stages: Sequence[str] = STAGES
+    stage: str, steps: int, compile: bool | None, stages: Sequence[str] = STAGES, shapes: int = 1
 ) -> StagePlan:
     """A stage's share of `steps` in all, at least one."""
     share = STEP_SHARES[stage] / sum(STEP_SHARES[name] for name in stages)
     own = max(1, round(steps * share))
-    return StagePlan(own, own >= 2000 if compile is None else compile)
+    return StagePlan(own, own >= 2000 * shapes if compile is None else compile)
 
 
 def replanned(plan: StagePlan, step: int, step_seconds: float, now: float) -> StagePlan | None:

@@ -21,6 +21,8 @@ from worldsim.data.columns import columns_of
 from worldsim.data.dataset import Dataset
 from worldsim.data.labelled import LabelledDataset, latent_width
 from worldsim.data.latents import LatentRecording, Workers, latent_cache
+from worldsim.data.sized import SizedDataset
+from worldsim.data.view import DatasetView
 from worldsim.models.conditioning import ConditioningConfig
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.vae import DOWN, SpacetimeVAE
@@ -177,9 +179,9 @@ def fit_vae(
     model = new_vae(sizes.vae, training.fit.seed)
     if old is not None:
         model.load_state_dict(old.state_dict())
-    loader = clips_of(data.split("train"), training)
-    vae = train_vae(data.split("train"), model, training, run / "vae", loader=loader)
-    measure_latents(vae, loader)
+    clips = clips_of(data.split("train"), training)
+    vae = train_vae(data.split("train"), model, training, run / "vae", clips=clips)
+    measure_latents(vae, clips)
     finish(vae, run / "vae")
     return vae
 
@@ -271,11 +273,12 @@ def go_on(model: Dynamics, begin: Dynamics) -> Dynamics:
 def assemble(
     data: Dataset, sizes: Sizes, run: Path, name: str, *, stage: str = "student",
     time_limit: int = 475, clips: int = 48, num_steps: int = 2,
-    begin: DiffusionWorld | None = None,
+    begin: DiffusionWorld | None = None, frame_sizes: tuple[tuple[int, int], ...] = (),
 ) -> DiffusionWorld:  # fmt: skip
     """The world of a finished run; `stage="teacher"` gives the undistilled one at 32 steps.
 
-    num_steps: of the student. begin: the world that the run went on from, if any.
+    num_steps: of the student. begin: the world that the run went on from, if any. frame_sizes: that
+    it was trained on, where they are several.
     """
     teacher = Sampling(method="euler", num_steps=32)
     sampling = Sampling(num_steps=num_steps) if stage == "student" else teacher
@@ -284,12 +287,14 @@ def assemble(
     vae = load_final(SpacetimeVAE(sizes.vae), run / "vae")
     dynamics = load_final(new_dynamics(data, sizes, state=state), run / stage)
     starts = start_clips(data, sizes.context, clips)
-    return world_of(spec, sizes, vae, dynamics, sampling, starts, data.spec.environment)
+    environment = data.spec.environment
+    return world_of(spec, sizes, vae, dynamics, sampling, starts, environment, frame_sizes)
 
 
 def world_of(
     spec: WorldSpec, sizes: Sizes, vae: SpacetimeVAE, dynamics: Dynamics, sampling: Sampling,
     starts: Starts, environment: EnvironmentSpec | None = None,
+    frame_sizes: tuple[tuple[int, int], ...] = (),
 ) -> DiffusionWorld:  # fmt: skip
     """A world of these networks."""
     config = WorldConfig(
@@ -300,6 +305,7 @@ def world_of(
         conditioning=dynamics.conditioning.config,
         sampling=sampling,
         environment=environment,
+        sizes=frame_sizes,
     )
     return DiffusionWorld(config, vae, dynamics, starts)
 
@@ -329,11 +335,23 @@ def start_clips(data: Dataset, context: int, count: int) -> Starts:
 
 
 def latents_of(data: Dataset, split: str, sizes: Sizes, run: Path) -> LatentRecording:
-    """Latents of a split by the run's VAE, computed once, by all processes together."""
+    """Latents of a split by the run's VAE, computed once, by all processes together.
+
+    Those of a data set at another size than its own lie in a file of their own.
+    """
     vae = load_final(SpacetimeVAE(sizes.vae), run / "vae")
     some, workers = data.split(split), Workers(rank(), world_size(), wait)
-    recording = latent_cache(vae, some, run / f"latents-{split}.safetensors", workers)
+    recording = latent_cache(vae, some, run / f"latents-{split}{_size_of(data)}", workers)
     return some.beside(recording) if isinstance(some, LabelledDataset) else recording
+
+
+def _size_of(data: Dataset) -> str:
+    """The end of a latent file's name."""
+    while isinstance(data, DatasetView):
+        if isinstance(data, SizedDataset):
+            return "-{}x{}.safetensors".format(*data.size)
+        data = data.data
+    return ".safetensors"
 
 
 def load_final(model: M, stage: Path) -> M:

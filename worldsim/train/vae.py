@@ -6,7 +6,8 @@ a loss over all pixels alone reaches a high PSNR and forgets whatever is small a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -15,11 +16,13 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from worldsim.config import to_json
+from worldsim.core import ABSENT
 from worldsim.data.clips import ClipLoader
 from worldsim.data.dataset import Dataset
 from worldsim.diffusion.draws import Draws
 from worldsim.models.vae import SpacetimeVAE, VAEConfig, to_float
 
+from .buckets import Drawn, clip_buckets
 from .checkpoint import fingerprint
 from .distributed import own_rows, total
 from .loop import FitConfig, Losses, Watch, fit, step_draws
@@ -40,6 +43,7 @@ class VAETrainingConfig:
         kl: weight of the KL divergence, mean over latent elements.
         jitter: largest extra noise on latents, in units of their spread, so that the decoder
             tolerates what a sampler gets wrong.
+        lengths: chunks of shorter clips, of the episodes that hold no longer ones.
     """
 
     fit: FitConfig
@@ -49,6 +53,7 @@ class VAETrainingConfig:
     detail: float = 0.0
     kl: float = 1e-4
     jitter: float = 0.1
+    lengths: tuple[int, ...] = field(default=(), metadata=ABSENT)
 
 
 def moved_pixels(video: Tensor, over: float) -> Tensor:
@@ -113,37 +118,39 @@ def new_vae(config: VAEConfig, seed: int = 0) -> SpacetimeVAE:
         return SpacetimeVAE(config)
 
 
+Clips = Drawn[tuple[ClipLoader, VAETrainingConfig]]
+"""What a step draws its clips from, and the settings for them."""
+
+
 def train_vae(
-    data: Dataset, model: SpacetimeVAE, training: VAETrainingConfig, folder: Path,
-    watch: Watch | None = None, loader: ClipLoader | None = None,
+    data: Dataset | Sequence[Dataset], model: SpacetimeVAE, training: VAETrainingConfig,
+    folder: Path, watch: Watch | None = None, clips: Clips | None = None,
 ) -> SpacetimeVAE:  # fmt: skip
     """Train `model` in `folder` (resumes there), where it lives; see `measure_latents`.
 
-    Clips of frames stream from disk: memory does not grow with the data. loader: of `clips_of`,
-    where more than one training shares what it has decoded.
+    Clips of frames stream from disk: memory does not grow with the data. data: one data set, or one
+    a frame size. clips: of `clips_of`, where more than one training shares what it has decoded.
     """
-    fit_config, loader = training.fit, loader or clips_of(data, training)
+    drawn = clips or clips_of(data, training)
 
     def losses(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
         assert isinstance(net, SpacetimeVAE)
-        draws = step_draws(fit_config, step, net.mean.device)
-        return vae_losses(
-            net, _video(net, loader.clips(step, own_rows(fit_config.batch))), training, draws
-        )
+        loader, how = drawn.at(step)
+        draws = step_draws(how.fit, step, net.mean.device)
+        video = _video(net, loader.clips(step, own_rows(how.fit.batch)))
+        return vae_losses(net, video, training, draws)
 
-    settings = to_json(training) | {"model": to_json(model.config), "data": data.fingerprint()}
+    known = [x.fingerprint() for x in data] if isinstance(data, Sequence) else data.fingerprint()
+    settings = to_json(training) | {"model": to_json(model.config), "data": known}
     settings |= {"begin": fingerprint(model)}
-    vae = fit(model, losses, fit_config, folder, settings, watch=watch)
+    vae = fit(model, losses, training.fit, folder, settings, watch=watch)
     assert isinstance(vae, SpacetimeVAE)
     return vae
 
 
-def clips_of(data: Dataset, training: VAETrainingConfig) -> ClipLoader:
+def clips_of(data: Dataset | Sequence[Dataset], training: VAETrainingConfig) -> Clips:
     """The clips that a training draws."""
-    fit_config = training.fit
-    return ClipLoader(
-        data, batch=fit_config.batch, length=training.clip_chunks, seed=fit_config.seed
-    )
+    return clip_buckets(data, training)
 
 
 def _video(vae: SpacetimeVAE, clips: Tensor) -> Tensor:
@@ -152,13 +159,16 @@ def _video(vae: SpacetimeVAE, clips: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def measure_latents(vae: SpacetimeVAE, loader: ClipLoader, clips: int = 1024) -> None:
-    """Set the buffers that normalise latents, from the first clips of `loader`.
+def measure_latents(vae: SpacetimeVAE, drawn: Clips, clips: int = 1024) -> None:
+    """Set the buffers that normalise latents, from the first clips of each loader.
 
-    clips: how many; of a small recording no more than it has chunks.
+    clips: how many in all; of a small recording no more than it has chunks.
     """
-    steps = range(-(-min(clips, sum(loader.data.lengths)) // loader.batch))
-    means = [vae.posterior(_video(vae, loader.clips(step))).mean.cpu() for step in steps]
-    raw = rearrange(torch.cat(means), "b n h w c -> (b n h w) c")
+    means = []
+    for loader, _ in drawn.things:
+        count = min(clips // len(drawn.things), sum(loader.data.lengths))
+        for step in range(-(-count // loader.batch)):
+            means.append(vae.posterior(_video(vae, loader.clips(step))).mean.cpu())
+    raw = torch.cat([rearrange(mean, "b n h w c -> (b n h w) c") for mean in means])
     vae.mean.copy_(raw.mean(0))
     vae.std.copy_(raw.std(0))

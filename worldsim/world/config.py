@@ -100,6 +100,7 @@ class WorldConfig:
         sampling: how the next chunk is drawn.
         latent_actions: the model that infers actions from video, where it knows such.
         environment: how the real environment that it was learned from is made, if there is one.
+        sizes: (height, width) of the frames that it was trained on, its own first; () for its own.
     """
 
     spec: WorldSpec
@@ -110,6 +111,7 @@ class WorldConfig:
     sampling: Sampling
     environment: EnvironmentSpec | None = None
     latent_actions: LatentActionConfig | None = field(default=None, metadata=ABSENT)
+    sizes: tuple[tuple[int, int], ...] = field(default=(), metadata=ABSENT)
 
     def __post_init__(self) -> None:
         spec, (height, width, _) = self.spec, self.spec.frame_shape
@@ -124,16 +126,23 @@ class WorldConfig:
             "time_limit": (spec.time_limit, spec.time_limit >= 1),
             "fps": (spec.fps, spec.fps > 0),
             "latent_actions": (self.latent_actions, self._infers()),
+            "sizes": (self.sizes, self._sized()),
         }
         for name, (value, fits) in checks.items():
             if not fits:
                 raise WorldError(
                     f"{name}: {value} does not fit the other settings: sides divide by {DOWN}, "
                     f"latents are {latent}, chunk is the VAE's {self.vae.chunk}, context at least "
-                    "2, action and state are those of the conditioning, latent actions as wide"
+                    "2, action and state are those of the conditioning, latent actions as wide, "
+                    "sizes begin with the frame's"
                 )
 
     def _infers(self) -> bool:
         """Whether the model that infers actions, if any, fits the rest."""
         model, said = self.latent_actions, self.conditioning.latent_action
         return model is None or (model.chunk, model.dim) == (self.spec.chunk, said)
+
+    def _sized(self) -> bool:
+        """Whether the sizes that it was trained on, if any, are sizes, its own before others."""
+        fits = all(side >= DOWN and side % DOWN == 0 for size in self.sizes for side in size)
+        return fits and (not self.sizes or self.sizes[0] == self.spec.frame_shape[:2])

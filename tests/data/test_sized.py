@@ -1,0 +1,62 @@
+"""A recording at other sizes: cropped to shape, reduced, never stretched or made up."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.data.contracts import check_dataset
+from tests.measured_data import SPEC, stored, stripes, stripes_data
+from worldsim.data.dataset import DatasetError
+from worldsim.data.resize import centred_crop
+from worldsim.data.sized import SizedDataset, at_size, check_sizes
+from worldsim.data.view import OfLength, WithoutActions
+
+
+@pytest.mark.parametrize(
+    ("source", "size", "crop"),
+    [
+        ((64, 80), (64, 80), (0, 64, 0, 80)),
+        ((64, 80), (32, 32), (0, 64, 8, 72)),
+        ((64, 80), (24, 48), (12, 52, 0, 80)),
+        ((56, 96), (48, 32), (0, 56, 29, 66)),  # 37.3 columns are 37
+        ((480, 640), (56, 64), (0, 480, 45, 594)),
+    ],
+)
+def test_the_window_is_the_largest_of_the_shape(source, size, crop):
+    found = centred_crop(source, size)
+    assert found == crop
+    height, width = found[1] - found[0], found[3] - found[2]
+    assert height >= size[0] and width >= size[1]
+    assert abs(height * size[1] / size[0] - width) <= 1  # not stretched by more than a pixel
+
+
+def test_a_view_keeps_what_a_reader_promises(tmp_path: Path):
+    data = stripes_data(tmp_path, train=[stripes(1, 6), stripes(2, 9)])
+    small = at_size(WithoutActions(data), (16, 16))
+    check_dataset(small)
+    assert isinstance(small, WithoutActions) and small.spec.frame_shape == (16, 16, 3)
+    whole = np.asarray(data.episode(0).frames[:])
+    np.testing.assert_array_equal(small.episode(0).frames[:], whole[:, :, 4:20])
+    assert small.fingerprint() != at_size(WithoutActions(data), (16, 24)).fingerprint()
+    again = at_size(small, (16, 24))  # of the recording, not of the smaller frames
+    np.testing.assert_array_equal(again.episode(0).frames[:], whole)
+
+
+def test_sizes_that_are_none_are_refused(tmp_path: Path):
+    assert check_sizes([[56, 64], (64, 64)]) == ((56, 64), (64, 64))
+    for wrong in ((), "56", (56, 64), ((56, 64, 3),), ((8, 64),), ((50, 64),), ((56.0, 64),)):
+        with pytest.raises(DatasetError, match="sizes: expected pairs of sides, height and width"):
+            check_sizes(wrong)
+    with pytest.raises(DatasetError, match="sizes: expected each size once"):
+        check_sizes(((56, 64), (56, 64)))
+    with pytest.raises(DatasetError, match="sizes: expected at most 16 x 24, as it was recorded"):
+        SizedDataset(stripes_data(tmp_path), (16, 32))
+
+
+def test_episodes_of_some_length(tmp_path: Path):
+    parts = {"train": [stripes(1, 3), stripes(2, 9)], "val": [stripes(3, 4)]}
+    some = OfLength(stored(tmp_path, SPEC, **parts), 4, 9)
+    assert list(some.names) == ["stripes-000003"] and list(some.splits) == ["val"]
+    check_dataset(some)
+    assert list(OfLength(some.data, 4).splits) == ["train", "val"]
