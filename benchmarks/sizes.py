@@ -42,7 +42,9 @@ Size = tuple[int, int]
 SIZES: tuple[Size, ...] = ((32, 32), (32, 48), (48, 32))
 NEW: Size = (40, 40)
 EPISODES = {"train": 16, "val": 1, "test": 6}
-STEPS = 1200
+STEPS = {"vae": 300, "forced": 240, "teacher": 40, "distill": 100}
+"""Of each stage."""
+
 NETWORKS = {"dim": 96, "depth": 4, "heads": 2, "widths": (24, 48), "channels": 8}
 PLAN = EvaluationPlan(episodes=6, starts=16, horizon=LATER)
 AT = (0, 2, 4, 8)
@@ -51,7 +53,7 @@ AT = (0, 2, 4, 8)
 
 def main(
     folder: Path = Path("runs/sizes"),
-    steps: int = STEPS,
+    times: float = 1.0,
     out: Path = RESULTS / "sizes.json",
     picture: Path = DOCS / "media" / "sizes.png",
     quick: bool = False,
@@ -60,13 +62,14 @@ def main(
 
     Args:
         folder: of the recording and the worlds.
-        steps: optimiser steps of each world.
+        times: so many times the optimiser steps of `STEPS`.
         out: the JSON file.
         picture: strips of every size.
         quick: the same in small, nothing to cite.
     """
     torch.set_num_threads(1)
-    data, steps = recorded(folder / "data", quick=quick), 40 if quick else steps
+    data, times = recorded(folder / "data", quick=quick), 0.05 if quick else times
+    steps = {name: round(times * count) for name, count in STEPS.items()}
     together = trained(data, SIZES, folder / "all", steps)
     found, strips = {}, []
     for size in (*SIZES, NEW):
@@ -75,7 +78,7 @@ def main(
         print(named(size), found[named(size)], flush=True)
         strips.append(strip(data.split("test"), size, worlds))
     film.save_picture(picture, beside(strips))
-    goals, command = {"trained": 1.1, "new": 1.25}, f"python -m benchmarks.sizes --steps {steps}"
+    goals, command = {"trained": 1.1, "new": 1.25}, f"python -m benchmarks.sizes --times {times:g}"
     write_card(
         {"steps": steps, "goals": goals, "sizes": found, "provenance": provenance(command)}, out
     )
@@ -113,15 +116,17 @@ def recorded(folder: Path, *, quick: bool) -> Dataset:
     return base.collect(folder, workers=1, jobs=jobs)
 
 
-def trained(data: Dataset, sizes: tuple[Size, ...], folder: Path, steps: int) -> DiffusionWorld:
+def trained(
+    data: Dataset, sizes: tuple[Size, ...], folder: Path, steps: dict[str, int]
+) -> DiffusionWorld:
     """A world of these frame sizes; where it is finished already, that one."""
     parts = {
-        name: replace(part, fit=replace(part.fit, batch=8, bf16=False))
-        for name in ("vae", "forced", "teacher", "distill") for part in [getattr(QUICK, name)]
+        name: replace(part, fit=replace(part.fit, batch=8, bf16=False, steps=count))
+        for name, count in steps.items() for part in [getattr(QUICK, name)]
     }  # fmt: skip
     parts["distill"] = replace(parts["distill"], targets=10, dreamt=0.0)
     return train(
-        data, out=folder / "world", run=folder / "run", preset="tiny", steps=steps, sizes=sizes,
+        data, out=folder / "world", run=folder / "run", preset="tiny", sizes=sizes,
         recipe=replace(QUICK, **parts), changed=dict(NETWORKS), compile=False, card=False,
         overwrite=True, num_steps=2,
     )  # fmt: skip

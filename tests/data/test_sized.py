@@ -7,10 +7,13 @@ import pytest
 
 from tests.data.contracts import check_dataset
 from tests.measured_data import SPEC, stored, stripes, stripes_data
+from tests.world_folders import tiny_world
 from worldsim.data.dataset import DatasetError
+from worldsim.data.open import open_for
 from worldsim.data.resize import centred_crop
 from worldsim.data.sized import SizedDataset, at_size, check_sizes
 from worldsim.data.view import OfLength, WithoutActions
+from worldsim.evaluate.sizes import world_at
 
 
 @pytest.mark.parametrize(
@@ -41,6 +44,16 @@ def test_a_view_keeps_what_a_reader_promises(tmp_path: Path):
     assert small.fingerprint() != at_size(WithoutActions(data), (16, 24)).fingerprint()
     again = at_size(small, (16, 24))  # of the recording, not of the smaller frames
     np.testing.assert_array_equal(again.episode(0).frames[:], whole)
+
+
+def test_recordings_are_opened_as_a_world_of_sizes_saw_them(tmp_path: Path):
+    """By their shape where it was trained so; else a recording of another size is another kind."""
+    stripes_data(tmp_path)
+    world = world_at(tiny_world(), (16, 16)).spec
+    assert open_for(tmp_path, world).spec.frame_shape == (16, 24, 3)
+    small = open_for(tmp_path, world, sizes=((16, 16), (16, 24)))
+    assert small.spec.frame_shape == (16, 16, 3)
+    assert at_size(small, (16, 24)).spec.frame_shape == (16, 24, 3)
 
 
 def test_sizes_that_are_none_are_refused(tmp_path: Path):

@@ -28,8 +28,9 @@ from tests.world_folders import (
     tiny_world,
 )
 from worldsim import worlds
+from worldsim.cli.info import info
 from worldsim.config import to_json
-from worldsim.core import ActionSpec, row_keys
+from worldsim.core import ActionSpec, WorldError, row_keys
 from worldsim.models.heads import HeadsConfig
 from worldsim.store import folder as checkpoint
 from worldsim.store.folder import load, save
@@ -43,6 +44,20 @@ def folder(tmp_path: Path) -> Path:
 
 
 # --- what goes out comes back ---------------------------------------------------------------------
+
+
+def test_sizes_are_told_where_a_world_has_several(tmp_path: Path, capsys) -> None:
+    """Folders from before say nothing of them; its own size comes first."""
+    world = tiny_world()
+    assert "sizes" not in to_json(world.config)
+    own = world.spec.frame_shape[:2]
+    world.config = replace(world.config, sizes=(own, (48, 80)))
+    assert load(save(world, tmp_path / "any")).config.sizes == (own, (48, 80))
+    info(str(tmp_path / "any"))
+    assert f"sizes  {own[0]}x{own[1]}, 48x80" in capsys.readouterr().out
+    for wrong in (((48, 80), own), (own, (50, 80))):
+        with pytest.raises(WorldError, match="sizes: .* does not fit"):
+            replace(world.config, sizes=wrong)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.train.films import FORCE, NONE, Films, films
+from tests.train.films import FORCE, NONE, Films, film, films
 from worldsim.core import WorldError, row_keys
 from worldsim.data.view import WithoutStates
 from worldsim.pipeline import train
@@ -70,10 +70,9 @@ def test_any_chunk_size_and_kind(tmp_path: Path, chunk, size, action, rewards):
 def test_several_sizes_and_lengths(tmp_path: Path):
     """One world of three sizes, from films and pictures; killed between stages it goes on."""
     data, sizes = films(size=(32, 40)), ((24, 32), (32, 24), (16, 16))
-    single = [replace(e, frames=e.frames[:2], actions=e.actions[:1], rewards=e.rewards[:1])
-              for e in data._splits["train"][:3]]  # fmt: skip
+    single = [replace(film(data.spec, 90 + i, 1, True, 1.0), name=f"single-{i}") for i in range(3)]
     mixed = Films(data.spec, data._splits | {"train": data._splits["train"][3:] + single})
-    how = {"sizes": sizes, "lengths": (1, 4), "steps": 12} | SETTINGS
+    how: dict[str, Any] = {"sizes": sizes, "lengths": (1, 4), "steps": 12} | SETTINGS
     world = train(mixed, out=tmp_path / "world", run=tmp_path / "run", **how)
     loaded = load(tmp_path / "world")
     assert loaded.config.sizes == world.config.sizes == sizes
@@ -83,8 +82,9 @@ def test_several_sizes_and_lengths(tmp_path: Path):
     again = train(mixed, out=tmp_path / "again", run=tmp_path / "run", **how)
     pairs = zip(again.dynamics.parameters(), world.dynamics.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
+    fewer: dict[str, Any] = {**how, "sizes": sizes[:2]}
     with pytest.raises(WorldError, match="frame_sizes"):
-        train(mixed, out=tmp_path / "no", run=tmp_path / "run", **(how | {"sizes": sizes[:2]}))
+        train(mixed, out=tmp_path / "no", run=tmp_path / "run", **fewer)
 
 
 @pytest.mark.nightly
