@@ -169,6 +169,7 @@ def test_rows_have_errors_sharpness_and_speed(
     assert found["clips"] == 12 and "Pendulum" in found["ranking"]
     assert rows["worldsim"]["frames a second, batch 8"] > 0 and (tmp_path / "strip.png").exists()
     assert fidelity_peer.table(found).count("\n") == 4
+    assert fidelity_peer.ranks(dreams, SPEC, 0) == "left out: not asked for"
 
 
 def test_pictures_of_the_pendulum_tell_its_motion_and_reward():
