@@ -43,6 +43,7 @@ from worldsim.store.tensors import load_weights, save_tensors
 from worldsim.world.diffusion import DiffusionWorld
 
 from . import peer_diamond
+from .page import put
 from .peer_diamond import CONTEXT, DiamondConfig, DiamondDream
 from .pendulum_ranking import Dream, ranked
 from .speed_peers import digest
@@ -67,6 +68,7 @@ class Match:
         peer_lr: the peer's learning rate.
         starts: dreams of each test episode. rank_starts: of each policy that is ranked, 0 to rank
             none.
+        page: whose table between `<!-- peer -->` and `<!-- /peer -->` is replaced by this one.
     """
 
     peer: str | None = None
@@ -76,6 +78,7 @@ class Match:
     peer_lr: float = DiamondConfig.lr
     starts: int = 4
     rank_starts: int = 8
+    page: Path | None = None
 
     def folder(self) -> Path:
         """The checkout's; WorldError, which says what is wrong, before anything is trained."""
@@ -321,6 +324,8 @@ def compare(match: Match, data: Path, run: Path, device: torch.device) -> dict[s
     }
     found = measured(dreams, clips, recording.spec, match, clock_of(device), run)
     print(table(found))
+    if match.page is not None:
+        put(match.page, table(found), "peer")
     return {
         "format": "worldsim-fidelity-peer", "data": recording.spec.name, **found,
         "worldsim": {"preset": match.world_preset, "weights": weights,

@@ -5,8 +5,9 @@ from pathlib import Path
 BEGIN, END = "<!-- report -->", "<!-- /report -->"
 
 
-def put(page: Path, report: str) -> None:
-    """Put Markdown between the page's marks, in place of what was there."""
-    before, rest = page.read_text().split(BEGIN)
-    _, after = rest.split(END)
-    page.write_text(f"{before}{BEGIN}\n\n{report}\n\n{END}{after}")
+def put(page: Path, report: str, mark: str = "report") -> None:
+    """Put Markdown between two of the page's marks, in place of what was there."""
+    begin, end = (x.replace("report", mark) for x in (BEGIN, END))
+    before, rest = page.read_text().split(begin)
+    _, after = rest.split(end)
+    page.write_text(f"{before}{begin}\n\n{report}\n\n{end}{after}")

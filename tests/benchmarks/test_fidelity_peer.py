@@ -15,6 +15,7 @@ from torch import nn
 
 from benchmarks import fidelity, fidelity_peer, peer_diamond, pendulum_ranking
 from benchmarks.fidelity_peer import Match, WorldDream
+from benchmarks.page import put
 from benchmarks.peer_diamond import DiamondConfig, DiamondDream
 from tests.benchmarks.stand_in import write_checkout
 from tests.measured_data import SPEC, stripes, stripes_data
@@ -27,8 +28,9 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def peer(tmp_path_factory: pytest.TempPathFactory) -> peer_diamond.Source:
+    folder = write_checkout(tmp_path_factory.mktemp("peer"))
     before = dict(sys.modules)
-    found = peer_diamond.source(write_checkout(tmp_path_factory.mktemp("peer")))
+    found = peer_diamond.source(folder)
     assert sys.modules == before
     return found
 
@@ -169,6 +171,10 @@ def test_rows_have_errors_sharpness_and_speed(
     assert found["clips"] == 12 and "Pendulum" in found["ranking"]
     assert rows["worldsim"]["frames a second, batch 8"] > 0 and (tmp_path / "strip.png").exists()
     assert fidelity_peer.table(found).count("\n") == 4
+    page = tmp_path / "page.md"
+    page.write_text("<!-- report -->kept<!-- /report --> <!-- peer -->\n<!-- /peer -->")
+    put(page, fidelity_peer.table(found), "peer")
+    assert "kept" in page.read_text() and "| DIAMOND |" in page.read_text()
     assert fidelity_peer.ranks(dreams, SPEC, 0) == "left out: not asked for"
 
 
