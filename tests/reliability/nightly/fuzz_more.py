@@ -61,6 +61,7 @@ from worldsim.train.stored import open_checkpoint
 FIT = FitConfig(steps=5, bf16=False)
 SIZE = (16, 24)  # of pictures
 MESSAGE = {"v": 1, "type": "step", "time": 17.5, "keys": ["w"], "action": [0.5], "driver": "keys"}
+PICTURES = ("png", "jpeg", "bmp", "webp")
 CODECS = {"ts": "mpeg2video", "mpg": "mpeg1video", "flv": "flv", "wmv": "wmv2", "nut": "mpeg4",
           "y4m": "wrapped_avframe", "webm": "libvpx-vp9", "ogv": "libvpx"}  # fmt: skip
 
@@ -219,17 +220,21 @@ def shards(root: Path) -> dict[str, Target]:
 
 
 def media(root: Path) -> dict[str, Target]:
-    """Pictures and films that a command is given."""
-    found = {}
-    for suffix in ("png", "jpeg", "bmp", "webp"):
-        path = root / f"picture.{suffix}"
-        Image.fromarray(noise(1, 16, 32)[0]).save(path)
-        found[path.name] = plain(path, partial(read_media, path, SIZE, 10.0))
+    """Pictures and films that a command is given, of many formats."""
+    for suffix in PICTURES:
+        Image.fromarray(noise(1, 16, 32)[0]).save(root / f"picture.{suffix}")
     for suffix, codec in CODECS.items():
-        path = root / f"film.{suffix}"
-        write(path, noise(8, 16, 16), fps=25, codec=codec, pix_fmt="yuv420p")
-        found[path.name] = plain(path, partial(read_media, path, SIZE, 25.0))
-    return found
+        write(root / f"film.{suffix}", noise(8, 16, 16), fps=25, codec=codec, pix_fmt="yuv420p")
+
+    def formats(name: str, *suffixes: str) -> Target:
+        path, *others = (root / f"{name}.{suffix}" for suffix in suffixes)
+        target = plain(path, partial(read_media, path, SIZE, 25.0))
+        return replace(target, seeds=tuple(other.read_bytes() for other in others))
+
+    return {
+        "picture for a command": formats("picture", *PICTURES),
+        "film for a command": formats("film", *CODECS),
+    }
 
 
 def words(root: Path) -> dict[str, Target]:

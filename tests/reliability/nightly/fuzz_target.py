@@ -17,12 +17,14 @@ class Target:
     """A file, what reads it, and the ways in which it is changed.
 
     put: writes its bytes, with a hash that fits where the format has one.
+    seeds: good files of other formats that are read in the same way.
     """
 
     path: Path
     read: Callable[[], Any]
     put: Callable[[bytes], Any]
     changes: tuple[Change, ...]
+    seeds: tuple[bytes, ...] = ()
 
 
 def plain(path: Path, read: Callable[[], Any], *changes: Change) -> Target:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -34,13 +35,16 @@ from worldsim.data import NativeDataset
 from worldsim.data.open import open_dataset
 from worldsim.data.tables import read_tables
 from worldsim.evaluate.describe import describe
+from worldsim.models.dynamics import Dynamics
+from worldsim.models.latent_actions import LatentActionConfig, LatentActionModel
 from worldsim.store.folder import load, save
-from worldsim.store.manifest import CARD, CONFIG, MANIFEST, STARTS, TRUST, WEIGHTS
+from worldsim.store.manifest import CARD, CONFIG, LATENT_ACTIONS, MANIFEST, STARTS, TRUST
 from worldsim.store.snapshot import load_state, save_state
 from worldsim.store.tensors import load_tensors, save_tensors
-from worldsim.world.diffusion import WorldConfig
+from worldsim.world.diffusion import DiffusionWorld, WorldConfig
 from worldsim.world.uncertainty import Trust
 
+LEARNED = (TRUST, LATENT_ACTIONS)  # beside the networks, which are read in one way
 CODECS = {"mp4": ("libx264", "yuv420p"), "mkv": ("ffv1", "bgr0"), "avi": ("mpeg4", "yuv420p"),
           "gif": ("gif", "rgb8")}  # fmt: skip
 A_CARD = {
@@ -51,22 +55,20 @@ A_CARD = {
 CSV = b"action_0,action_1,reward,text\n" + b"0.5,-1,0.25,left\n" * 6
 
 
-def targets(root: Path, until: str = "") -> dict[str, Target]:
-    """A good file of every kind, below `root`; no more are made once that called `until` is."""
+def targets(root: Path) -> dict[str, Target]:
+    """A good file of every kind, below `root`."""
     makers = (_worlds, _states, _agents, _recordings, _films, _minari, _lerobot, _tables, _logs)
     found: dict[str, Target] = {}
     for make in (*makers, *MAKERS):
         place = root / f"{make.__module__.rpartition('.')[2]}-{make.__name__.strip('_')}"
         place.mkdir(parents=True)
         found |= make(place)
-        if until in found:
-            break
     return found
 
 
 def _worlds(root: Path) -> dict[str, Target]:
     home = fresh(root)
-    world = load(home)
+    world = _inferring(load(home))
     trust = Trust(world.spec, 8)
     save(world.with_trust(trust), home, card=A_CARD, overwrite=True)
     good = (home / MANIFEST).read_bytes()
@@ -80,7 +82,6 @@ def _worlds(root: Path) -> dict[str, Target]:
 
         return Target(home / name, partial(_card_too, home), put, (*changes, bytes_changed))
 
-    weights = {name: forged(name, header_changed) for name in (*WEIGHTS, TRUST)}
     config = root / "config.json"
     config.write_bytes((home / CONFIG).read_bytes())
     return {
@@ -89,8 +90,18 @@ def _worlds(root: Path) -> dict[str, Target]:
         CONFIG: forged(CONFIG, json_changed),
         CARD: forged(CARD, json_changed),
         STARTS: forged(STARTS, zip_changed),
-        **weights,
+        **{name: forged(name, header_changed) for name in ("dit.safetensors", *LEARNED)},
     }
+
+
+def _inferring(world: DiffusionWorld) -> DiffusionWorld:
+    """A world that tells actions from video."""
+    model = LatentActionConfig(chunk=world.spec.chunk, size=(8, 8), dim=2)
+    conditioning = replace(world.config.conditioning, latent_action=2)
+    config = replace(world.config, conditioning=conditioning, latent_actions=model)
+    dynamics = Dynamics(config.dit, config.heads, config.vae.channels, conditioning)
+    parts = world.vae, dynamics, world.starts
+    return DiffusionWorld(config, *parts, latent_actions=LatentActionModel(model))
 
 
 def _card_too(home: Path) -> None:
@@ -141,19 +152,19 @@ def _recordings(root: Path) -> dict[str, Target]:
 
 
 def _films(root: Path) -> dict[str, Target]:
-    found = {}
+    films, table = root / "films", root / "table"
     for suffix, (codec, kind) in CODECS.items():
-        folder = root / suffix
-        folder.mkdir()
-        write(folder / f"film.{suffix}", noise(12, 16, 16), fps=10, codec=codec, pix_fmt=kind)
-        read = partial(whole, partial(open_dataset, folder))
-        found[f"film.{suffix}"] = plain(folder / f"film.{suffix}", read)
-    table = root / "table"
+        write(root / f"film.{suffix}", noise(12, 16, 16), fps=10, codec=codec, pix_fmt=kind)
+    first, *others = ((root / f"film.{suffix}").read_bytes() for suffix in CODECS)
+    films.mkdir()
+    (films / "film.mp4").write_bytes(first)
+    read = partial(whole, partial(open_dataset, films))
+    film = replace(plain(films / "film.mp4", read), seeds=tuple(others))
     table.mkdir()
     write(table / "film.mkv", noise(6, 16, 16), fps=10)
     (table / "film.csv").write_bytes(CSV)
     read = partial(whole, partial(open_dataset, table))
-    return found | {"film.csv": plain(table / "film.csv", read)}
+    return {"film of a dataset": film, "film.csv": plain(table / "film.csv", read)}
 
 
 def _minari(root: Path) -> dict[str, Target]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.reliability.nightly.audit import Audit
-from tests.reliability.nightly.fuzz_targets import targets
+from tests.reliability.nightly.fuzz_target import Target
 from worldsim.core import WorldError
 
 SECONDS, MEBIBYTES = 2.0, 256  # that a refusal may take
@@ -36,9 +36,8 @@ HARMLESS = {*sys.stdlib_module_names, *packages_distributions(), "worldsim", "te
 class Judge:
     """Reads one changed file after the other and keeps what was wrong with that."""
 
-    def __init__(self, name: str, root: Path) -> None:
-        self.name, self.root = name, root
-        self.target = targets(root, name)[name]
+    def __init__(self, target: Target, root: Path) -> None:
+        self.target, self.root = target, root
         self.good = self.target.path.read_bytes()
         self.audit, self.tried = Audit().__enter__(), 0
         self.faults: dict[str, str] = {}  # kind of fault: the case that showed it, in hex

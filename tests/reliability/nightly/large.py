@@ -71,7 +71,8 @@ def _filled(part: bytes, size: int) -> bytes:
 
 def _paths(raw: Any, most: int = 40) -> list[tuple[Any, ...]]:
     """Places in JSON, outer ones first."""
-    found, queue = [], [((), raw)]
+    found: list[tuple[Any, ...]] = []
+    queue: list[tuple[tuple[Any, ...], Any]] = [((), raw)]
     while queue and len(found) < most:
         path, value = queue.pop(0)
         keys = value if isinstance(value, dict) else range(len(value))
