@@ -1,3 +1,5 @@
+from threading import Thread, main_thread
+from threading import enumerate as threads
 from typing import Any
 
 import numpy as np
@@ -6,8 +8,8 @@ import torch
 
 from tests.measured_data import stored
 from worldsim.core import ActionSpec, WorldError
-from worldsim.data import DatasetSpec, Episode
-from worldsim.data.clips import ClipLoader
+from worldsim.data import DatasetSpec, Episode, clips
+from worldsim.data.clips import ClipLoader, Pool
 
 SPEC = DatasetSpec(
     name="numbered", frame_shape=(8, 8, 3), fps=10.0, chunk=2, action=ActionSpec(kind="none")
@@ -73,3 +75,14 @@ def test_a_window_across_two_spans_of_a_long_episode_is_drawn_too(data):
 def test_too_short_episodes_are_named(data):
     with pytest.raises(WorldError, match="an episode of 201 chunks or more in numbered, got 200"):
         ClipLoader(data, batch=1, length=201)
+
+
+def test_what_is_decoded_ahead_does_not_outlive_the_program(data, monkeypatch: pytest.MonkeyPatch):
+    over, decoded = Thread(target=print), []
+    loader, frames = ClipLoader(data, batch=1, length=3), ClipLoader._frames
+    monkeypatch.setattr(ClipLoader, "_frames", lambda *x: decoded.append(x) or frames(*x))
+    monkeypatch.setattr(clips, "main_thread", lambda: over if decoded else main_thread())
+    future = loader._begin(Pool(0, tuple(loader._spans)))
+    for thread in (x for x in threads() if x.name == "clips"):
+        thread.join()
+    assert len(loader._spans) > 1 and len(decoded) == 1 and not future.done()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from math import prod
+from threading import Lock, Thread, main_thread
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ class ClipLoader:
             )
         self._pools: list[Pool] = []
         self._order = self._all_pools()
-        self._worker = ThreadPoolExecutor(1, "clips")
+        self._reading = Lock()  # one pool after the other
         self._held: dict[int, Future[list[Tensor]]] = {}  # by number of the pool
 
     @property
@@ -103,11 +104,27 @@ class ClipLoader:
         self._held = {n: future for n, future in self._held.items() if n in wanted}
         for n in wanted:
             if n not in self._held:
-                self._held[n] = self._worker.submit(self._read, self._pools[n])
+                self._held[n] = self._begin(self._pools[n])
         return self._held[number].result()
 
-    def _read(self, pool: Pool) -> list[Tensor]:
-        return [self._frames(span) for span in pool.spans]
+    def _begin(self, pool: Pool) -> Future[list[Tensor]]:
+        """Decode a pool in a thread, which ends when the program does: an executor's would not."""
+        begun: Future[list[Tensor]] = Future()
+
+        def read() -> None:
+            try:
+                found = []
+                with self._reading:
+                    for span in pool.spans:
+                        if not main_thread().is_alive():
+                            return
+                        found.append(self._frames(span))
+                begun.set_result(found)
+            except BaseException as error:
+                begun.set_exception(error)
+
+        Thread(target=read, name="clips").start()
+        return begun
 
     def _frames(self, span: Span) -> Tensor:
         chunk = self.data.spec.chunk
