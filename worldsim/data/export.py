@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from worldsim.files import atomic_path
+from worldsim.files import atomic_folder, atomic_path
 
 from .captions import by_chunk
 from .columns import Columns, columns_of
@@ -33,7 +33,8 @@ def export(
 
     "native" keeps everything, splits and names too; "lerobot" is v3.0 with one camera; "video" is
     a film an episode, beside a CSV of actions and rewards a frame. The last two hold an action for
-    each frame of its chunk, and compress frames with H.264.
+    each frame of its chunk, compress frames with H.264, and are there whole or not at all; "native"
+    keeps the episodes that were finished, and goes on from there.
     Raises DatasetError where the folder holds something else.
     """
     folder = Path(folder)
@@ -44,9 +45,11 @@ def export(
     elif format == "lerobot":
         from .lerobot_export import to_lerobot  # pyarrow is an extra
 
-        to_lerobot(data, folder)
+        with atomic_folder(folder) as part:
+            to_lerobot(data, part)
     elif format == "video":
-        to_video(data, folder)
+        with atomic_folder(folder) as part:
+            to_video(data, part)
     else:
         raise unfit(folder, "format", "native, lerobot or video", repr(format), "choose one")
     return folder

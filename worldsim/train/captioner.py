@@ -24,6 +24,7 @@ from worldsim.data.dataset import Caption, Dataset, Episode
 from worldsim.data.native import NativeDataset, NativeWriter, file_name
 from worldsim.data.resize import area_resize
 from worldsim.data.tables import read_columns
+from worldsim.files import atomic_folder
 from worldsim.models.captioner import FRAMES, SIDE, Captioner, Vocabulary
 
 LEAST = 8  # captions to learn from
@@ -187,18 +188,19 @@ def recaption(
         shown = clips.frames[:, np.linspace(0, SEEN - 1, FRAMES).round().astype(int)]
         said = [words.decode(ids) for ids in model.say(shown)]
         right = words_right(clips.texts, [said[i] for i in clips.clip])
-    writer = NativeWriter(out, replace(data.spec, has_text=True))
-    generator = torch.Generator().manual_seed(training.seed)
-    for split in data.splits:
-        part = data.split(split)
-        for place in tqdm(range(len(part)), desc=f"captions {split}", file=sys.stderr):
-            episode = part.episode(place)
-            captions = tuple(told.get(episode.name, ()))
-            if not captions:
-                captions = _captions(model, words, episode, told, wordings, generator)
-            name = file_name(episode.name)
-            writer.write(split, replace(episode, name=name, text="", captions=captions))
-    return writer.dataset(), right
+    with atomic_folder(out) as folder:
+        writer = NativeWriter(folder, replace(data.spec, has_text=True))
+        generator = torch.Generator().manual_seed(training.seed)
+        for split in data.splits:
+            part = data.split(split)
+            for place in tqdm(range(len(part)), desc=f"captions {split}", file=sys.stderr):
+                episode = part.episode(place)
+                captions = tuple(told.get(episode.name, ()))
+                if not captions:
+                    captions = _captions(model, words, episode, told, wordings, generator)
+                name = file_name(episode.name)
+                writer.write(split, replace(episode, name=name, text="", captions=captions))
+    return NativeDataset(out), right
 
 
 def _captions(
