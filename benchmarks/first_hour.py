@@ -23,6 +23,7 @@ from typing import Any
 import tyro
 
 from worldsim.core import WorldError
+from worldsim.flags import refuse_repeated
 from worldsim.store.provenance import provenance
 
 from .page import put
@@ -125,4 +126,4 @@ def table(steps: Sequence[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    tyro.cli(main, args=refuse_repeated(sys.argv[1:]))

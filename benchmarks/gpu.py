@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from worldsim.flags import refuse_repeated
 
 from . import RESULTS, parts
 from .parts import Part
@@ -67,8 +70,8 @@ def hardware() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="cpu: to try it")
     parser.add_argument("--out", type=Path, help="the JSON file")
     parser.add_argument("--quick", action="store_true", help="the smallest sizes")
-    main(**vars(parser.parse_args()))
+    main(**vars(parser.parse_args(refuse_repeated(sys.argv[1:]))))

@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+from worldsim.flags import refuse_repeated
+
 from .parts import lacking, tell
 
 NEEDED = ("gymnasium", "tensordict", "einops", "safetensors", "av")
@@ -267,12 +269,12 @@ PARTS = {"tests": tests, "speed": speed, "memory": memory, "train": train, "two"
 
 def main() -> None:
     """Run a part by name."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--name", default="")
     parser.add_argument("--quick", action="store_true")
-    asked = parser.parse_args()
+    asked = parser.parse_args(refuse_repeated(sys.argv[1:]))
     tell(PARTS[asked.part](asked.device, asked.name, asked.quick))
 
 

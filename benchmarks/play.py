@@ -23,6 +23,7 @@ import numpy as np
 import tyro
 
 from worldsim.core import WorldError
+from worldsim.flags import refuse_repeated
 from worldsim.store.provenance import provenance
 
 from .page import put
@@ -230,4 +231,4 @@ def rss(pid: int) -> float:
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    tyro.cli(main)
+    tyro.cli(main, args=refuse_repeated(sys.argv[1:]))

@@ -16,6 +16,7 @@ from typing import Any
 
 import tyro
 
+from worldsim.flags import refuse_repeated
 from worldsim.store.provenance import provenance
 
 from . import RESULTS, parts
@@ -71,4 +72,4 @@ def rows(ray: str, quick: bool) -> list[Part]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    tyro.cli(main, description=__doc__, args=refuse_repeated(sys.argv[1:]))

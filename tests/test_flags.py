@@ -1,5 +1,8 @@
 """Repeated flags are refused, or all of them count; none is forgotten in silence."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from worldsim.flags import refuse_repeated
@@ -33,3 +36,17 @@ def test_a_repeated_flag_is_refused(line: str, capsys: pytest.CaptureFixture[str
 )
 def test_other_lines_pass_as_they_are(line: str):
     assert refuse_repeated(line.split(), several=("--peer",)) == line.split()
+
+
+ROOT = Path(__file__).parents[1]
+PARSERS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for folder in ("worldsim", "benchmarks", "docs/examples", "tests/reliability")
+    for path in (ROOT / folder).rglob("*.py")
+    if re.search(r"tyro\.cli\(|\.parse_args\(", path.read_text())
+)
+
+
+def test_every_command_line_refuses_them():
+    unguarded = [name for name in PARSERS if "refuse_repeated(" not in (ROOT / name).read_text()]
+    assert len(PARSERS) > 30 and not unguarded

@@ -3,6 +3,7 @@
 python docs/examples/cleanrl_ppo.py --steps 100000
 """
 
+import sys
 from dataclasses import dataclass
 
 import gymnasium
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 import worldsim  # noqa: F401  (registers WorldSim-v0)
+from worldsim.flags import refuse_repeated
 
 
 @dataclass
@@ -113,4 +115,4 @@ def main(args: Args) -> list[float]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args))
+    main(tyro.cli(Args, args=refuse_repeated(sys.argv[1:])))

@@ -5,6 +5,7 @@
 Needs `pip install 'ray[data]'`, and a folder that all machines see.
 """
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import ray  # pyright: ignore[reportMissingImports]
 import tyro
 
 from worldsim.shards.export import of_world, run
+from worldsim.flags import refuse_repeated
 
 
 class Maker:
@@ -46,4 +48,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    tyro.cli(main, args=refuse_repeated(sys.argv[1:]))

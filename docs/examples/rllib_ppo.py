@@ -5,6 +5,7 @@ own batch instead of copies of the single environment; it takes the step after a
 (`autoreset_mode="next_step"`); and it wants arrays (`output="numpy"`).
 """
 
+import sys
 from typing import Any
 
 import tyro
@@ -14,6 +15,7 @@ from ray.rllib.connectors.env_to_module import (  # pyright: ignore[reportMissin
 )
 
 import worldsim  # noqa: F401  (registers WorldSim-v0)
+from worldsim.flags import refuse_repeated
 
 
 def configure(world: str, rows: int, horizon: int, runners: int, seed: int) -> PPOConfig:
@@ -65,4 +67,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    tyro.cli(main, args=refuse_repeated(sys.argv[1:]))

@@ -3,6 +3,7 @@
     python docs/examples/sb3_cnn_ppo.py --world pendulum --steps 100000
 
 `CnnPolicy` brings the network of Mnih et al. (2015), which needs 36 pixels a side; this one works
+import sys
 from 8 up. Needs `pip install stable-baselines3`.
 """
 
@@ -16,6 +17,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 import worldsim  # noqa: F401  (registers WorldSim-v0)
+from worldsim.flags import refuse_repeated
 
 
 class SmallCnn(BaseFeaturesExtractor):
@@ -54,4 +56,4 @@ def main(world: str = "pendulum", steps: int = 100_000, envs: int = 4, limit: in
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    tyro.cli(main, args=refuse_repeated(sys.argv[1:]))

@@ -3,6 +3,7 @@
 Needs `pip install stable-baselines3`.
 """
 
+import sys
 import gymnasium
 import tyro
 from stable_baselines3 import PPO
@@ -10,6 +11,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
 import worldsim  # noqa: F401  (registers WorldSim-v0)
+from worldsim.flags import refuse_repeated
 
 
 def main(world: str = "car-racing", steps: int = 100_000, envs: int = 4, limit: int = 50) -> float:
@@ -24,4 +26,4 @@ def main(world: str = "car-racing", steps: int = 100_000, envs: int = 4, limit: 
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    tyro.cli(main, args=refuse_repeated(sys.argv[1:]))

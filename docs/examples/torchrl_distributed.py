@@ -6,6 +6,7 @@ Every process has rows of its own, named by its seed. A row's dream follows from
 step) and the actions, so the frames are those of one process that holds all rows.
 """
 
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +21,7 @@ from torchrl.collectors import Collector
 from torchrl.envs import EnvBase, SerialEnv
 
 from worldsim.envs import WorldSimTorchRL
+from worldsim.flags import refuse_repeated
 
 
 class Steering(nn.Module):
@@ -101,4 +103,4 @@ def _leaves(batch: TensorDictBase) -> list[Tensor]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    tyro.cli(main, args=refuse_repeated(sys.argv[1:]))

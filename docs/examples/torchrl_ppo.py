@@ -1,5 +1,6 @@
 """TorchRL's PPO on `WorldSimTorchRL`: `python docs/examples/torchrl_ppo.py --steps 100000`."""
 
+import sys
 import torch
 import tyro
 from tensordict.nn import TensorDictModule
@@ -10,6 +11,7 @@ from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.value import GAE
 
 from worldsim.envs import WorldSimTorchRL
+from worldsim.flags import refuse_repeated
 
 
 def networks(env: WorldSimTorchRL) -> tuple[ProbabilisticActor, ValueOperator]:
@@ -62,4 +64,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    tyro.cli(main, args=refuse_repeated(sys.argv[1:]))

@@ -8,6 +8,7 @@ no episode: a client may be killed, saved, or copied. Clients are threads, or pr
 machine; on a GPU the server alone needs the device.
 """
 
+import sys
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from torchrl.modules.inference_server import InferenceServer, MPTransport
 
 import worldsim
 from worldsim.core import WorldModel, WorldState, row_keys
+from worldsim.flags import refuse_repeated
 
 Call = Callable[[TensorDictBase], TensorDictBase]
 
@@ -144,4 +146,4 @@ def _processes(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    tyro.cli(main, args=refuse_repeated(sys.argv[1:]))

@@ -31,6 +31,7 @@ import torchrl.envs  # noqa: E402, F401
 from tqdm import tqdm  # noqa: E402
 
 from tests.reliability.mutants.faults import FAULTS, Fault  # noqa: E402
+from worldsim.flags import refuse_repeated
 
 ROOT = Path(__file__).resolve().parents[3]
 COPIED = ("worldsim", "envs", "agents", "tests", "pyproject.toml")
@@ -114,10 +115,12 @@ def check(tests: list[str], fault: Fault | None) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0], allow_abbrev=False
+    )
     parser.add_argument("names", nargs="*", help="faults to plant; all if none is named")
     parser.add_argument("--fresh", action="store_true", help="believe no earlier result")
-    asked = parser.parse_args()
+    asked = parser.parse_args(refuse_repeated(sys.argv[1:]))
     chosen = [f for f in FAULTS if not asked.names or f.name in asked.names]
     found: dict[str, dict[str, str]] = {}
     if RESULTS.exists() and not asked.fresh:

@@ -20,6 +20,7 @@ from typing import Any
 from tqdm import tqdm
 
 from tests.reliability.nightly.rows import Row
+from worldsim.flags import refuse_repeated
 from worldsim.store.provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -92,11 +93,11 @@ def _plain(value: Any) -> str:
 
 def main() -> None:
     """Run the rows that are asked for; the exit status says whether all promises held."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--only", nargs="*", metavar="NAME", help="modules or rows; all by default")
     parser.add_argument("--again", action="store_true", help="also rows that passed at this commit")
     parser.add_argument("--short", action="store_true", help="CI's counts; nothing is written")
-    asked = parser.parse_args()
+    asked = parser.parse_args(refuse_repeated(sys.argv[1:]))
     jobs = [(module, row) for module, rows in modules().items() for row in rows]
     jobs = [(m, r) for m, r in jobs if not asked.only or {m, r.name} & set(asked.only)]
     jobs = [(m, r) for m, r in jobs if r.ci or not asked.short]

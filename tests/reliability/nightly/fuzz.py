@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from tests.reliability.nightly.rows import Outcome, Row, main
 from worldsim.files import write_text
+from worldsim.flags import refuse_repeated
 from worldsim.store.provenance import provenance
 
 KEPT = 20  # faults that a reader's line tells of
@@ -78,10 +79,10 @@ ROWS = (
 
 def cli(given: Sequence[str]) -> None:
     """Some readers only."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--reader", action="append", default=[], help="all without")
     parser.add_argument("--count", type=float, default=60, help="CPU-seconds of each")
-    asked = parser.parse_args(given)
+    asked = parser.parse_args(refuse_repeated(given, several=("--reader",)))
     sys.exit(bool(fuzzed(asked.count, asked.reader).failures))
 
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from worldsim.flags import refuse_repeated
 from worldsim.store.provenance import provenance
 
 KEPT = 20  # failures that a line tells of
@@ -80,11 +81,11 @@ def measure(row: Row, count: int) -> dict[str, Any]:
 
 def main(rows: Sequence[Row]) -> None:
     """Run rows from the command line; the exit status says whether all promises held."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--full", action="store_true", help="the counts of the table, not CI's")
     parser.add_argument("--row", action="append", choices=[r.name for r in rows], help="only these")
     parser.add_argument("--count", type=int, help="another count")
-    asked = parser.parse_args()
+    asked = parser.parse_args(refuse_repeated(sys.argv[1:], several=("--row",)))
     passed = True
     for row in rows:
         if asked.row is None or row.name in asked.row:
