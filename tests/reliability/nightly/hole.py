@@ -129,9 +129,9 @@ def trained(effort: float) -> DiffusionWorld:
 
     with tempfile.TemporaryDirectory() as root:
         data, run = record(Path(root) / "data"), Path(root) / "run"
-        fit_vae(data, SIZES, VAETrainingConfig(fit=fit(700, 16, 3e-3), kl=1e-5), run)
+        fit_vae(data, SIZES, VAETrainingConfig(fit=fit(400, 16, 3e-3), kl=1e-5), run)
         training = DynamicsTrainingConfig(
-            fit=fit(1500, 16, 2e-3), targets=6, compile=False, drop_action=0.0
+            fit=fit(800, 16, 2e-3), targets=6, compile=False, drop_action=0.0
         )
         fit_forced(data, SIZES, training, run)
         world = assemble(data, SIZES, run, "point", stage="forced", time_limit=100, clips=16)
@@ -228,7 +228,7 @@ def exploited(steps: int, effort: float = 1.0) -> Outcome:
 ROWS = (  # training takes longer than CI allows
     Row(
         name="H2", promise="a planner that exploits a hole in the data is flagged; penalise halves "
-        "the gap between dream and reality", unit="steps", ci=0, full=100_000,
+        "the gap between dream and reality", unit="steps", ci=0, full=27_648,
         attempt=exploited,
     ),
 )  # fmt: skip
