@@ -175,6 +175,7 @@ def faults(count: int) -> Outcome:
     """Every fault at every call of every writer, of which `count` at most are tried."""
     failures, tried = [], Counter()
     undisturbed()
+    recorded()
     with tempfile.TemporaryDirectory() as root:
         cases = _cases(Path(root), count)
         for name, kind, n, wrong, ended in tqdm(cases, desc="faults", total=count, leave=False):
@@ -187,7 +188,7 @@ def _cases(root: Path, count: int) -> Iterator[tuple[str, str, int, list[str], s
     """Writer, kind and place of each fault, what is wrong after it, and how the writer ended."""
     left = count
     for kind in KINDS:
-        for name, writer in WRITERS.items():
+        for name, writer in (WRITERS | KEPT).items():
             first = root / name
             if not first.exists():
                 _write_one(writer, first)
