@@ -1,5 +1,8 @@
 """The real environment as its world shows it."""
 
+import os
+import signal
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -151,3 +154,16 @@ def test_ids_of_well_known_families_need_no_module() -> None:
     pytest.importorskip("minigrid")
     env = make_environment(replace(SPEC, id="MiniGrid-Empty-5x5-v0", source="render"))
     assert env.reset(seed=0)[0].shape == (8, 8, 3)
+
+
+@pytest.mark.nightly
+def test_a_process_that_draws_an_environment_can_be_ended():
+    """SDL, which draws it, takes SIGTERM for itself unless it is told not to."""
+    code = (
+        "import os, signal, time; from worldsim.collect.environment import make_named\n"
+        "env = make_named('Pendulum-v1', {'render_mode': 'rgb_array'}); env.reset(); env.render()\n"
+        "os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.5)"
+    )
+    plain = {k: v for k, v in os.environ.items() if k != "SDL_NO_SIGNAL_HANDLERS"}
+    ended = subprocess.run([sys.executable, "-c", code], env=plain, timeout=300)
+    assert ended.returncode == -signal.SIGTERM

@@ -100,6 +100,7 @@ def make_named(id: str, keywords: dict[str, Any]) -> Env:
     if ":" in id and not re.search(r"-v\d+$", id):
         return make_by(named(id, "env"), keywords, id)
     _register_family(id)
+    os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")  # or it swallows SIGTERM
     if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # or SDL complains of a missing screen
     try:

@@ -217,6 +217,7 @@ def _start(parcel: bytes, stop: Any) -> None:
     _parcel, _stop = parcel, stop
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # no window, where there is no screen
     os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+    os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")  # it would swallow SIGTERM
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     parent = parent_process()
