@@ -142,7 +142,7 @@ def of_world(
         time_limit=limit, num_steps=num_steps, rows=rows, device=torch.device(device).type,
         compile=compile, trust_threshold=trust_threshold, packages=installed(),
     )  # fmt: skip
-    return Export(source, Path(folder), plan)
+    return Export(source, Path(folder).absolute(), plan)
 
 
 def of_recordings(
@@ -153,7 +153,7 @@ def of_recordings(
         source=data.spec.name, fingerprint=data.fingerprint(), episodes=len(data), shards=shards,
         sink=sink, packages=installed(),
     )  # fmt: skip
-    return Export(Recordings(data), Path(folder), plan)
+    return Export(Recordings(data), Path(folder).absolute(), plan)
 
 
 def run(export: Export, *, shard: int | None = None, verify: bool = False) -> Path | None:
