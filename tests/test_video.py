@@ -100,6 +100,8 @@ def test_an_edited_data_set_keeps_all_but_frames_and_captions(tmp_path: Path) ->
     )  # fmt: skip
     data = stored(tmp_path / "day", spec, train=[episode])
     made = edit_dataset(data, "night", world=WORLD, out=tmp_path / "night", keep_all=True)
+    with pytest.raises(WorldError, match="a new folder, or one begun with 'dawn'"):
+        edit_dataset(data, "dawn", world=WORLD, out=tmp_path / "night", keep_all=True)
     after = made.episode(0)
     assert (after.text, after.captions, after.terminated) == ("night", (), True)
     assert np.array_equal(after.actions, episode.actions)  # type: ignore[arg-type]

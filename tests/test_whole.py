@@ -16,10 +16,10 @@ from worldsim import files
 from worldsim.agents.actor_critic import ActorCritic, AgentConfig
 from worldsim.agents.training import save_agent
 from worldsim.core import WorldError, row_keys
-from worldsim.data.dataset import Caption
+from worldsim.data.dataset import Caption, DatasetError
 from worldsim.data.export import export
 from worldsim.data.labelled import LatentLabels
-from worldsim.data.native import save_episode
+from worldsim.data.native import NativeDataset, NativeWriter, save_episode
 from worldsim.evaluate.report import write_card
 from worldsim.models.latent_actions import LatentActionConfig, LatentActionModel
 from worldsim.play.film import save_film, save_picture
@@ -116,3 +116,26 @@ def test_what_is_cut_short_leaves_what_was_there(
         before = there(place)
         cut_short()
         assert there(place) == before != {}
+
+
+def test_a_copy_that_was_cut_short_is_no_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, place = recording(tmp_path / "data"), tmp_path / "copy"
+    write, written = NativeWriter.write, []
+
+    def cut(*given: Any) -> Path:
+        if written:
+            raise KeyboardInterrupt
+        written.append(given)
+        return write(*given)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(NativeWriter, "write", cut)
+        export(data, place)
+    with pytest.raises(DatasetError, match="cut short.*run the same command again"):
+        NativeDataset(place)
+    with pytest.raises(DatasetError, match="a new folder, or one begun with"):
+        export(stripes_data(tmp_path / "other", train=[stripes(3, 5)]), place)
+    export(data, place)
+    assert len(NativeDataset(place)) == 2

@@ -141,21 +141,24 @@ def edit_dataset(
     model.prompt(text)
     spec = _edited_spec(opened.spec, model)
     writer, dropped, total = NativeWriter(Path(out), spec), [], 0
-    for split in opened.splits:
-        part = opened.split(split)
-        for place in tqdm(range(len(part)), desc=f"editing {split}", file=sys.stderr):
-            total += 1
-            name = file_name(part.names[place])
-            if writer.path(split, name).exists():
-                continue
-            changed, agrees = edit_episode(
-                part.episode(place), text, model, strength=strength, guidance=guidance,
-                seed=seed + total,
-            )  # fmt: skip
-            if agrees.holds() or keep_all:
-                writer.write(split, replace(changed, name=name))
-            else:
-                dropped.append(f"{part.names[place]}: {agrees}")
+    told = f"{text!r}, strength {strength}, guidance {guidance}, seed {seed}, keep_all {keep_all}"
+    told += f", of {opened.fingerprint()} by {model.spec.name}"
+    with writer.copying(told, alone=True):
+        for split in opened.splits:
+            part = opened.split(split)
+            for place in tqdm(range(len(part)), desc=f"editing {split}", file=sys.stderr):
+                total += 1
+                name = file_name(part.names[place])
+                if writer.path(split, name).exists():
+                    continue
+                changed, agrees = edit_episode(
+                    part.episode(place), text, model, strength=strength, guidance=guidance,
+                    seed=seed + total,
+                )  # fmt: skip
+                if agrees.holds() or keep_all:
+                    writer.write(split, replace(changed, name=name))
+                else:
+                    dropped.append(f"{part.names[place]}: {agrees}")
     if dropped:
         print(f"{len(dropped)} of {total} episodes dropped:", *dropped, sep="\n", file=sys.stderr)
     return writer.dataset()

@@ -58,12 +58,13 @@ def export(
 def to_native(data: Dataset, folder: Path) -> NativeDataset:
     """Copy `data` into our own format, an episode at a time; what is there already is kept."""
     writer = NativeWriter(folder, data.spec)
-    for split in data.splits:
-        part = data.split(split)
-        for place in tqdm(range(len(part)), desc=f"import {split}"):
-            name = file_name(part.names[place])
-            if not writer.path(split, name).exists():
-                writer.write(split, replace(part.episode(place), name=name))
+    with writer.copying(f"a copy of {data.spec.name}, {data.fingerprint()}"):
+        for split in data.splits:
+            part = data.split(split)
+            for place in tqdm(range(len(part)), desc=f"import {split}"):
+                name = file_name(part.names[place])
+                if not writer.path(split, name).exists():
+                    writer.write(split, replace(part.episode(place), name=name))
     return writer.dataset()
 
 

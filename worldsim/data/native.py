@@ -10,8 +10,10 @@ Frames lie in pieces that are unpacked one at a time. The whole format is in doc
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
 from pathlib import Path
@@ -23,7 +25,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from worldsim.config import ConfigError, from_json, parse_json, short, to_json
-from worldsim.files import atomic_path, clear_leftovers, open_plain, resolved
+from worldsim.files import (
+    atomic_path,
+    clear_leftovers,
+    open_plain,
+    read_bytes,
+    resolved,
+    write_text,
+)
 
 from .archive import UNREADABLE, Archive, ArchiveWriter, Stamp, open_archive
 from .captions import pack, unpack
@@ -33,6 +42,7 @@ from .episode import check_episode
 FORMAT, VERSION = "worldsim-dataset", 2
 EPISODE, EPISODE_VERSION = "worldsim-episode", 2
 DESCRIPTION = "dataset.json"
+UNFINISHED = ".unfinished"  # beside it: a copy that is being made, and of what
 OTHERS = ("manifest.json", "meta/info.json", "main_data.hdf5")  # a world, recordings of others
 MAX_DESCRIPTION = 2**20  # bytes of dataset.json
 MAX_ARRAY = 64 * 2**20  # bytes of each array of an episode but its frames
@@ -242,6 +252,9 @@ class NativeDataset:
     def __init__(self, folder: Path | str, files: Mapping[str, Sequence[Path]] | None = None):
         self.folder = Path(folder).absolute()  # whatever os.chdir does later
         self.spec = _read_description(self.folder)
+        if files is None and os.path.lexists(mark := self.folder / UNFINISHED):
+            remedy = f"run the same command again, or delete {mark} to take what is there"
+            raise unfit(self.folder, "folder", "a whole copy", "one that was cut short", remedy)
         self._files = files if files is not None else _find(self.folder)
         self._paths = [path for split in self._files.values() for path in split]
         self._lengths: Sequence[int] | None = None
@@ -340,16 +353,15 @@ class NativeWriter:
         plain = from_json(DatasetSpec, to_json(spec, "dataset"), "dataset")
         if not path.exists():
             clear_leftovers(path)
-            with atomic_path(path) as part:
-                part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+            write_text(path, json.dumps(values, indent=2) + "\n")
         elif (found := _read_description(self.folder)) != plain:
-            names = [f.name for f in fields(plain)]
-            pairs = [(n, getattr(plain, n), getattr(found, n)) for n in names]
+            pairs = [
+                (f.name, getattr(plain, f.name), getattr(found, f.name)) for f in fields(plain)
+            ]
             name, wanted, got = next(pair for pair in pairs if pair[1] != pair[2])
             remedy = "choose another folder, or the settings that it was recorded with"
-            raise unfit(
-                self.folder, name, f"{wanted}, as is asked for", f"a dataset of {got}", remedy
-            )
+            asked = f"{wanted}, as is asked for"
+            raise unfit(self.folder, name, asked, f"a dataset of {got}", remedy)
 
     def path(self, split: str, name: str) -> Path:
         """Where the episode of this name lies, or will lie."""
@@ -366,6 +378,21 @@ class NativeWriter:
         clear_leftovers(path)
         save_episode(path, whole)
         return path
+
+    @contextmanager
+    def copying(self, told: str, *, alone: bool = False) -> Iterator[None]:
+        """Within, a copy is made; cut short, the folder is no dataset until it is gone on with.
+        A folder begun with another `told`, or (`alone`) with other episodes, is a DatasetError."""
+        mark = self.folder / UNFINISHED
+        begun = read_bytes(mark, 2**16).decode(errors="replace") if mark.exists() else None
+        if begun is None and alone and any(_find(self.folder).values()):
+            begun = "episodes"
+        if begun not in (None, told):
+            expected, remedy = f"a new folder, or one begun with {told}", "choose another"
+            raise unfit(self.folder, "folder", expected, short(begun, 200), remedy)
+        write_text(mark, told)
+        yield
+        mark.unlink()
 
     def dataset(self) -> NativeDataset:
         """What the folder holds by now."""

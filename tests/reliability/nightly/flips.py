@@ -79,7 +79,7 @@ def _arrays(path: Path) -> dict[str, bytes]:
 
 ROWS = (
     Row(name="D3", promise="one flipped bit in a file of ours: refused", unit="bits", ci=40,
-        full=4_000, attempt=flipped),
+        full=2_000, attempt=flipped),
 )  # fmt: skip
 
 if __name__ == "__main__":
