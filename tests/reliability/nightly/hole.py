@@ -129,9 +129,9 @@ def trained(effort: float) -> DiffusionWorld:
 
     with tempfile.TemporaryDirectory() as root:
         data, run = record(Path(root) / "data"), Path(root) / "run"
-        fit_vae(data, SIZES, VAETrainingConfig(fit=fit(400, 16, 3e-3), kl=1e-5), run)
+        fit_vae(data, SIZES, VAETrainingConfig(fit=fit(700, 16, 3e-3), kl=1e-5), run)
         training = DynamicsTrainingConfig(
-            fit=fit(800, 16, 2e-3), targets=6, compile=False, drop_action=0.0
+            fit=fit(1500, 16, 2e-3), targets=6, compile=False, drop_action=0.0
         )
         fit_forced(data, SIZES, training, run)
         world = assemble(data, SIZES, run, "point", stage="forced", time_limit=100, clips=16)
