@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import IO
 
-MAX_FOOTER = 2**22  # bytes, read in two seconds: the columns of some 4,000 row groups
+FOOTER, PAGES = 2**22, 2**16  # bytes of metadata, and pages, that are read in two seconds
+FOOTER_SHARE, PAGE_BYTES = 16, 2**10  # a large file may have more: a 16th, a page of each KiB
 HEADER, MAX_HEADER = 2**8, 2**16  # bytes of a page's header: most, and with long statistics
-MOST_PAGES = 2**16  # read in two seconds
 DEPTH = 16  # of values in values
 TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = range(1, 13)
 NUMBER, TEXT = 8, 64  # bytes of memory that a value takes at least
@@ -36,6 +36,7 @@ def unpacked_bytes(file: IO[bytes], texts: Mapping[int, bool], most: int) -> int
     the file, so their number counts, too. Raises ValueError or EOFError where the file is damaged.
     """
     size = pages = 0
+    most_pages = max(PAGES, file.seek(0, os.SEEK_END) // PAGE_BYTES)
     for chunk in _chunks(_footer(file), texts):
         left, place = chunk["values"], min(chunk["start"], chunk.get("dictionary") or 2**63)
         least = TEXT if texts[chunk["column"]] else NUMBER
@@ -48,8 +49,8 @@ def unpacked_bytes(file: IO[bytes], texts: Mapping[int, bool], most: int) -> int
             pages += 1
             if size > most:
                 return size
-            if pages > MOST_PAGES:
-                raise ValueError(f"more than {MOST_PAGES} pages")
+            if pages > most_pages:
+                raise ValueError(f"more than {most_pages} pages")
     return size
 
 
@@ -57,8 +58,9 @@ def _footer(file: IO[bytes]) -> bytes:
     end = file.seek(0, os.SEEK_END) - 8
     file.seek(max(0, end))
     size = int.from_bytes(file.read(4), "little")
-    if size > min(end, MAX_FOOTER):
-        raise ValueError(f"{size} bytes of metadata, more than {min(end, MAX_FOOTER)}")
+    most = min(end, max(FOOTER, end // FOOTER_SHARE))
+    if size > most:
+        raise ValueError(f"{size} bytes of metadata, more than {most}: write larger row groups")
     file.seek(end - size)
     return file.read(size)
 
