@@ -57,7 +57,7 @@ class Setting:
 
     data: Path
     runs: Path
-    steps: int = 6000
+    steps: int = 4000
     world_steps: int = 1500
     iterations: int = 120
     training: int = 0
@@ -170,23 +170,23 @@ def worlds_table(row: dict[str, Any] | None) -> list[str]:
     if row is None:
         return []
     lines = [
-        "", f"| a world of {row['steps']} steps, told | error at {row['horizon']} steps "
+        "", f"| a world of {row['episodes']} episodes, told | error at {row['horizon']} steps "
         "| over that of all | over that of a tenth |", "|---|---|---|---|",
     ]  # fmt: skip
-    for name, arm in row["worlds"].items():
+    for name, arm in row["test"]["worlds"].items():
         ratios = (
             f"{x['value']:.2f} [{x['low']:.2f}, {x['high']:.2f}]"
             for x in (arm["to_all"], arm["to_tenth"])
         )
         lines.append(f"| {name} | {arm['mse']:.5f} | {' | '.join(ratios)} |")
-    return [*lines, f"| nothing, a still picture | {row['still']['mse']:.5f} | | |"]
+    return [*lines, f"| nothing, a still picture | {row['test']['still']:.5f} | | |"]
 
 
 def main(
     rows: tuple[str, ...] = (),
     data: Path = Path("data"),
     runs: Path = Path("runs/latent-actions"),
-    steps: int = 6000,
+    steps: int = 4000,
     world_steps: int = 1500,
     iterations: int = 120,
     training: int = 0,

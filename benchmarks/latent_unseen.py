@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from worldsim.collect.api import collect
 from worldsim.data.dataset import Dataset
 from worldsim.data.labelled import LabelledDataset
@@ -45,7 +43,7 @@ def seen(setting: Setting) -> list[Dataset]:
 
 def unseen(setting: Setting) -> dict[str, Any]:
     """What the model of the others makes of Pendulum, before and after a short adaptation."""
-    from .latent_worlds import Part
+    from .latent_worlds import First, Part
 
     data, others = setting.recorded("pendulum"), seen(setting)
     before, about = setting.model("seen", others, None)  # type: ignore[arg-type]
@@ -68,40 +66,13 @@ def planned(
     setting: Setting, beside: LabelledDataset, model: Any, labelled: Dataset
 ) -> dict[str, Any]:
     """A planner in the adapted world, above random torques in the same episodes."""
-    from worldsim.agents.planners import PlanningPolicy
-
-    from .latent_worlds import PLAYED, difference, mapped, search, trained
-    from .pendulum import blind, play, thoughtful
+    from .latent_worlds import PLAYED, difference, mapped, planning, trained
+    from .pendulum import blind, play
 
     world = mapped(trained(setting, "unseen", beside), model, labelled, TRANSITIONS)
     environment = labelled.spec.environment
     assert environment is not None
     random = play(blind(), environment, 2, name="random", seeds=PLAYED)
-    think = PlanningPolicy(world, search(), torch.Generator().manual_seed(0))
     context = world.spec.context
-    ours = play(thoughtful(world, think), environment, context, name="planner", seeds=PLAYED)
+    ours = play(planning(world), environment, context, name="planner", seeds=PLAYED)
     return {"random": random, "planner": ours, "above_random": difference(ours, random)}
-
-
-class First:
-    """The first episodes of a split, as a recording of their own."""
-
-    def __init__(self, data: Dataset, count: int) -> None:
-        self.data, self.count, self.spec = data, min(count, len(data)), data.spec
-        self.names, self.lengths = list(data.names[:count]), list(data.lengths[:count])
-        self.splits = ("train",)
-
-    def __len__(self) -> int:
-        return self.count
-
-    def episode(self, index: int) -> Any:
-        """One episode."""
-        return self.data.episode(index)
-
-    def split(self, name: str) -> First:
-        """It is all for training."""
-        return self
-
-    def fingerprint(self) -> str:
-        """Of the recording and how much of it."""
-        return f"{self.data.fingerprint()}-first-{self.count}"

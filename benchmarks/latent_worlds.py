@@ -1,8 +1,9 @@
 """Worlds of a recording that is labelled in full, in part, or not at all, on Pendulum.
 
 All have the autoencoder of the bundled world and the same number of steps, and differ only in what
-they were told of actions. Their error is that of frames dreamt from test clips under recorded
-actions; a planner swings the real pendulum with them.
+they were told of actions. Errors are those of frames dreamt from held clips under recorded actions,
+by worlds of so short a recording that a tenth of it is too little. Planners and agents are of
+worlds of the whole recording: one told all actions, others of video with few labels.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from worldsim.agents.actor_critic import AgentConfig, DreamPolicy
-from worldsim.agents.planners import CEM, PlanningPolicy
+from worldsim.agents.planners import PlanningPolicy
 from worldsim.agents.settings import ImaginationConfig
 from worldsim.agents.training import AgentTrainingConfig, train_agent
 from worldsim.data.dataset import Dataset, DatasetSpec, Episode
@@ -27,6 +28,7 @@ from worldsim.evaluate.horizon import dream, persistence
 from worldsim.latent_actions.labelling import label
 from worldsim.latent_actions.labels import Labels
 from worldsim.latent_actions.mapping import map_actions
+from worldsim.latent_actions.reading import read_actions
 from worldsim.metrics import bootstrap, weighted_mean
 from worldsim.models.latent_actions import LatentActionModel
 from worldsim.presets import sizes_of
@@ -44,17 +46,21 @@ from worldsim.train.recipe import (
     world_of,
     world_spec,
 )
+from worldsim.world.compiled import compiled
 from worldsim.world.diffusion import DiffusionWorld, Sampling
+from worldsim.world.fixed_batch import FixedBatch
 
 from .latent_actions import SHARE, Setting
-from .pendulum import SEARCH, blind, play, thoughtful
+from .pendulum import GROUP, SEARCH, Act, blind, play, thoughtful
 
 TENTH = 10  # of the episodes one is labelled
+SHORT = 40  # episodes of the row of errors
 HORIZON = 8
 STARTS = 6  # clips of each test episode
 ROWS = 128
 SAMPLING = Sampling(method="euler", num_steps=2)
 PLAYED = range(5000, 5020)  # episodes of the real pendulum, by their seeds
+TOLD = ("all", "video, mapped", "video, read")
 
 
 class Part:
@@ -90,6 +96,30 @@ class Part:
     def fingerprint(self) -> str:
         """Of the recording and the part."""
         return f"{self.data.fingerprint()}-{self.every}-{self.alone}"
+
+
+class First(DatasetView):
+    """The first episodes of a split, as a recording of their own."""
+
+    def __init__(self, data: Dataset, count: int) -> None:
+        super().__init__(data)
+        self.names, self.lengths = list(data.names[:count]), list(data.lengths[:count])
+        self.splits = ("train",)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def split(self, name: str) -> Dataset:
+        """It is all for training."""
+        return self
+
+    def over(self, data: Dataset) -> Dataset:
+        """The same view of other data."""
+        return First(data, len(self))
+
+    def fingerprint(self) -> str:
+        """Of the recording and how much of it."""
+        return f"{self.data.fingerprint()}-first-{len(self)}"
 
 
 class Few(DatasetView):
@@ -136,9 +166,9 @@ def trained(setting: Setting, name: str, data: Dataset) -> DiffusionWorld:
     return world_of(spec, sizes, base.vae, model, SAMPLING, starts, data.spec.environment)
 
 
-def test_clips(data: Dataset, context: int) -> Clips:
-    """Clips spread over every test episode."""
-    return even_clips(data.split("test"), context, HORIZON, STARTS)
+def held_clips(data: Dataset, split: str, context: int) -> Clips:
+    """Clips spread over every episode of a split."""
+    return even_clips(data.split(split), context, HORIZON, STARTS)
 
 
 def error(world: DiffusionWorld, clips: Clips) -> Tensor:
@@ -155,26 +185,40 @@ def ratio(ours: Tensor, theirs: Tensor, clips: Clips) -> dict[str, float]:
     return bootstrap(figure, clips.cluster)._asdict()
 
 
+ARMS = ("all", "tenth", "read", "mixed", "mixed, mapped")
+
+
+def short_arm(setting: Setting, name: str) -> DiffusionWorld:
+    """A world of the first `SHORT` episodes by what it was told: "all" actions, those of a "tenth"
+    of the episodes and of no others, "read": these, and of the others what a model reads that was
+    trained with them; "mixed": these, and latent actions of all; "mixed, mapped" is stepped by real
+    actions through latent ones, mapped by those that are known."""
+    train = First(setting.recorded("pendulum").split("train"), SHORT)
+    known, part = Part(train, TENTH, alone=True), Part(train, TENTH)
+    kind, _, through = name.partition(", ")
+    if kind in ("all", "tenth"):
+        return trained(setting, f"short-{kind}", Part(train, 1) if kind == "all" else known)
+    model, _ = setting.model("pendulum-short", part, 1.0)
+    if through:
+        return mapped(short_arm(setting, kind), model, known)
+    beside = LabelledDataset(part, label(part, model))
+    told = read_actions(part, model) if kind == "read" else beside
+    return trained(setting, f"short-{kind}", told)
+
+
 def arm(setting: Setting, name: str) -> DiffusionWorld:
-    """A world by what it was told: "all" actions, those of a "tenth" of the episodes and of no
-    others, "mixed": these and latent actions of all, "video": latent actions alone; "NAME, mapped"
-    is stepped by real actions through latent ones, mapped by those that are known."""
+    """A world of the whole recording: "all" actions; "video, mapped": latent actions alone, mapped
+    by few; "video, read": actions that were read with the help of the same few."""
     data = setting.recorded("pendulum")
     train = data.split("train")
+    if name == "all":
+        return trained(setting, "all", Part(train, 1))
     model, _ = setting.model("pendulum-labels", data, SHARE)
-    kind, _, through = name.partition(", ")
-    if through:
-        few = Few(train, Labels.of(train, SHARE))  # those that the model was trained with
-        known = few if kind == "video" else Part(train, TENTH, alone=True)
-        return mapped(arm(setting, kind), model, known)
-    told = {
-        "all": Part(train, 1),
-        "tenth": Part(train, TENTH, alone=True),
-        "mixed": Part(train, TENTH),
-        "video": Part(train, 0),
-    }[kind]
-    inferred = kind in ("mixed", "video")
-    return trained(setting, kind, LabelledDataset(told, label(train, model)) if inferred else told)
+    few = Few(train, Labels.of(train, SHARE))  # those that the model was trained with
+    if name == "video, read":
+        return trained(setting, "read", read_actions(few, model))
+    beside = LabelledDataset(Part(train, 0), label(train, model))
+    return mapped(trained(setting, "video", beside), model, few)
 
 
 def mapped(
@@ -189,22 +233,27 @@ def mapped(
 
 def worlds(setting: Setting) -> dict[str, Any]:
     """Errors of all arms, and ratios to the fully labelled one and to the tenth alone."""
-    made = {name: arm(setting, name) for name in ("all", "tenth", "mixed", "mixed, mapped")}
-    clips = test_clips(setting.recorded("pendulum"), made["all"].spec.context)
-    errors = {name: error(world, clips) for name, world in made.items()}
-    found: dict[str, Any] = {
-        name: {
-            "mse": float(mse.mean()),
-            "to_all": ratio(mse, errors["all"], clips),
-            "to_tenth": ratio(mse, errors["tenth"], clips),
-        }
-        for name, mse in errors.items()
-    }
-    still = persistence(clips).mean(1)
-    return {
-        "steps": setting.world_steps, "clips": len(clips), "horizon": HORIZON, "worlds": found,
-        "still": {"mse": float(still.mean())},
+    made = {name: short_arm(setting, name) for name in ARMS}
+    row: dict[str, Any] = {
+        "steps": setting.world_steps, "episodes": SHORT, "labelled": SHORT // TENTH,
+        "horizon": HORIZON,
     }  # fmt: skip
+    for split in ("val", "test"):
+        clips = held_clips(setting.recorded("pendulum"), split, made["all"].spec.context)
+        errors = {name: error(world, clips) for name, world in made.items()}
+        row[split] = {
+            "clips": len(clips),
+            "worlds": {
+                name: {
+                    "mse": float(mse.mean()),
+                    "to_all": ratio(mse, errors["all"], clips),
+                    "to_tenth": ratio(mse, errors["tenth"], clips),
+                }
+                for name, mse in errors.items()
+            },
+            "still": float(persistence(clips).mean(1).mean()),
+        }
+    return row
 
 
 def planner(setting: Setting) -> dict[str, Any]:
@@ -213,13 +262,25 @@ def planner(setting: Setting) -> dict[str, Any]:
     environment = data.spec.environment
     assert environment is not None
     found = {"random": play(blind(), environment, 2, name="random", seeds=PLAYED)}
-    for name in ("all", "tenth", "video, mapped"):
+    for name in TOLD:
         world = arm(setting, name)
-        think = PlanningPolicy(world, search(), torch.Generator().manual_seed(0))
-        act, context = thoughtful(world, think), world.spec.context
-        found[name] = play(act, environment, context, name=name, seeds=PLAYED)
-    gap = difference(found["video, mapped"], found["all"])
-    return {"episodes": len(PLAYED), **found, "gap": gap}
+        found[name] = play(planning(world), environment, world.spec.context, name=name,
+                           seeds=PLAYED)  # fmt: skip
+    return {"episodes": len(PLAYED), "steps": setting.world_steps, **found, **gaps(found)}
+
+
+def planning(world: DiffusionWorld) -> Act:
+    """The planner of the Pendulum table in this world, with less of a search."""
+    search = replace(SEARCH, candidates=24, elites=5, horizon=12)
+    think = PlanningPolicy(
+        FixedBatch(compiled(world), GROUP), search, torch.Generator().manual_seed(0)
+    )
+    return thoughtful(world, think)
+
+
+def gaps(found: dict[str, Any]) -> dict[str, Any]:
+    """Returns above those of all actions, in the same episodes."""
+    return {f"gap of {name}": difference(found[name], found["all"]) for name in TOLD[1:]}
 
 
 DREAMS = AgentTrainingConfig(
@@ -230,29 +291,25 @@ DREAMS = AgentTrainingConfig(
 
 
 def agents(setting: Setting) -> dict[str, Any]:
-    """Real returns of agents that learned from nothing in the dreams of the same two worlds; those
-    of video begin in states whose actions are not known."""
+    """Real returns of agents that learned from nothing in the dreams of the same worlds; those of
+    mapped video begin in states whose actions are not known."""
     data = setting.recorded("pendulum")
     train, environment = data.split("train"), data.spec.environment
     assert environment is not None
     recipe = replace(DREAMS, iterations=setting.iterations)
-    found: dict[str, Any] = {"iterations": setting.iterations}
-    for name, begun in (("all", Part(train, 1)), ("video, mapped", Part(train, 0))):
+    found: dict[str, Any] = {"iterations": setting.iterations, "steps": setting.world_steps}
+    for name in TOLD:
         world = arm(setting, name)
-        run = setting.runs / f"agent-{name.split(',')[0]}"
+        run = setting.runs / f"agent-{name.replace(', ', '-')}"
+        begun = Part(train, 1 if name == "all" else 0)
         act = DreamPolicy(world, train_agent(world, begun, recipe, run / "seed-0"))
         found[name] = play(
             thoughtful(world, act), environment, world.spec.context, name=name, seeds=PLAYED
         )
-    return found | {"gap": difference(found["video, mapped"], found["all"])}
+    return found | gaps(found)
 
 
 def difference(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
     """Returns of ours above theirs in the same episodes, with the interval over these."""
     gap = torch.tensor(ours["returns"]) - torch.tensor(theirs["returns"])
     return bootstrap(lambda w: weighted_mean(gap, w), torch.arange(len(gap)))._asdict()
-
-
-def search() -> CEM:
-    """The planner of the Pendulum table, with less of a search."""
-    return replace(SEARCH, candidates=24, elites=5, horizon=12)

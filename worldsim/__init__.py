@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from worldsim.data.open import open
     from worldsim.hub.push import push
     from worldsim.latent_actions.mapping import map_actions
+    from worldsim.latent_actions.reading import read_actions
     from worldsim.latent_actions.training import train_latent_actions
     from worldsim.pipeline import train
     from worldsim.store.folder import load, save
@@ -36,6 +37,7 @@ _HOME = {
     "export": "data.export",
     "open": "data.open",
     "map_actions": "latent_actions.mapping",
+    "read_actions": "latent_actions.reading",
     "train_latent_actions": "latent_actions.training",
     "compiled": "world.compiled",
     "load": "store.folder",
@@ -84,6 +86,7 @@ __all__ = [
     "map_actions",
     "open",
     "push",
+    "read_actions",
     "replay",
     "save",
     "save_state",

@@ -48,7 +48,7 @@ def label(
             recorded actions such as 0.025.
         codes: train a model of eight codes.
         dim: numbers of a latent action of a model that is trained here.
-        steps: of its training, 3000 by default.
+        steps: of its training, 4000 by default.
         size: (height, width) that frames of films, Minari or LeRobot are resized to.
         chunk: frames a chunk, for films.
         fps: frames a second that films are resampled to.

@@ -38,11 +38,12 @@ def label(data: Dataset, model: LatentActionModel) -> LatentLabels:
     latent, confidence = {}, {}
     for place in tqdm(range(len(data)), desc="labelling", leave=False):
         name = data.names[place]
-        latent[name], confidence[name] = _label_episode(data.episode(place), model)
+        latent[name], confidence[name] = label_episode(data.episode(place), model)
     return LatentLabels(model.config.dim, latent, confidence)
 
 
-def _label_episode(episode: Any, model: LatentActionModel) -> tuple[Tensor, Tensor]:
+def label_episode(episode: Any, model: LatentActionModel) -> tuple[Tensor, Tensor]:
+    """Latent actions (N, L) of an episode's chunks, and how sure they are (N,)."""
     before, chunk = model.config.window - 1, episode.chunk
     latent = [torch.zeros(min(before, len(episode)), model.config.dim)]
     sure = [torch.zeros(min(before, len(episode)))]

@@ -1,9 +1,8 @@
 """Training of a latent action model: foretell what follows from the first chunks and codes alone.
 
-The forward model begins alone: what it learns from the past, codes need not tell. A share of the
-clips is told nothing to the end, so that it stays known what of a chunk was to be foretold. Codes
-are bounded, by a rate of information or by their levels; few labels, where there are some, are read
-off them linearly (LAOM, 2502.00379).
+The forward model begins alone: what it learns from the past, codes need not tell. Codes are
+bounded, by a rate of information or by their levels; few labels, where there are some, are read off
+them linearly (LAOM, 2502.00379).
 """
 
 from __future__ import annotations
@@ -54,8 +53,7 @@ class LatentActionTraining:
     Attributes:
         fit: the loop's settings.
         steps: chunks foretold from codes, in a row, each from those before it as foretold.
-        alone: share of the training at whose start no clip is told anything; silent: share of the
-            clips after that.
+        alone: share of the training at whose start no clip is told anything.
         rate: nats that a continuous latent action holds on average; excess: what a nat more, or
             less, costs: codes that tell nothing are not listened to any more.
         uneven: what codes cost that are used less evenly than `USED`, a nat of entropy.
@@ -63,12 +61,11 @@ class LatentActionTraining:
     """
 
     fit: FitConfig = field(
-        default_factory=lambda: FitConfig(steps=6000, batch=128, lr=3e-3, ema=0.995, warmup=50)
+        default_factory=lambda: FitConfig(steps=4000, batch=128, lr=3e-3, ema=0.995, warmup=50)
     )
     steps: int = 2
     alone: float = 0.3
-    silent: float = 0.2
-    rate: float = 1.5
+    rate: float = 2.0
     excess: float = 0.1
     uneven: float = 0.05
     labelled: float = 0.3
@@ -125,8 +122,7 @@ def latent_losses(
         losses["_nats"] = nats.detach()
         if not alone:
             losses["rate"] = training.excess * (nats - training.rate).abs()
-    told = torch.rand(len(parts), 1, 1, generator=g) >= (1.0 if alone else training.silent)
-    error = (model.ahead(parts[:, :before], latent * told) - parts[:, before:]) ** 2
+    error = (model.ahead(parts[:, :before], latent * (not alone)) - parts[:, before:]) ** 2
     losses["foretold"] = (error * (model.scale**2 / (model.scale**2).mean())).mean()
     if labelled is not None:
         seen = model.quantised(model.code(labelled[0]).mean[:, -1])
@@ -294,7 +290,7 @@ def train_latent_actions(
         codes: eight codes to play with instead of `dim` continuous numbers.
         dim: numbers of a latent action.
         size: (height, width) that frames are reduced to, multiples of 8.
-        steps: of the optimiser, 6000 by default.
+        steps: of the optimiser, 4000 by default.
         seed: names every random choice.
         training: losses, rates and batches of your own.
         begin: a model to go on from, of the same sizes, with its basis: one that saw more of this

@@ -6,9 +6,6 @@ they hold what the past does not tell, which in a world with a player is what th
 2402.15391; LAPO, 2312.10812). How much they may hold is bounded: by a rate of information where
 they are continuous (2601.05230), by eight codes where someone plays (FSQ, 2309.15505).
 
-The forward model also knows what follows when it is told nothing, and the inverse model sees how
-the newest chunk differs from that.
-
 Both see pictures along a basis of the recording's own: its principal components, of pictures and of
 changes. So small networks learn in a minute of one CPU core what convolutions need an hour for;
 pictures are soft, and sharp ones are the world's to draw.
@@ -38,8 +35,8 @@ LOUD, QUIET = 4.0, -4.0
 PARTS = 128  # principal components
 SOFT = 0.01  # of the largest component's size
 HIDDEN = 256  # units
-SURPRISE = 3.0
-"""By which what was not foretold is multiplied: of about the size of the pictures, then."""
+CHANGE = 3.0
+"""By which changes from chunk to chunk are multiplied: to about the size of the pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,20 +109,20 @@ def _perceptron(narrow: int, wide: int, out: nn.Linear) -> nn.Sequential:
 
 
 class InverseDynamics(nn.Module):
-    """A window of chunks, and what of the newest was not foretold -> parameters of the latent
+    """A window of chunks, the newest as its change from the one before -> parameters of the latent
     action that led into it."""
 
     def __init__(self, config: LatentActionConfig) -> None:
         super().__init__()
         last = nn.Linear(HIDDEN, 2 * config.dim)
-        self.body = _perceptron((config.window + 1) * PARTS, HIDDEN, last)
+        self.body = _perceptron(config.window * PARTS, HIDDEN, last)
         with torch.no_grad():  # codes that begin as noise are soon not listened to
             last.weight[: config.dim] *= LOUD
             last.bias[config.dim :] = QUIET
 
-    def forward(self, window: Tensor, surprise: Tensor) -> Tensor:
-        """`(..., window * PARTS)` and `(..., PARTS)` -> `(..., 2 L)`."""
-        return self.body(torch.cat([window, SURPRISE * surprise], -1))
+    def forward(self, window: Tensor) -> Tensor:
+        """`(..., window * PARTS)` -> `(..., 2 L)`."""
+        return self.body(window)
 
 
 class ForwardDynamics(nn.Module):
@@ -225,19 +222,12 @@ class LatentActionModel(nn.Module):
     def code(self, parts: Tensor) -> Code:
         """Parameters for the `window`-th chunk on, (B, n, PARTS) -> (B, n - window + 1, L)."""
         config, count = self.config, parts.shape[1] - self.config.window + 1
-        window = torch.cat([parts[:, i : i + count] for i in range(config.window)], -1)
-        surprise = window[..., -PARTS:] - self.untold(window[..., :-PARTS])
-        mean, logvar = rearrange(self.inverse(window, surprise), "b t (m l) -> m b t l", m=2)
+        *before, newest = (parts[:, i : i + count] for i in range(config.window))
+        window = torch.cat([*before, CHANGE * (newest - before[-1])], -1)
+        mean, logvar = rearrange(self.inverse(window), "b t (m l) -> m b t l", m=2)
         if config.levels:
             return Code(mean.tanh(), torch.zeros_like(mean))
         return Code(mean, logvar.clamp(-8, 2))
-
-    @torch.no_grad()
-    def untold(self, past: Tensor) -> Tensor:
-        """What follows a past (..., (window - 1) * PARTS) if nothing is told: (..., PARTS)."""
-        first = past.reshape(-1, self.config.window - 1, PARTS)
-        nothing = first.new_zeros(len(first), 1, self.config.dim)
-        return self.ahead(first, nothing).reshape(*past.shape[:-1], PARTS)
 
     def quantised(self, values: Tensor) -> Tensor:
         """Values in [-1, 1] at their nearest level; gradients pass as if nothing was rounded."""
