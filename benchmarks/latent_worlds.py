@@ -58,6 +58,7 @@ SHORT = 40  # episodes of the row of errors
 HORIZON = 8
 STARTS = 6  # clips of each test episode
 ROWS = 128
+BATCH = 8  # clips
 SAMPLING = Sampling(method="euler", num_steps=2)
 PLAYED = range(5000, 5020)  # episodes of the real pendulum, by their seeds
 TOLD = ("all", "video, mapped", "video, read")
@@ -155,8 +156,8 @@ def trained(setting: Setting, name: str, data: Dataset) -> DiffusionWorld:
     save_tensors(run / "vae" / "final.safetensors", base.vae.state_dict())
     model = new_dynamics(data, sizes)
     if not (run / "forced" / "final.safetensors").exists():
-        fit = replace(recipe.forced.fit, steps=setting.world_steps)
-        training = replace(recipe.forced, fit=fit, compile=False)
+        fit = replace(recipe.forced.fit, steps=setting.world_steps, batch=BATCH)
+        training = replace(recipe.forced, fit=fit)
         latents = latents_of(data, "train", sizes, run)
         made = train_dynamics(latents, model, sizes.context, training, run / "forced")
         finish(made, run / "forced")

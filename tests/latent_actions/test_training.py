@@ -1,13 +1,15 @@
 """A model learns from video what was done, and says so where it cannot."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import worldsim
 from tests.latent_actions.pushes import pushes
-from tests.train.films import FORCE, NONE
+from tests.train.films import CHOICES, FORCE, NONE, Films
 from worldsim.core import ActionSpec, WorldError
 from worldsim.latent_actions.labels import Labels
 from worldsim.latent_actions.mapping import fit_map, map_quality, pairs
@@ -32,9 +34,31 @@ def test_few_labels_tell_all_actions(tmp_path: Path) -> None:
     assert found["latent"][0] > 0.6 and found["minus"][0] > 0.4
     told = model.actions(test.latent)
     assert ((told - test.actions) ** 2).mean() < 0.5 * test.actions.var()
+    check_reading(data.split("train"), model)
     again = load_latent_actions(tmp_path / "model")
     frames = torch.from_numpy(data.episode(0).frames)[None]
     assert torch.equal(again.infer(frames).latent, model.infer(frames).latent)
+
+
+def check_reading(data: Films, model: LatentActionModel) -> None:
+    """Episodes without actions get those that are read; recorded ones stay as they are."""
+    silent = [replace(data.episode(i), actions=None) for i in range(4)]
+    half = [*silent, replace(data.episode(4), known=np.arange(24) < 5)]
+    read = worldsim.read_actions(Films(data.spec, {"train": half}), model).split("train")
+    errors, spread = [], []
+    for place in range(5):
+        got, true = read.episode(place), data.episode(place).actions
+        assert got.known is not None and got.actions is not None and true is not None
+        assert not got.known[0] or place == 4
+        errors.append(((got.actions - true)[got.known] ** 2).mean())
+        spread.append(true.var())
+    assert np.mean(errors) < 0.5 * np.mean(spread)
+    assert np.array_equal(got.actions[:5], true[:5]) and got.known[1:].all()
+    with pytest.raises(WorldError, match="expected one that reads .*discrete"):
+        worldsim.read_actions(pushes(CHOICES), model)
+    unread = LatentActionModel(replace(model.config, action=NONE))
+    with pytest.raises(WorldError, match="expected one that was trained with some labels"):
+        worldsim.read_actions(data, unread)
 
 
 def test_from_video_alone_a_latent_says_what_was_done() -> None:
