@@ -58,7 +58,7 @@ class Setting:
     data: Path
     runs: Path
     steps: int = 4000
-    world_steps: int = 1500
+    world_steps: int = 1000
     iterations: int = 120
     training: int = 0
     held: int = 0
@@ -187,7 +187,7 @@ def main(
     data: Path = Path("data"),
     runs: Path = Path("runs/latent-actions"),
     steps: int = 4000,
-    world_steps: int = 1500,
+    world_steps: int = 1000,
     iterations: int = 120,
     training: int = 0,
     held: int = 0,

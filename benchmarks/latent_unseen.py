@@ -18,8 +18,8 @@ from .latent_actions import TRANSITIONS, Setting, told
 SEEN = ("CartPole-v1", "Acrobot-v1", "MountainCarContinuous-v0", "LunarLander-v3")
 """Recorded here, small; CarRacing is the recipe's."""
 
-EACH = 16  # episodes of each
-LONGEST = 400  # frames
+EACH = 8  # episodes of each
+LONGEST = 200  # frames
 MINUTES = 40  # episodes of its own video: 200 frames each at 30 a second, 4.4 minutes
 ADAPTED = 3  # of the steps of a training, one in so many
 

@@ -2,8 +2,8 @@
 
 All have the autoencoder of the bundled world and the same number of steps, and differ only in what
 they were told of actions. Errors are those of frames dreamt from held clips under recorded actions,
-by worlds of so short a recording that a tenth of it is too little. Planners and agents are of
-worlds of the whole recording: one told all actions, others of video with few labels.
+by worlds of so short a recording that a tenth of it is too little; planners and agents are of worlds
+of the same.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ from .latent_actions import SHARE, Setting
 from .pendulum import GROUP, SEARCH, Act, blind, play, thoughtful
 
 TENTH = 10  # of the episodes one is labelled
-SHORT = 40  # episodes of the row of errors
+EPISODES = 40  # that worlds see: so few that a tenth of them is too little
 HORIZON = 8
 STARTS = 6  # clips of each test episode
 ROWS = 128
 BATCH = 8  # clips
 SAMPLING = Sampling(method="euler", num_steps=2)
 PLAYED = range(5000, 5020)  # episodes of the real pendulum, by their seeds
-TOLD = ("all", "video, mapped", "video, read")
+TOLD = ("all", "video, mapped")
 
 
 class Part:
@@ -189,37 +189,31 @@ def ratio(ours: Tensor, theirs: Tensor, clips: Clips) -> dict[str, float]:
 ARMS = ("all", "tenth", "read", "mixed", "mixed, mapped")
 
 
-def short_arm(setting: Setting, name: str) -> DiffusionWorld:
-    """A world of the first `SHORT` episodes by what it was told: "all" actions, those of a "tenth"
-    of the episodes and of no others, "read": these, and of the others what a model reads that was
-    trained with them; "mixed": these, and latent actions of all; "mixed, mapped" is stepped by real
-    actions through latent ones, mapped by those that are known."""
-    train = First(setting.recorded("pendulum").split("train"), SHORT)
+def arm(setting: Setting, name: str) -> DiffusionWorld:
+    """A world of the first `EPISODES` by what it was told.
+
+    "all" actions; those of a "tenth" of the episodes and of no others; "read": these, and of the
+    others what a model reads that was trained with them; "mixed": these, and latent actions of all;
+    "video": latent actions alone, of a model that was trained with few labels. "NAME, mapped" is
+    stepped by real actions through latent ones, mapped by those that are known.
+    """
+    whole = setting.recorded("pendulum")
+    train = First(whole.split("train"), EPISODES)
     known, part = Part(train, TENTH, alone=True), Part(train, TENTH)
     kind, _, through = name.partition(", ")
     if kind in ("all", "tenth"):
-        return trained(setting, f"short-{kind}", Part(train, 1) if kind == "all" else known)
-    model, _ = setting.model("pendulum-short", part, 1.0)
+        return trained(setting, kind, Part(train, 1) if kind == "all" else known)
+    if kind == "video":
+        model, _ = setting.model("pendulum-labels", whole, SHARE)
+        part = Part(train, 0)
+        known = Few(whole.split("train"), Labels.of(whole.split("train"), SHARE))
+    else:
+        model, _ = setting.model("pendulum-tenth", part, 1.0)
     if through:
-        return mapped(short_arm(setting, kind), model, known)
-    beside = LabelledDataset(part, label(part, model))
-    told = read_actions(part, model) if kind == "read" else beside
-    return trained(setting, f"short-{kind}", told)
-
-
-def arm(setting: Setting, name: str) -> DiffusionWorld:
-    """A world of the whole recording: "all" actions; "video, mapped": latent actions alone, mapped
-    by few; "video, read": actions that were read with the help of the same few."""
-    data = setting.recorded("pendulum")
-    train = data.split("train")
-    if name == "all":
-        return trained(setting, "all", Part(train, 1))
-    model, _ = setting.model("pendulum-labels", data, SHARE)
-    few = Few(train, Labels.of(train, SHARE))  # those that the model was trained with
-    if name == "video, read":
-        return trained(setting, "read", read_actions(few, model))
-    beside = LabelledDataset(Part(train, 0), label(train, model))
-    return mapped(trained(setting, "video", beside), model, few)
+        return mapped(arm(setting, kind), model, known)
+    if kind == "read":
+        return trained(setting, kind, read_actions(part, model))
+    return trained(setting, kind, LabelledDataset(part, label(part, model)))
 
 
 def mapped(
@@ -234,9 +228,9 @@ def mapped(
 
 def worlds(setting: Setting) -> dict[str, Any]:
     """Errors of all arms, and ratios to the fully labelled one and to the tenth alone."""
-    made = {name: short_arm(setting, name) for name in ARMS}
+    made = {name: arm(setting, name) for name in ARMS}
     row: dict[str, Any] = {
-        "steps": setting.world_steps, "episodes": SHORT, "labelled": SHORT // TENTH,
+        "steps": setting.world_steps, "episodes": EPISODES, "labelled": EPISODES // TENTH,
         "horizon": HORIZON,
     }  # fmt: skip
     for split in ("val", "test"):
@@ -295,7 +289,7 @@ def agents(setting: Setting) -> dict[str, Any]:
     """Real returns of agents that learned from nothing in the dreams of the same worlds; those of
     mapped video begin in states whose actions are not known."""
     data = setting.recorded("pendulum")
-    train, environment = data.split("train"), data.spec.environment
+    train, environment = First(data.split("train"), EPISODES), data.spec.environment
     assert environment is not None
     recipe = replace(DREAMS, iterations=setting.iterations)
     found: dict[str, Any] = {"iterations": setting.iterations, "steps": setting.world_steps}

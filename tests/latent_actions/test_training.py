@@ -66,7 +66,7 @@ def test_from_video_alone_a_latent_says_what_was_done() -> None:
     data = pushes()
     model = train_latent_actions(data, steps=150, **SMALL)
     train, test = (pairs(model, data.split(name)) for name in ("train", "test"))
-    assert map_quality(fit_map(FORCE, train), test)["r2"] > 0.45
+    assert map_quality(fit_map(FORCE, train), test)["r2"] > 0.25
 
 
 @pytest.mark.parametrize(

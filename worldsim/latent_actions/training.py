@@ -24,7 +24,7 @@ from worldsim.config import to_json
 from worldsim.core import ActionSpec, WorldError
 from worldsim.data.dataset import Dataset
 from worldsim.data.windows import Windows
-from worldsim.models.latent_actions import STILL, LatentActionConfig, LatentActionModel
+from worldsim.models.latent_actions import STILL, Code, LatentActionConfig, LatentActionModel
 from worldsim.store.latent_actions import save_latent_actions
 from worldsim.train.checkpoint import fingerprint
 from worldsim.train.checks import check_data
@@ -101,6 +101,12 @@ def uneven(model: LatentActionModel, values: Tensor) -> Tensor:
     return lacking.clamp(min=0)
 
 
+def drawn(code: Code, g: torch.Generator) -> Tensor:
+    """Latent actions with their noise. Labels are read from these, too: few of them could be
+    learned by heart from the means."""
+    return code.mean + (0.5 * code.logvar).exp() * torch.randn(code.mean.shape, generator=g)
+
+
 def latent_losses(
     model: LatentActionModel, parts: Tensor, training: LatentActionTraining, g: torch.Generator,
     labelled: tuple[Tensor, Tensor] | None = None, *, done: float = 1.0,
@@ -117,7 +123,7 @@ def latent_losses(
         latent = model.quantised(code.mean)
         losses["uneven"] = training.uneven * uneven(model, code.mean)
     else:
-        latent = code.mean + (0.5 * code.logvar).exp() * torch.randn(code.mean.shape, generator=g)
+        latent = drawn(code, g)
         nats = code.kl().mean()
         losses["_nats"] = nats.detach()
         if not alone:
@@ -125,7 +131,8 @@ def latent_losses(
     error = (model.ahead(parts[:, :before], latent * (not alone)) - parts[:, before:]) ** 2
     losses["foretold"] = (error * (model.scale**2 / (model.scale**2).mean())).mean()
     if labelled is not None:
-        seen = model.quantised(model.code(labelled[0]).mean[:, -1])
+        newest = Code(*(x[:, -1] for x in model.code(labelled[0])))
+        seen = model.quantised(newest.mean) if config.levels else drawn(newest, g)
         losses["labelled"] = training.labelled * readout_error(model, seen, labelled[1])
     return losses
 

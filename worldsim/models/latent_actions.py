@@ -35,8 +35,6 @@ LOUD, QUIET = 4.0, -4.0
 PARTS = 128  # principal components
 SOFT = 0.01  # of the largest component's size
 HIDDEN = 256  # units
-CHANGE = 3.0
-"""By which changes from chunk to chunk are multiplied: to about the size of the pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +107,7 @@ def _perceptron(narrow: int, wide: int, out: nn.Linear) -> nn.Sequential:
 
 
 class InverseDynamics(nn.Module):
-    """A window of chunks, the newest as its change from the one before -> parameters of the latent
-    action that led into it."""
+    """A window of chunks -> parameters of the latent action that led into the newest."""
 
     def __init__(self, config: LatentActionConfig) -> None:
         super().__init__()
@@ -222,8 +219,7 @@ class LatentActionModel(nn.Module):
     def code(self, parts: Tensor) -> Code:
         """Parameters for the `window`-th chunk on, (B, n, PARTS) -> (B, n - window + 1, L)."""
         config, count = self.config, parts.shape[1] - self.config.window + 1
-        *before, newest = (parts[:, i : i + count] for i in range(config.window))
-        window = torch.cat([*before, CHANGE * (newest - before[-1])], -1)
+        window = torch.cat([parts[:, i : i + count] for i in range(config.window)], -1)
         mean, logvar = rearrange(self.inverse(window), "b t (m l) -> m b t l", m=2)
         if config.levels:
             return Code(mean.tanh(), torch.zeros_like(mean))
