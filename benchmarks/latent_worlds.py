@@ -2,8 +2,8 @@
 
 All have the autoencoder of the bundled world and the same number of steps, and differ only in what
 they were told of actions. Errors are those of frames dreamt from held clips under recorded actions,
-by worlds of so short a recording that a tenth of it is too little; planners and agents are of worlds
-of the same.
+by worlds of so short a recording that a tenth of it is too little; planners and agents are of
+worlds of the same.
 """
 
 from __future__ import annotations
