@@ -186,34 +186,30 @@ def ratio(ours: Tensor, theirs: Tensor, clips: Clips) -> dict[str, float]:
     return bootstrap(figure, clips.cluster)._asdict()
 
 
-ARMS = ("all", "tenth", "read", "mixed", "mixed, mapped")
+ARMS = ("all", "tenth", "read")
 
 
 def arm(setting: Setting, name: str) -> DiffusionWorld:
     """A world of the first `EPISODES` by what it was told.
 
     "all" actions; those of a "tenth" of the episodes and of no others; "read": these, and of the
-    others what a model reads that was trained with them; "mixed": these, and latent actions of all;
-    "video": latent actions alone, of a model that was trained with few labels. "NAME, mapped" is
-    stepped by real actions through latent ones, mapped by those that are known.
+    others what a model reads that was trained with them; "video, mapped": latent actions alone,
+    stepped by real ones, which the few labels map that their model was trained with.
     """
     whole = setting.recorded("pendulum")
     train = First(whole.split("train"), EPISODES)
-    known, part = Part(train, TENTH, alone=True), Part(train, TENTH)
-    kind, _, through = name.partition(", ")
-    if kind in ("all", "tenth"):
-        return trained(setting, kind, Part(train, 1) if kind == "all" else known)
-    if kind == "video":
-        model, _ = setting.model("pendulum-labels", whole, SHARE)
-        part = Part(train, 0)
-        known = Few(whole.split("train"), Labels.of(whole.split("train"), SHARE))
-    else:
+    if name == "all":
+        return trained(setting, name, Part(train, 1))
+    if name == "tenth":
+        return trained(setting, name, Part(train, TENTH, alone=True))
+    if name == "read":
+        part = Part(train, TENTH)
         model, _ = setting.model("pendulum-tenth", part, 1.0)
-    if through:
-        return mapped(arm(setting, kind), model, known)
-    if kind == "read":
-        return trained(setting, kind, read_actions(part, model))
-    return trained(setting, kind, LabelledDataset(part, label(part, model)))
+        return trained(setting, name, read_actions(part, model))
+    model, _ = setting.model("pendulum-labels", whole, SHARE)
+    world = trained(setting, "video", LabelledDataset(Part(train, 0), label(train, model)))
+    every = whole.split("train")
+    return mapped(world, model, Few(every, Labels.of(every, SHARE)))
 
 
 def mapped(
