@@ -19,7 +19,7 @@ SHORTER = {
     "3-train-in-the-dream": {
         "EPISODES = 120, 128, 5": "EPISODES = 1, 4, 1", "for t in range(100)": "for t in range(96)",
     },
-    "4-actions-from-video": {"24, 200, 1500": "2, 48, 3", "test=3": "test=2"},
+    "4-actions-from-video": {"16, 200, 1000": "2, 48, 3", "test=3": "test=2"},
 }  # fmt: skip
 """What makes them quick here: text -> text."""
 
