@@ -71,17 +71,16 @@ def main(
     data, times = recorded(folder / "data", quick=quick), 0.05 if quick else times
     steps = {name: round(times * count) for name, count in STEPS.items()}
     together = trained(data, SIZES, folder / "all", steps)
+    goals, command = {"trained": 1.1, "new": 1.25}, f"python -m benchmarks.sizes --times {times:g}"
     found, strips = {}, []
-    for size in (*SIZES, NEW):
+    for size in (NEW, *SIZES):
         worlds = {"all": together, "alone": trained(data, (size,), folder / named(size), steps)}
         found[named(size)] = compared(data.split("test"), size, worlds)
-        print(named(size), found[named(size)], flush=True)
         strips.append(strip(data.split("test"), size, worlds))
-    film.save_picture(picture, beside(strips))
-    goals, command = {"trained": 1.1, "new": 1.25}, f"python -m benchmarks.sizes --times {times:g}"
-    write_card(
-        {"steps": steps, "goals": goals, "sizes": found, "provenance": provenance(command)}, out
-    )
+        film.save_picture(picture, beside(strips))
+        card = {"steps": steps, "goals": goals, "sizes": found, "provenance": provenance(command)}
+        write_card(card, out)
+        print(named(size), found[named(size)], flush=True)
 
 
 def compared(data: Dataset, size: Size, worlds: dict[str, DiffusionWorld]) -> dict[str, Any]:
