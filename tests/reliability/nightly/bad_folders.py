@@ -167,7 +167,7 @@ def absurd_config(folder: Path, draw: Draw) -> None:
         wrong += [0, -1, 10**9, 10**30, 2**63, 1.5, True]
     if isinstance(parent[key], str):
         wrong = [7, None, [], {}]
-    parent[key] = draw.choice(wrong)
+    parent[key] = draw.choice([x for x in wrong if json.dumps(x) != json.dumps(parent[key])])
     if draw.random() < 0.2:
         raw[draw.choice(("extra", "_target_", "__reduce__"))] = "os.system"
     forge(folder, CONFIG, json.dumps(raw).encode())
