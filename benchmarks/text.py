@@ -2,9 +2,10 @@
 
     python -m benchmarks.text --rows encoders speed scenery captions chain
 
+    python -m benchmarks.text --rows alone changes edits between --world worlds/scenery
+
 Each row is measured alone and kept in benchmarks/results/text.json beside the others. `chain` is
-the whole of captions, training and prompts in small; what a world of quality shows is measured on
-`scenery`, once it is trained.
+the whole of captions, training and prompts in small; the second line judges a world of sceneries.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from worldsim.recipes.car_racing.scenery import (
     SceneryRacing,
     shown,
 )
+from worldsim.store.folder import load
 from worldsim.store.provenance import provenance
 from worldsim.world.diffusion import DiffusionWorld, Sampling, Starts, WorldConfig
 
@@ -47,15 +49,22 @@ from . import DOCS, RESULTS
 from .text_captions import captions
 from .text_chain import chain
 from .text_encoders import encoders
+from .text_prompts import Judge, alone, between, changes, edits
 
 CAR = ActionSpec(kind="continuous", low=(-1.0, 0.0, 0.0), high=(1.0, 1.0, 1.0))
 ROADS = {"meadow": "grey", "desert": "red", "snow": "black", "jungle": "pale"}
 PROMPTS = ("a red road through the desert at night", "it begins to rain", "a hairpin in the snow")
-Row = Literal["encoders", "speed", "scenery", "captions", "chain"]
+Row = Literal[
+    "encoders", "speed", "scenery", "captions", "chain", "alone", "changes", "edits", "between"
+]
+PARTS: tuple[Row, ...] = ("encoders", "speed", "scenery", "captions", "chain")
+JUDGED = {"alone": alone, "changes": changes, "edits": edits, "between": between}
+"""Rows that are of a world."""
 
 
 def main(
-    rows: tuple[Row, ...] = ("encoders", "speed", "scenery", "captions", "chain"),
+    rows: tuple[Row, ...] = PARTS,
+    world: str = "scenery",
     out: Path = RESULTS / "text.json",
     media: Path = DOCS / "media",
     quick: bool = False,
@@ -64,15 +73,22 @@ def main(
 
     Args:
         rows: which.
+        world: a world of sceneries, bundled or a folder, for the rows that judge one.
         out: the JSON file, in which other rows are kept.
         media: the folder of pictures.
         quick: the same in small, nothing to cite.
     """
     torch.set_num_threads(1)
     kept = json.loads(out.read_text()) if out.exists() else {}
+    judge = None
+    if not JUDGED.keys().isdisjoint(rows):
+        judge = Judge.of(load(world), media, quick=quick)
     for row in rows:
-        if row == "encoders":
-            found: Any = encoders(quick=quick)
+        if row in JUDGED:
+            assert judge is not None
+            found: Any = JUDGED[row](judge, quick=quick)
+        elif row == "encoders":
+            found = encoders(quick=quick)
         elif row == "speed":
             found = speed(rounds=3 if quick else 10)
         elif row == "scenery":
@@ -82,6 +98,7 @@ def main(
                 measure = chain if row == "chain" else captions
                 found = measure(Path(folder), quick=quick)
         command = f"python -m benchmarks.text --rows {row}" + " --quick" * quick
+        command += f" --world {world}" * (row in JUDGED)
         kept[row] = {"found": found, "provenance": provenance(command)}
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(kept, indent=1) + "\n")
