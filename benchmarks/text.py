@@ -2,7 +2,7 @@
 
     python -m benchmarks.text --rows encoders speed scenery captions chain
 
-    python -m benchmarks.text --rows alone changes edits between --world worlds/scenery
+    python -m benchmarks.text --rows alone changes edits between augmentation --world worlds/scenery
 
 Each row is measured alone and kept in benchmarks/results/text.json beside the others. `chain` is
 the whole of captions, training and prompts in small; the second line judges a world of sceneries.
@@ -46,6 +46,7 @@ from worldsim.store.provenance import provenance
 from worldsim.world.diffusion import DiffusionWorld, Sampling, Starts, WorldConfig
 
 from . import DOCS, RESULTS
+from .text_augmentation import augmentation
 from .text_captions import captions
 from .text_chain import chain
 from .text_encoders import encoders
@@ -55,10 +56,22 @@ CAR = ActionSpec(kind="continuous", low=(-1.0, 0.0, 0.0), high=(1.0, 1.0, 1.0))
 ROADS = {"meadow": "grey", "desert": "red", "snow": "black", "jungle": "pale"}
 PROMPTS = ("a red road through the desert at night", "it begins to rain", "a hairpin in the snow")
 Row = Literal[
-    "encoders", "speed", "scenery", "captions", "chain", "alone", "changes", "edits", "between"
+    "encoders",
+    "speed",
+    "scenery",
+    "captions",
+    "chain",
+    "alone",
+    "changes",
+    "edits",
+    "between",
+    "augmentation",
 ]
 PARTS: tuple[Row, ...] = ("encoders", "speed", "scenery", "captions", "chain")
-JUDGED = {"alone": alone, "changes": changes, "edits": edits, "between": between}
+JUDGED = {
+    "alone": alone, "changes": changes, "edits": edits, "between": between,
+    "augmentation": augmentation,
+}  # fmt: skip
 """Rows that are of a world."""
 
 

@@ -11,6 +11,8 @@ from .car_racing.settings import (
     car_racing_state,
     car_racing_training,
     scenery,
+    scenery_large,
+    scenery_training,
 )
 from .pendulum import pendulum, pendulum_state
 from .recipe import Recipe
@@ -22,10 +24,14 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "pendulum": pendulum,
     "pendulum-state": pendulum_state,
     "scenery": scenery,
+    "scenery-large": scenery_large,
 }
 """What is recorded for the bundled worlds, and for those that are trained in words."""
 
-TRAININGS: dict[str, Callable[[], Training]] = {"car-racing-state": car_racing_training}
+TRAININGS: dict[str, Callable[[], Training]] = {
+    "car-racing-state": car_racing_training,
+    "scenery": scenery_training,
+}
 """How worlds of these recordings are trained, where that is not their preset's way."""
 
 POLICIES = {"LunarLander-v3": "worldsim.recipes.lunar_lander:land"}
