@@ -28,7 +28,7 @@ help:
 	@echo 'make docs     the manual as a site in site/; no warning, no dead link'
 	@echo 'make world    the whole pipeline: collect, train, distill, calibrate, eval, rows'
 	@echo 'make pendulum the same for the quick world (docs/reference/worlds/pendulum.md)'
-	@echo 'make scenery  CarRacing in words, for a fast machine (docs/how-to/words.md)'
+	@echo 'make scenery  CarRacing in words (docs/how-to/words.md)'
 	@echo 'make latent   a world of eight codes from video alone, in minutes'
 	@echo 'make wheel    build the wheel into dist/'
 	@echo 'make clean    remove builds and caches (not data, runs or $(VENV))'
@@ -103,12 +103,11 @@ pendulum: setup
 	$(PY) -m worldsim train data/pendulum --run runs/pendulum --preset tiny --steps 7500 \
 	  --out worlds/pendulum --overwrite
 
-# CarRacing in words: every ground, light and weather, from the bundled world's networks.
-SCENERY_HOURS ?= 6
+# CarRacing in words: every ground, light and weather (docs/how-to/words.md).
 scenery: setup
 	$(PY) -m worldsim collect scenery
-	$(PY) -m worldsim train data/scenery --run runs/scenery --preset small --hours $(SCENERY_HOURS) \
-	  --begin car-racing --out worlds/scenery --overwrite
+	$(PY) -m worldsim train data/scenery --recipe scenery --preset tiny --widths 48 96 --blocks 2 1 \
+	  --channels 24 --run runs/scenery --out worlds/scenery --overwrite
 
 # A world of eight codes from video without actions (docs/how-to/video-without-actions.md).
 latent: setup

@@ -94,7 +94,8 @@ def train(
         widths: the VAE's channels at 1/4 and 1/8 of the side.
         blocks: its residual blocks there.
         begin: a world, bundled or a folder, whose networks go on here; no teacher is trained then.
-        recipe: losses, rates and numbers of steps of a recording of ours: car-racing-state.
+        recipe: losses, rates and numbers of steps of a recording of ours: car-racing-state or
+            scenery.
         state: whether the world knows the state vector, where the recording has one.
         latent_actions: tell the world actions that are inferred from the video, too; a recording
             without actions gives a world that is stepped by eight codes.
