@@ -103,7 +103,7 @@ def main(
         elif row == "encoders":
             found = encoders(quick=quick)
         elif row == "speed":
-            found = speed(rounds=3 if quick else 10)
+            found = speed(rounds=3 if quick else 40)
         elif row == "scenery":
             found = scenery(media / "scenery.png", frames=20 if quick else 300)
         else:
@@ -118,8 +118,8 @@ def main(
         print(json.dumps({row: found}, indent=1))
 
 
-def world_of(*, words: bool, preset: str = "small") -> DiffusionWorld:
-    """A world of random weights, of the size of the bundled ones, with words or without."""
+def world_of(*, words: bool, preset: str) -> DiffusionWorld:
+    """A world of random weights, of a preset's size, with words or without."""
     sizes = SIZES[preset]()
     dit = replace(sizes.dit, cross_attention=words and sizes.text_tokens > 0)
     text = {"text": sizes.text, "text_tokens": sizes.text_tokens, "encoder": TextConfig()}
@@ -146,30 +146,33 @@ def speed(*, rounds: int) -> list[dict[str, Any]]:
 
     "unprompted" is the same network with nothing said; "without" has no part for words at all.
     """
-    worlds = {"without": world_of(words=False), "with": world_of(words=True)}
-    tokens, found = worlds["with"].prompt(PROMPTS), []
-    for batch in (1, 8):
-        action = torch.zeros(batch, 3)
-        states = {name: world.reset(row_keys(range(batch))) for name, world in worlds.items()}
-        cast = {"without": "without", "unprompted": "with", "prompted": "with"}
-        spent: dict[str, list[float]] = {name: [] for name in cast}
-        for turn in tqdm(range(rounds + 2), leave=False, file=sys.stderr):
-            for name, kind in cast.items():
-                begun = time.process_time()
-                state = states[kind]
-                if name == "prompted":  # another prompt at every step
-                    state = state.prompted(worlds["with"].prompt(PROMPTS[turn % len(PROMPTS)]))
-                worlds[kind].step(state, action)
-                spent[name].append(time.process_time() - begun)
-        ms = {name: 1e3 * float(np.median(times[2:])) for name, times in spent.items()}
-        found.append(
-            {
-                "batch": batch, "cpu_ms": ms, "tokens": int((tokens > 0).sum(1).max()),
-                "prompted over unprompted": ms["prompted"] / ms["unprompted"],
-                "prompted over a world without words": ms["prompted"] / ms["without"],
-            }
-        )  # fmt: skip
+    found = []
+    for preset in ("tiny", "small"):
+        kinds = {"without": False, "with": True}
+        worlds = {name: world_of(words=words, preset=preset) for name, words in kinds.items()}
+        found += [{"preset": preset, **_speed(worlds, rounds, batch)} for batch in (1, 8)]
     return found
+
+
+def _speed(worlds: dict[str, DiffusionWorld], rounds: int, batch: int) -> dict[str, Any]:
+    action, tokens = torch.zeros(batch, 3), worlds["with"].prompt(PROMPTS)
+    states = {name: world.reset(row_keys(range(batch))) for name, world in worlds.items()}
+    cast = {"without": "without", "unprompted": "with", "prompted": "with"}
+    spent: dict[str, list[float]] = {name: [] for name in cast}
+    for turn in tqdm(range(rounds + 2), leave=False, file=sys.stderr):
+        for name, kind in cast.items():
+            begun = time.process_time()
+            state = states[kind]
+            if name == "prompted":  # another prompt at every step
+                state = state.prompted(worlds["with"].prompt(PROMPTS[turn % len(PROMPTS)]))
+            worlds[kind].step(state, action)
+            spent[name].append(time.process_time() - begun)
+    ms = {name: 1e3 * float(np.median(times[2:])) for name, times in spent.items()}
+    return {
+        "batch": batch, "cpu_ms": ms, "tokens": int((tokens > 0).sum(1).max()),
+        "prompted over unprompted": ms["prompted"] / ms["unprompted"],
+        "prompted over a world without words": ms["prompted"] / ms["without"],
+    }  # fmt: skip
 
 
 def scenery(path: Path, *, frames: int) -> dict[str, Any]:
