@@ -11,13 +11,20 @@ from worldsim.data.captions import CaptionTable
 from worldsim.data.latents import LatentRecording
 from worldsim.data.windows import Windows
 from worldsim.diffusion.draws import Draws
+from worldsim.diffusion.losses import ramp
 from worldsim.diffusion.schedule import corrupt
 from worldsim.diffusion.timeline import Clip
 from worldsim.models.text import tokens_of
 from worldsim.train.distill import strengthen
 from worldsim.train.dynamics import DynamicsTrainingConfig, FitConfig, train_dynamics
 from worldsim.train.recipe import go_on
-from worldsim.train.words import captioned, draw_guidance, hide_start
+from worldsim.train.words import (
+    captioned,
+    draw_guidance,
+    from_words,
+    hide_start,
+    nothing_shown,
+)
 
 N = 40
 SPANS = [(0, 20, "day"), (0, 20, "noon"), (20, 40, "night")]
@@ -73,6 +80,20 @@ def test_only_clips_with_a_caption_begin_with_nothing() -> None:
         assert not hidden.context[i, :count].any()
         assert torch.equal(hidden.context[i, count:], clip.context[i, count:])
     assert hide_start(clip, 0.0, Draws(0, 0, range(6))) is clip
+
+
+def test_targets_that_have_only_words_to_go_by_count_in_full() -> None:
+    """Elsewhere levels and weights stay as drawn; half of these are drawn from pure noise."""
+    clip = clip_of(400)
+    hidden = hide_start(clip, 1.0, Draws(0, 0, range(400)))
+    alone = nothing_shown(hidden)
+    counts = hidden.context_level.long().sum(1)
+    assert torch.equal(alone.sum(1), counts) and not nothing_shown(clip).any()
+    before = torch.full((400, 4), 0.4)
+    level, weight = from_words(before, alone, Draws(0, 0, range(400)))
+    assert torch.equal(level[~alone], before[~alone]) and (weight[alone] == 1).all()
+    torch.testing.assert_close(weight[~alone], ramp(before[~alone]))
+    assert 0.45 < (level[alone] == 1).float().mean() < 0.55
 
 
 @torch.no_grad()

@@ -126,20 +126,20 @@ def latent_buckets(
 ) -> Drawn[tuple[LatentRecording, C]]:
     """Recordings of latents, one a size, and the training's settings, for each bucket."""
     recordings = [data] if isinstance(data, LatentRecording) else list(data)
-    how: Any = training
+    config: Any = training
     lengths = recordings[0].windows.lengths
     areas = [x.latents.shape[1] * x.latents.shape[2] for x in recordings]
     if len(recordings) == 1 and not training.lengths:  # windows say what is too short
-        buckets = [Bucket(0, how.targets + 1, None, training.fit.batch, sum(lengths))]
+        buckets = [Bucket(0, config.targets + 1, None, training.fit.batch, sum(lengths))]
         return Drawn(buckets, [(recordings[0], training)], training.fit.seed)
-    buckets = buckets_of(areas, lengths, how.targets + 1, training.lengths, training.fit.batch)
+    buckets = buckets_of(areas, lengths, config.targets + 1, training.lengths, training.fit.batch)
     things = []
     for bucket in buckets:
         recording = recordings[bucket.size]
         most = float("inf") if bucket.below is None else bucket.below
         counts = tuple(bucket.chunks <= n < most for n in lengths)
         windows = replace(recording.windows, counts=counts)
-        things.append((replace(recording, windows=windows), _shorter(how, bucket)))
+        things.append((replace(recording, windows=windows), _shorter(config, bucket)))
     return Drawn(buckets, things, training.fit.seed)
 
 
@@ -161,8 +161,8 @@ def _shorter(training: Any, bucket: Bucket) -> Any:
 def clip_buckets(data: Dataset | Sequence[Dataset], training: C) -> Drawn[tuple[ClipLoader, C]]:
     """Loaders of frames, of data at one size each, and the training's settings, for each bucket."""
     sizes = [*data] if isinstance(data, Sequence) else [data]
-    how: Any = training
-    batch, chunks, seed = training.fit.batch, how.clip_chunks, training.fit.seed
+    config: Any = training
+    batch, chunks, seed = training.fit.batch, config.clip_chunks, training.fit.seed
     if len(sizes) == 1 and not training.lengths:
         loader = ClipLoader(sizes[0], batch=batch, length=chunks, seed=seed)
         held = sum(sizes[0].lengths)
@@ -177,5 +177,5 @@ def clip_buckets(data: Dataset | Sequence[Dataset], training: C) -> Drawn[tuple[
             pool_bytes=POOL_BYTES // len(buckets),
         )  # fmt: skip
         fit = replace(training.fit, batch=bucket.batch)
-        things.append((loader, replace(how, fit=fit, clip_chunks=bucket.chunks)))
+        things.append((loader, replace(config, fit=fit, clip_chunks=bucket.chunks)))
     return Drawn(buckets, things, seed)

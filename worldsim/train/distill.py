@@ -117,16 +117,16 @@ def train_student(
 
     def losses(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
         assert isinstance(net, Dynamics) and isinstance(ema, Dynamics)
-        how, draws, batch = batch_at(buckets, step, model)
-        clip = drift_augment(network(ema), batch, how, model.dit.config.patch, window, draws)
-        clip = hide_start(blank_alone(clip, how.targets), how.from_nothing, draws)
+        config, draws, batch = batch_at(buckets, step, model)
+        clip = drift_augment(network(ema), batch, config, model.dit.config.patch, window, draws)
+        clip = hide_start(blank_alone(clip, config.targets), config.from_nothing, draws)
         clean = batch.latents[:, 1:]
-        level = student_levels(tuple(clean.shape[:2]), how.pure, draws)
-        finest = halvings_at(step, how.fit.steps, how.halvings)
+        level = student_levels(tuple(clean.shape[:2]), config.pure, draws)
+        finest = halvings_at(step, config.fit.steps, config.halvings)
         earlier = earlier_level(level, draws.integers(finest + 1, level.shape).float())
         noise = draws.normal(clean.shape)
-        order = draw_targets(how, draws)
-        clip, strengthened = draw_guidance(as_ordered(clip, order), how.guided, draws)
+        order = draw_targets(config, draws)
+        clip, strengthened = draw_guidance(as_ordered(clip, order), config.guided, draws)
 
         def answer(model: nn.Module, t: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
             noisy, called = corrupt(clean, noise, t), network(cast(Dynamics, model))
@@ -142,9 +142,9 @@ def train_student(
         anchor = (level < 0.8) * ramp(level) * error
         return {
             "consistency": mean_where(pseudo_huber(x - target), count),
-            "anchor": how.anchor * mean_where(anchor, count),
+            "anchor": config.anchor * mean_where(anchor, count),
             "_mse": mean_where(error.detach(), count),
-            **head_losses(net, features, batch, clip, how.heads),
+            **head_losses(net, features, batch, clip, config.heads),
         }
 
     settings = settings_of(training, model, window, data)

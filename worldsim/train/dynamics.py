@@ -33,7 +33,7 @@ from .checkpoint import Settings, fingerprint
 from .context import Batch, Faults, blank_alone, check_dreamt, drift_augment, tell_states
 from .loop import FitConfig, Losses, Watch, fit, step_draws
 from .targets import as_ordered, check_masked, draw_targets, mean_where, predict_targets
-from .words import captioned, check_worded, hide_start
+from .words import captioned, check_worded, from_words, hide_start, nothing_shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,9 +161,9 @@ def batch_at(
     buckets: Drawn[tuple[LatentRecording, D]], step: int, model: Dynamics
 ) -> tuple[D, Draws, Batch]:
     """Settings, random numbers and clips of a step, of its bucket."""
-    recording, how = buckets.at(step)
-    draws, told = step_draws(how.fit, step, model.heads.values.device), model.conditioning.config
-    return how, draws, draw_batch(recording, how, draws, told.state, told.encoder)
+    recording, config = buckets.at(step)
+    draws, told = step_draws(config.fit, step, model.heads.values.device), model.conditioning.config
+    return config, draws, draw_batch(recording, config, draws, told.state, told.encoder)
 
 
 def _windows(
@@ -231,19 +231,22 @@ def train_dynamics(
 
     def losses(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
         assert isinstance(net, Dynamics) and isinstance(ema, Dynamics)
-        how, draws, batch = batch_at(buckets, step, model)
-        clip = drift_augment(network(ema), batch, how, model.dit.config.patch, window, draws)
-        clip = hide_start(blank_alone(clip, how.targets), how.from_nothing, draws)
+        config, draws, batch = batch_at(buckets, step, model)
+        clip = drift_augment(network(ema), batch, config, model.dit.config.patch, window, draws)
+        clip = hide_start(blank_alone(clip, config.targets), config.from_nothing, draws)
         clean = batch.latents[:, 1:]
         level, noise = draw_levels(tuple(clean.shape[:2]), draws), draws.normal(clean.shape)
-        order, noisy = draw_targets(how, draws), corrupt(clean, noise, level)
+        weight = ramp(level)
+        if model.conditioning.config.encoder is not None:
+            level, weight = from_words(level, nothing_shown(clip), draws)
+        order, noisy = draw_targets(config, draws), corrupt(clean, noise, level)
         clip = as_ordered(clip, order)
         x, features, count = predict_targets(network(net), clip, noisy, level, window, order)
         error = chunk_error(x, clean)
         return {
-            "denoise": mean_where(ramp(level) * error, count),
+            "denoise": mean_where(weight * error, count),
             "_mse": mean_where(error.detach(), count),
-            **head_losses(net, features, batch, clip, how.heads),
+            **head_losses(net, features, batch, clip, config.heads),
         }
 
     network = compiled(training.compile, len(buckets.things))

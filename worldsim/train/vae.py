@@ -135,9 +135,9 @@ def train_vae(
 
     def losses(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
         assert isinstance(net, SpacetimeVAE)
-        loader, how = drawn.at(step)
-        draws = step_draws(how.fit, step, net.mean.device)
-        video = _video(net, loader.clips(step, own_rows(how.fit.batch)))
+        loader, config = drawn.at(step)
+        draws = step_draws(config.fit, step, net.mean.device)
+        video = _video(net, loader.clips(step, own_rows(config.fit.batch)))
         return vae_losses(net, video, training, draws)
 
     known = [x.fingerprint() for x in data] if isinstance(data, Sequence) else data.fingerprint()

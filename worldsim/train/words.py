@@ -14,6 +14,7 @@ from worldsim.core import Conditions, WorldError
 from worldsim.data.dataset import Dataset
 from worldsim.data.latents import LatentRecording
 from worldsim.diffusion.draws import Draws
+from worldsim.diffusion.losses import ramp
 from worldsim.diffusion.timeline import Clip
 from worldsim.models.text import TextConfig, tokens_of
 from worldsim.presets import Sizes
@@ -96,6 +97,23 @@ def hide_start(clip: Clip, share: float, draws: Draws) -> Clip:
     unseen = hidden[:, None] & (torch.arange(chunks, device=hidden.device) < shown[:, None])
     context = clip.context.masked_fill(unseen[..., None, None, None], 0.0)
     return replace(clip, context=context, context_level=clip.context_level.masked_fill(unseen, 1.0))
+
+
+def nothing_shown(clip: Clip) -> Tensor:
+    """Which targets (B, T) follow nothing that is shown, so that words alone say what they are."""
+    return (clip.context_level >= 1).cumprod(1).bool()
+
+
+def from_words(level: Tensor, alone: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    """Levels and weights (B, T) of targets, of which those `alone` have only words to go by.
+
+    Half of these are drawn from pure noise, and all count in full. Others count the less the more
+    noise there is (`ramp`): there, what is right is hardly known. Words are what is known here, and
+    they are not needed where a little noise lets the picture through.
+    """
+    pure = alone & (draws.uniform(level.shape) < 0.5)
+    level = level.masked_fill(pure, 1.0)
+    return level, ramp(level).masked_fill(alone, 1.0)
 
 
 def draw_guidance(clip: Clip, share: float, draws: Draws) -> tuple[Clip, bool]:
