@@ -72,12 +72,12 @@ def scenery_training() -> Training:
     that words are learned where frames are hidden: in four tenths of the clips. In some batches
     chunks ahead are known, or time runs backwards, for `generate`.
     """
-    words = {"from_nothing": 0.4, "masked": 0.15}
+    words = {"from_nothing": 0.5, "masked": 0.1}
     return Training(
         vae=replace(QUICK.vae, fit=replace(QUICK.vae.fit, steps=3600)),
-        forced=replace(QUICK.forced, fit=replace(QUICK.forced.fit, steps=2200), **words),
-        teacher=replace(QUICK.teacher, fit=replace(QUICK.teacher.fit, steps=800), **words),
-        distill=replace(QUICK.distill, fit=replace(QUICK.distill.fit, steps=1500), **words),
+        forced=replace(QUICK.forced, fit=replace(QUICK.forced.fit, steps=3000), **words),
+        teacher=replace(QUICK.teacher, fit=replace(QUICK.teacher.fit, steps=2100), **words),
+        distill=replace(QUICK.distill, fit=replace(QUICK.distill.fit, steps=1000), **words),
     )
 
 
