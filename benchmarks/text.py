@@ -95,7 +95,7 @@ def main(
     kept = json.loads(out.read_text()) if out.exists() else {}
     judge = None
     if not JUDGED.keys().isdisjoint(rows):
-        judge = Judge.of(load(world), media, quick=quick)
+        judge = Judge(load(world), media, quick)
     for row in rows:
         if row in JUDGED:
             assert judge is not None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from worldsim import metrics
-from worldsim.core import WorldState
+from worldsim.core import WorldError, WorldState
 from worldsim.play import film as video
 from worldsim.recipes.car_racing.captions import (
     ATTRIBUTES,
@@ -59,19 +60,22 @@ class Judge:
     """
 
     world: DiffusionWorld
-    simulator: Simulator
-    probe: Probe
     pictures: Path
+    quick: bool
 
-    @staticmethod
-    def of(world: DiffusionWorld, pictures: Path, *, quick: bool) -> Judge:
-        """A probe is trained: minutes."""
-        environment = world.config.environment
-        assert environment is not None
-        simulator = Simulator(environment)
-        size = {"chunks": 20, "steps": 20} if quick else {}
-        probe = trained_probe(simulator, PROBED[:1] if quick else PROBED, **size)
-        return Judge(world, simulator, probe, pictures)
+    @cached_property
+    def simulator(self) -> Simulator:
+        """The real environment."""
+        environment = self.world.config.environment
+        if environment is None:
+            raise WorldError("world: expected one that names its environment, got one of films")
+        return Simulator(environment)
+
+    @cached_property
+    def probe(self) -> Probe:
+        """Trained when first asked for: minutes."""
+        size = {"chunks": 20, "steps": 20} if self.quick else {}
+        return trained_probe(self.simulator, PROBED[:1] if self.quick else PROBED, **size)
 
 
 def drawn(rng: np.random.Generator, *, held_out: bool = False) -> Truth:
