@@ -1,11 +1,11 @@
 """Words: what encoders read, what a step with words costs, whether prompts arrive.
 
-    python -m benchmarks.text --rows encoders speed scenery captions chain
+    python -m benchmarks.text --rows encoders speed scenery captions
 
     python -m benchmarks.text --rows alone changes edits between augmentation --world worlds/scenery
 
-Each row is measured alone and kept in benchmarks/results/text.json beside the others. `chain` is
-the whole of captions, training and prompts in small; the second line judges a world of sceneries.
+Each row is measured alone and kept in benchmarks/results/text.json beside the others. The second
+line judges a world of sceneries.
 """
 
 from __future__ import annotations
@@ -48,7 +48,6 @@ from worldsim.world.diffusion import DiffusionWorld, Sampling, Starts, WorldConf
 from . import DOCS, RESULTS
 from .text_augmentation import augmentation
 from .text_captions import captions
-from .text_chain import chain
 from .text_encoders import encoders
 from .text_prompts import Judge, alone, between, changes, edits
 
@@ -60,14 +59,13 @@ Row = Literal[
     "speed",
     "scenery",
     "captions",
-    "chain",
     "alone",
     "changes",
     "edits",
     "between",
     "augmentation",
 ]
-PARTS: tuple[Row, ...] = ("encoders", "speed", "scenery", "captions", "chain")
+PARTS: tuple[Row, ...] = ("encoders", "speed", "scenery", "captions")
 JUDGED = {
     "alone": alone, "changes": changes, "edits": edits, "between": between,
     "augmentation": augmentation,
@@ -108,8 +106,7 @@ def main(
             found = scenery(media / "scenery.png", frames=20 if quick else 300)
         else:
             with tempfile.TemporaryDirectory() as folder:
-                measure = chain if row == "chain" else captions
-                found = measure(Path(folder), quick=quick)
+                found = captions(Path(folder), quick=quick)
         command = f"python -m benchmarks.text --rows {row}" + " --quick" * quick
         command += f" --world {world}" * (row in JUDGED)
         kept[row] = {"found": found, "provenance": provenance(command)}

@@ -12,12 +12,12 @@ from worldsim.data.dataset import Dataset
 from worldsim.recipes.car_racing.captions import values_in
 from worldsim.train.captioner import CaptionerTraining, recaption, told_in
 
-from .text_chain import recorded
+from .text_weathers import recorded
 
 
 def captions(folder: Path, *, quick: bool = False) -> dict[str, Any]:
     """Captions by a captioner of few of 400 drives, of 40 tracks under ten lights and weathers."""
-    data, _ = recorded(folder / "data", *((30, 1) if quick else (60, 40)))
+    data = recorded(folder / "data", *((30, 1) if quick else (60, 40)))
     steps = 10 if quick else 1200
     return {
         f"{share:.0%} labelled": captioned(data, folder / f"out-{share}", share, steps)

@@ -8,17 +8,16 @@ import pytest
 import torch
 
 from benchmarks import text
-from benchmarks.text_chain import COMBINATIONS, HELD_OUT, Probe, _share
 from benchmarks.text_encoders import UNSAID, drawn
 from benchmarks.text_twins import (
     PLAIN,
     READ,
+    Probe,
     Simulator,
     changing,
     overlap,
     right,
 )
-from benchmarks.text_twins import Probe as TwinProbe
 from worldsim.models.text import TextConfig
 from worldsim.recipes.car_racing.captions import ATTRIBUTES, caption, values_in
 from worldsim.recipes.registry import RECIPES
@@ -44,20 +43,11 @@ def test_held_out_combinations_are_in_no_training_caption() -> None:
     assert (seen.truth == UNSAID).any() and (held.truth[:, both] != UNSAID).all(1).any()
 
 
-def test_shares_are_of_seen_and_held_out_combinations_apart(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    right = torch.tensor([[pair in HELD_OUT, True] for pair in COMBINATIONS])
-    monkeypatch.setattr(Probe, "right", lambda self, frames, pairs: right)
-    found = _share(Probe(), torch.zeros(12, 32, 32, 3), COMBINATIONS)
-    assert found == {"seen": 0.5, "held-out": 1.0}
-
-
 def test_a_share_is_of_what_is_true_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """An attribute that is not clear in a frame counts neither way."""
     read = {"ground": ["snow", "snow"], "ahead": ["left", "left"]}
     read |= {name: ["", ""] for name in READ if name not in read}
-    probe = TwinProbe((40, 48, 3))
+    probe = Probe((40, 48, 3))
     monkeypatch.setattr(probe, "read", lambda frames: read)
     truth = [{"ground": "snow", "ahead": "left"}, {"ground": "desert"}]
     found = right(probe, torch.zeros(2, 40, 48, 3), truth)
@@ -72,7 +62,7 @@ def test_roads_overlap_as_masks_do() -> None:
 
 
 def test_a_probe_reads_every_attribute_of_a_frame_and_where_the_road_is() -> None:
-    probe = TwinProbe((40, 48, 3))
+    probe = Probe((40, 48, 3))
     read = probe.read(torch.zeros(2, 40, 48, 3, dtype=torch.uint8))
     assert all(value in ATTRIBUTES[name] for name in READ for value in read[name])
     assert probe.road(torch.zeros(2, 40, 48, 3, dtype=torch.uint8)).shape == (2, 40, 48)
@@ -95,6 +85,6 @@ def test_the_whole_command_in_small(tmp_path: Path) -> None:
     out = tmp_path / "text.json"
     text.main(out=out, media=tmp_path, quick=True)
     found = json.loads(out.read_text())
-    assert set(found) == {"encoders", "speed", "scenery", "captions", "chain"}
+    assert set(found) == {"encoders", "speed", "scenery", "captions"}
     assert (tmp_path / "scenery.png").exists()
-    assert len(found["chain"]["found"]) > 10 and len(found["speed"]["found"]) == 4
+    assert len(found["speed"]["found"]) == 4
