@@ -12,8 +12,8 @@ from typing import Any
 import ray  # pyright: ignore[reportMissingImports]
 import tyro
 
-from worldsim.shards.export import of_world, run
 from worldsim.flags import refuse_repeated
+from worldsim.shards.export import of_world, run
 
 
 class Maker:

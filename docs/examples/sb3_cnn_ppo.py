@@ -3,9 +3,10 @@
     python docs/examples/sb3_cnn_ppo.py --world pendulum --steps 100000
 
 `CnnPolicy` brings the network of Mnih et al. (2015), which needs 36 pixels a side; this one works
-import sys
 from 8 up. Needs `pip install stable-baselines3`.
 """
+
+import sys
 
 import gymnasium
 import torch

@@ -4,6 +4,7 @@ Needs `pip install stable-baselines3`.
 """
 
 import sys
+
 import gymnasium
 import tyro
 from stable_baselines3 import PPO

@@ -1,6 +1,7 @@
 """TorchRL's PPO on `WorldSimTorchRL`: `python docs/examples/torchrl_ppo.py --steps 100000`."""
 
 import sys
+
 import torch
 import tyro
 from tensordict.nn import TensorDictModule

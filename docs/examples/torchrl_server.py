@@ -8,8 +8,8 @@ no episode: a client may be killed, saved, or copied. Clients are threads, or pr
 machine; on a GPU the server alone needs the device.
 """
 
-import sys
 import multiprocessing
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
