@@ -23,6 +23,7 @@ from worldsim.train.words import (
     draw_guidance,
     from_words,
     hide_start,
+    just_told,
     nothing_shown,
 )
 
@@ -94,6 +95,13 @@ def test_targets_that_have_only_words_to_go_by_count_in_full() -> None:
     assert torch.equal(level[~alone], before[~alone]) and (weight[alone] == 1).all()
     torch.testing.assert_close(weight[~alone], ramp(before[~alone]))
     assert 0.45 < (level[alone] == 1).float().mean() < 0.55
+
+
+def test_the_first_chunks_that_a_caption_speaks_of_are_just_told() -> None:
+    clip = clip_of(2)
+    known = torch.tensor([[True] * 5, [False, False, True, True, True]])
+    clip = replace(clip, conditions=replace(clip.conditions, text_known=known))
+    assert just_told(clip).tolist() == [[False] * 4, [False, True, True, False]]
 
 
 @torch.no_grad()

@@ -33,7 +33,14 @@ from .checkpoint import Settings, fingerprint
 from .context import Batch, Faults, blank_alone, check_dreamt, drift_augment, tell_states
 from .loop import FitConfig, Losses, Watch, fit, step_draws
 from .targets import as_ordered, check_masked, draw_targets, mean_where, predict_targets
-from .words import captioned, check_worded, from_words, hide_start, nothing_shown
+from .words import (
+    captioned,
+    check_worded,
+    from_words,
+    hide_start,
+    just_told,
+    nothing_shown,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,7 +245,8 @@ def train_dynamics(
         level, noise = draw_levels(tuple(clean.shape[:2]), draws), draws.normal(clean.shape)
         weight = ramp(level)
         if model.conditioning.config.encoder is not None:
-            level, weight = from_words(level, nothing_shown(clip), draws)
+            by_words = nothing_shown(clip) | just_told(clip)
+            level, weight = from_words(level, by_words, draws)
         order, noisy = draw_targets(config, draws), corrupt(clean, noise, level)
         clip = as_ordered(clip, order)
         x, features, count = predict_targets(network(net), clip, noisy, level, window, order)

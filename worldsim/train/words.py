@@ -104,8 +104,16 @@ def nothing_shown(clip: Clip) -> Tensor:
     return (clip.context_level >= 1).cumprod(1).bool()
 
 
+def just_told(clip: Clip) -> Tensor:
+    """Which targets (B, T) are the first or second chunk that a caption speaks of: what has changed
+    there, only words say."""
+    known = clip.conditions.text_known
+    before = torch.cat([torch.ones_like(known[:, :1]), known[:, :-2]], 1)
+    return known[:, 1:] & ~before[:, : known.shape[1] - 1]
+
+
 def from_words(level: Tensor, alone: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-    """Levels and weights (B, T) of targets, of which those `alone` have only words to go by.
+    """Levels and weights (B, T) of targets, of which those `alone` may have only words to go by.
 
     Half of these are drawn from pure noise, and all count in full. Others count the less the more
     noise there is (`ramp`): there, what is right is hardly known. Words are what is known here, and

@@ -17,9 +17,8 @@ from .scenery import CHOICES, PLAIN, Picture, Scenery, SceneryRacing, draw, valu
 
 SPAN = 50  # frames that a caption speaks of
 WORDINGS = 3
-CHANGE_SHARE = 0.5  # of the episodes change, again and again
 HELD_OUT_SEEDS = range(5025, 5050)  # the second half of the test split
-CHANGED = (100, 300)  # frames from one change to the next
+CHANGED = (50, 100)  # frames from one change to the next: a span or more
 LONGEST = 1000  # frames of an episode
 NEAR, FAR = 2, 13  # tiles ahead that decide what lies ahead; a frame shows eleven of 3.5 units
 BEND, HAIRPIN = 0.35, 1.9  # radians that the road turns between these
@@ -27,7 +26,7 @@ SLOW, FAST = 25.0, 55.0  # units a second
 
 
 class CaptionedRacing(SceneryRacing):
-    """A scenery drawn from the seed of each episode, changes in half of them, and captions.
+    """A scenery drawn from the seed of each episode, changes every second or two, and captions.
 
     Changes come often: a network that is shown the past needs words only where something changes.
 
@@ -88,8 +87,6 @@ class CaptionedRacing(SceneryRacing):
     def _events(self) -> list[tuple[int, str, str]]:
         """When which value changes to what; never to a combination that is kept for tests."""
         found: list[tuple[int, str, str]] = []
-        if self.rng.random() >= CHANGE_SHARE:
-            return found
         now, frame = values_of(self.scenery), int(self.rng.integers(*CHANGED))
         while frame < LONGEST:
             name = str(self.rng.choice(list(EVENTS)))

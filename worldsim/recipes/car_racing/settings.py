@@ -49,7 +49,7 @@ def car_racing_panel() -> Recipe:
 
 def scenery() -> Recipe:
     """CarRacing in drawn sceneries with captions, 40x48, every pixel the mean of four: 110 tracks
-    of twelve seconds; half of them change often.
+    of twelve seconds; something changes every second or two.
 
     Half of the test split has combinations that are in no other recording.
     """
