@@ -28,7 +28,7 @@ help:
 	@echo 'make docs     the manual as a site in site/; no warning, no dead link'
 	@echo 'make world    the whole pipeline: collect, train, distill, calibrate, eval, rows'
 	@echo 'make pendulum the same for the quick world (docs/reference/worlds/pendulum.md)'
-	@echo 'make scenery  CarRacing in words (docs/how-to/words.md)'
+	@echo 'make scenery  a tiny CarRacing in words, about two hours (docs/how-to/words.md)'
 	@echo 'make latent   a world of eight codes from video alone, in minutes'
 	@echo 'make wheel    build the wheel into dist/'
 	@echo 'make clean    remove builds and caches (not data, runs or $(VENV))'

@@ -132,7 +132,7 @@ def ours(
     """Train a world for about the budget, in as many steps as two short trials say; it is kept in
     `run` with what it took, and not trained again."""
     kept, clock = run / "spent.json", clock_of(device)
-    how: dict[str, Any] = {"preset": match.world_preset, "compile": False, "card": False,
+    options: dict[str, Any] = {"preset": match.world_preset, "compile": False, "card": False,
                            "device": device, "overwrite": True}  # fmt: skip
     settings = {"data": data.fingerprint(), "preset": match.world_preset,
                 "minutes": match.cpu_minutes, "device": device.type}  # fmt: skip
@@ -142,7 +142,7 @@ def ours(
     def trained(steps: int, name: str) -> tuple[DiffusionWorld, float]:
         shutil.rmtree(run / f"{name}-run", ignore_errors=True)  # of a run that was cut short
         begun = clock()
-        world = train(data, out=run / name, run=run / f"{name}-run", steps=steps, **how)
+        world = train(data, out=run / name, run=run / f"{name}-run", steps=steps, **options)
         return world, clock() - begun
 
     costs = [trained(steps, "trial")[1] for steps in TRIALS]

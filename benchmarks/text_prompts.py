@@ -85,7 +85,7 @@ def drawn(rng: np.random.Generator, *, held_out: bool = False) -> Truth:
     return values_of(draw(rng).but(HELD_OUT[int(rng.integers(len(HELD_OUT)))]))
 
 
-def told(rng: np.random.Generator, truth: Truth, wording: Wording = "train") -> str:
+def caption_of(rng: np.random.Generator, truth: Truth, wording: Wording = "train") -> str:
     """A caption of all four parts of a scenery."""
     return caption(rng, truth, says=SCENERY, wording=wording).text
 
@@ -110,7 +110,7 @@ def alone(judge: Judge, *, quick: bool) -> dict[str, Any]:
         for guidance in GUIDANCE if name == "seen" else GUIDANCE[:1]:
             rng = np.random.default_rng(11)
             truth = [drawn(rng, held_out=held_out) for _ in range(count)]
-            texts = [told(rng, one, wording) for one in truth]
+            texts = [caption_of(rng, one, wording) for one in truth]
             videos = _videos(judge.world, texts, 12, guidance)
             label = name if guidance == 1 else f"{name}, guidance {guidance:g}"
             found[label] = right(judge.probe, videos[:, -1], truth)
@@ -298,7 +298,7 @@ def edits(judge: Judge, *, quick: bool) -> dict[str, Any]:
         plain = judge.simulator.drive(seed, lambda t: PLAIN, chunks)
         twin = judge.simulator.twin(seed, lambda t, look=look: look, plain.actions)
         clip = rearrange(plain.frames, "t c h w d -> (t c) h w d")
-        text = told(rng, look)
+        text = caption_of(rng, look)
         made = edit(world, clip, text, actions=plain.actions, strength=0.8)
         ends = made[world.spec.chunk - 1 :: world.spec.chunk]
         real = twin.frames[:, -1]

@@ -119,18 +119,18 @@ class Probe(nn.Module):
         for part in self.body:
             x = part(x)
             kept.append(x)
-        told = self.tell(x.flatten(1)).split(self.counts, 1)
+        logits = self.tell(x.flatten(1)).split(self.counts, 1)
         for layer, beside in zip(self.up, (kept[1], kept[0], None), strict=True):
             x = layer(F.interpolate(x, scale_factor=2))
             x = x if beside is None else F.silu(x) + beside
-        return list(told), x[:, 0]
+        return list(logits), x[:, 0]
 
     @torch.no_grad()
     def read(self, frames: Tensor) -> dict[str, list[str]]:
         """The values of every attribute, of frames (B, H, W, 3)."""
-        told, _ = self(frames)
+        logits_of, _ = self(frames)
         return {name: [ATTRIBUTES[name][i] for i in logits.argmax(1).tolist()]
-                for name, logits in zip(READ, told, strict=True)}  # fmt: skip
+                for name, logits in zip(READ, logits_of, strict=True)}  # fmt: skip
 
     @torch.no_grad()
     def road(self, frames: Tensor) -> Tensor:
@@ -183,9 +183,9 @@ def trained_probe(
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
         for _ in tqdm(range(steps), desc="probe", file=sys.stderr, leave=False):
             rows = torch.randint(len(x), (48,))
-            told, road = probe(x[rows])
+            logits_of, road = probe(x[rows])
             losses = [F.cross_entropy(logits, y[rows, i], ignore_index=-1)
-                      for i, logits in enumerate(told) if (y[rows, i] >= 0).any()]  # fmt: skip
+                      for i, logits in enumerate(logits_of) if (y[rows, i] >= 0).any()]  # fmt: skip
             loss = sum(losses) + F.binary_cross_entropy_with_logits(road, mask[rows])
             optimizer.zero_grad()
             loss.backward()

@@ -1,6 +1,8 @@
 """The scripts of docs/examples train what they say, on a world that is quick: PointWorld."""
 
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,15 @@ WORLD = "worldsim.world.point:PointWorld"
 
 def example(name: str) -> dict[str, Any]:
     return runpy.run_path(str(EXAMPLES / name))
+
+
+def test_every_script_has_the_names_that_it_uses() -> None:
+    """Those, too, whose packages are not installed here."""
+    command = [sys.executable, "-m", "ruff", "check", "--no-cache", "--select", "F"]
+    folders = ("docs/examples", "benchmarks", "worldsim", "tests")
+    root = EXAMPLES.parent.parent
+    found = subprocess.run([*command, *folders], cwd=root, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout
 
 
 def test_cleanrls_ppo_trains_on_the_vector_environment() -> None:

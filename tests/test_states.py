@@ -120,9 +120,9 @@ def test_a_state_joins_a_trained_network_without_a_say():
 
 
 def test_three_faces_show_one_state():
-    same_kind = {"world": tiny_world(state=SPEED), "observation": "dict", "micro_batch": 1}
-    env = gymnasium.make("WorldSim-v0", disable_env_checker=True, **same_kind)
-    many = gymnasium.make_vec("WorldSim-v0", 2, output="numpy", **same_kind)
+    options = {"world": tiny_world(state=SPEED), "observation": "dict", "micro_batch": 1}
+    env = gymnasium.make("WorldSim-v0", disable_env_checker=True, **options)
+    many = gymnasium.make_vec("WorldSim-v0", 2, output="numpy", **options)
     env.action_space.seed(0)
     assert isinstance(env.observation_space, gymnasium.spaces.Dict)
     seen, rows = env.reset(seed=7)[0], many.reset(seed=7)[0]

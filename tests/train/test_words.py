@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.worlds import DIT, WORDS, tiny_dynamics
+from worldsim.config import read_json_lines
 from worldsim.core import Conditions, WorldError
 from worldsim.data.captions import CaptionTable
 from worldsim.data.latents import LatentRecording
@@ -15,16 +16,17 @@ from worldsim.diffusion.losses import ramp
 from worldsim.diffusion.schedule import corrupt
 from worldsim.diffusion.timeline import Clip
 from worldsim.models.text import tokens_of
+from worldsim.store.provenance import MOST_LOG
 from worldsim.train.distill import strengthen
 from worldsim.train.dynamics import DynamicsTrainingConfig, FitConfig, train_dynamics
 from worldsim.train.recipe import go_on
 from worldsim.train.words import (
+    caption_begins,
     captioned,
+    context_hidden,
     draw_guidance,
-    from_words,
+    emphasise_text,
     hide_start,
-    just_told,
-    nothing_shown,
 )
 
 N = 40
@@ -87,11 +89,11 @@ def test_targets_that_have_only_words_to_go_by_count_in_full() -> None:
     """Elsewhere levels and weights stay as drawn; half of these are drawn from pure noise."""
     clip = clip_of(400)
     hidden = hide_start(clip, 1.0, Draws(0, 0, range(400)))
-    alone = nothing_shown(hidden)
+    alone = context_hidden(hidden)
     counts = hidden.context_level.long().sum(1)
-    assert torch.equal(alone.sum(1), counts) and not nothing_shown(clip).any()
+    assert torch.equal(alone.sum(1), counts) and not context_hidden(clip).any()
     before = torch.full((400, 4), 0.4)
-    level, weight = from_words(before, alone, Draws(0, 0, range(400)))
+    level, weight = emphasise_text(before, alone, Draws(0, 0, range(400)))
     assert torch.equal(level[~alone], before[~alone]) and (weight[alone] == 1).all()
     torch.testing.assert_close(weight[~alone], ramp(before[~alone]))
     assert 0.45 < (level[alone] == 1).float().mean() < 0.55
@@ -101,7 +103,7 @@ def test_the_first_chunks_that_a_caption_speaks_of_are_just_told() -> None:
     clip = clip_of(2)
     known = torch.tensor([[True] * 5, [False, False, True, True, True]])
     clip = replace(clip, conditions=replace(clip.conditions, text_known=known))
-    assert just_told(clip).tolist() == [[False] * 4, [False, True, True, False]]
+    assert caption_begins(clip).tolist() == [[False] * 4, [False, True, True, False]]
 
 
 @torch.no_grad()
@@ -119,6 +121,24 @@ def test_guidance_keeps_the_path_and_pushes_its_end_away_from_what_is_said_unpro
     assert (aim[1] - clean[1]).abs().max() > 1e-3
     plain = replace(clip, conditions=replace(clip.conditions, guidance=torch.ones(6, 1)))
     assert torch.equal(strengthen(model, plain, (clean, noise), level, 3, None)[0], clean)
+
+
+def test_training_emphasises_what_only_words_say(tmp_path, monkeypatch) -> None:
+    """And asks for nothing of the kind, nor draws for it, in a world without words."""
+    asked = []
+
+    def emphasised(level, text_only, draws):
+        asked.append(text_only)
+        return level, torch.zeros_like(level)
+
+    monkeypatch.setattr("worldsim.train.dynamics.emphasise_text", emphasised)
+    fit = FitConfig(steps=1, batch=8, lr=1e-2, ema=0.5, warmup=0, log_every=1)
+    training = DynamicsTrainingConfig(fit=fit, targets=5, compile=False, from_nothing=1.0)
+    for name, model in (("text", tiny_dynamics(text=8)), ("none", tiny_dynamics())):
+        train_dynamics(recording(), model, 3, training, tmp_path / name)
+        *_, logged = read_json_lines(tmp_path / name / "log.jsonl", MOST_LOG)
+        assert (logged["denoise"] == 0) is (name == "text")
+    assert len(asked) == 1 and asked[0].any() and not asked[0].all()
 
 
 def test_a_trained_network_goes_on_with_words_as_it_was(tmp_path) -> None:

@@ -34,12 +34,12 @@ from .context import Batch, Faults, blank_alone, check_dreamt, drift_augment, te
 from .loop import FitConfig, Losses, Watch, fit, step_draws
 from .targets import as_ordered, check_masked, draw_targets, mean_where, predict_targets
 from .words import (
+    caption_begins,
     captioned,
     check_worded,
-    from_words,
+    context_hidden,
+    emphasise_text,
     hide_start,
-    just_told,
-    nothing_shown,
 )
 
 
@@ -245,8 +245,8 @@ def train_dynamics(
         level, noise = draw_levels(tuple(clean.shape[:2]), draws), draws.normal(clean.shape)
         weight = ramp(level)
         if model.conditioning.config.encoder is not None:
-            by_words = nothing_shown(clip) | just_told(clip)
-            level, weight = from_words(level, by_words, draws)
+            text_only = context_hidden(clip) | caption_begins(clip)
+            level, weight = emphasise_text(level, text_only, draws)
         order, noisy = draw_targets(config, draws), corrupt(clean, noise, level)
         clip = as_ordered(clip, order)
         x, features, count = predict_targets(network(net), clip, noisy, level, window, order)

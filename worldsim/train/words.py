@@ -99,12 +99,12 @@ def hide_start(clip: Clip, share: float, draws: Draws) -> Clip:
     return replace(clip, context=context, context_level=clip.context_level.masked_fill(unseen, 1.0))
 
 
-def nothing_shown(clip: Clip) -> Tensor:
+def context_hidden(clip: Clip) -> Tensor:
     """Which targets (B, T) follow nothing that is shown, so that words alone say what they are."""
     return (clip.context_level >= 1).cumprod(1).bool()
 
 
-def just_told(clip: Clip) -> Tensor:
+def caption_begins(clip: Clip) -> Tensor:
     """Which targets (B, T) are the first or second chunk that a caption speaks of: what has changed
     there, only words say."""
     known = clip.conditions.text_known
@@ -112,16 +112,16 @@ def just_told(clip: Clip) -> Tensor:
     return known[:, 1:] & ~before[:, : known.shape[1] - 1]
 
 
-def from_words(level: Tensor, alone: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-    """Levels and weights (B, T) of targets, of which those `alone` may have only words to go by.
+def emphasise_text(level: Tensor, text_only: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    """Levels and weights (B, T) of targets; `text_only` (B, T) may have only words to go by.
 
-    Half of these are drawn from pure noise, and all count in full. Others count the less the more
+    Half of those are drawn from pure noise, and all count in full. Others count the less the more
     noise there is (`ramp`): there, what is right is hardly known. Words are what is known here, and
     they are not needed where a little noise lets the picture through.
     """
-    pure = alone & (draws.uniform(level.shape) < 0.5)
+    pure = text_only & (draws.uniform(level.shape) < 0.5)
     level = level.masked_fill(pure, 1.0)
-    return level, ramp(level).masked_fill(alone, 1.0)
+    return level, ramp(level).masked_fill(text_only, 1.0)
 
 
 def draw_guidance(clip: Clip, share: float, draws: Draws) -> tuple[Clip, bool]:
