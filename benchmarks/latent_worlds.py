@@ -157,7 +157,7 @@ def trained(setting: Setting, name: str, data: Dataset) -> DiffusionWorld:
     model = new_dynamics(data, sizes)
     if not (run / "forced" / "final.safetensors").exists():
         fit = replace(recipe.forced.fit, steps=setting.world_steps, batch=BATCH)
-        training = replace(recipe.forced, fit=fit, compile=False)
+        training = replace(recipe.forced, fit=fit)
         latents = latents_of(data, "train", sizes, run)
         made = train_dynamics(latents, model, sizes.context, training, run / "forced")
         finish(made, run / "forced")
