@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from worldsim.collect.api import collect
@@ -13,12 +12,13 @@ from worldsim.latent_actions.labelling import label
 from worldsim.latent_actions.labels import Labels
 from worldsim.latent_actions.training import train_latent_actions
 
-from .latent_actions import TRANSITIONS, Setting, told
+from .latent_actions import RECORDED, TRANSITIONS, Setting, told
 
 SEEN = ("CartPole-v1", "Acrobot-v1", "MountainCarContinuous-v0", "LunarLander-v3")
 """Recorded here, small; CarRacing is the recipe's."""
 
-EACH = 8  # episodes of each
+EACH = 20  # episodes of each
+RACES = 6  # of CarRacing, which are longer
 LONGEST = 200  # frames
 MINUTES = 40  # episodes of its own video: 200 frames each at 30 a second, 4.4 minutes
 ADAPTED = 3  # of the steps of a training, one in so many
@@ -26,6 +26,8 @@ ADAPTED = 3  # of the steps of a training, one in so many
 
 def seen(setting: Setting) -> list[Dataset]:
     """The five recordings, made where they are missing."""
+    from .latent_worlds import First
+
     found: list[Dataset] = []
     for env in SEEN:
         folder = setting.data / f"{env}-32"
@@ -36,14 +38,13 @@ def seen(setting: Setting) -> list[Dataset]:
                 size=(32, 32), source="render", max_frames=LONGEST,
             )  # fmt: skip
         found.append(NativeDataset(folder))
-    if Path(setting.data / "car-racing" / "dataset.json").exists():
-        found.append(NativeDataset(setting.data / "car-racing"))
-    return found
+    races = setting.recorded(RECORDED["car-racing"]).split("train")
+    return [*found, First(races, RACES)]
 
 
 def unseen(setting: Setting) -> dict[str, Any]:
     """What the model of the others makes of Pendulum, before and after a short adaptation."""
-    from .latent_worlds import First, Part
+    from .latent_worlds import Few, First, Part
 
     data, others = setting.recorded("pendulum"), seen(setting)
     before, about = setting.model("seen", others, None)  # type: ignore[arg-type]
@@ -59,7 +60,7 @@ def unseen(setting: Setting) -> dict[str, Any]:
     row = {"seen": [some.spec.name for some in others], **about, "adapted_steps": steps}
     row |= {"before": told(before, data), "after": told(adapted, data)}
     beside = LabelledDataset(Part(video, 0), label(video, adapted))
-    return row | {"planner": planned(setting, beside, adapted, video)}
+    return row | {"planner": planned(setting, beside, adapted, Few(video, few))}
 
 
 def planned(
@@ -69,7 +70,7 @@ def planned(
     from .latent_worlds import PLAYED, difference, mapped, planning, trained
     from .pendulum import blind, play
 
-    world = mapped(trained(setting, "unseen", beside), model, labelled, TRANSITIONS)
+    world = mapped(trained(setting, "unseen", beside), model, labelled)
     environment = labelled.spec.environment
     assert environment is not None
     random = play(blind(), environment, 2, name="random", seeds=PLAYED)

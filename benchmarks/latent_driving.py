@@ -1,0 +1,121 @@
+"""A driver of CarRacing that was cloned from actions which a model read off the video.
+
+Few actions of the recording are known; the model that they taught reads the others. Beside it one
+that was cloned from all recorded actions: the same episodes, network, steps and tracks. Both see
+pixels. What is cloned are the episodes with the best scores, which both know.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from worldsim.agents.actor_critic import ActorCritic, AgentConfig
+from worldsim.agents.cloning import Recorded, cloning_loss, moments, returns_to_go
+from worldsim.agents.deploy import RealPolicy
+from worldsim.collect.environment import RecordedEnv, make_environment
+from worldsim.data.columns import columns_of
+from worldsim.data.dataset import Dataset
+from worldsim.data.loader import load_recording
+from worldsim.data.view import WithoutActions
+from worldsim.latent_actions.measures import as_numbers, explained
+from worldsim.latent_actions.reading import read_actions
+from worldsim.metrics import bootstrap, weighted_mean
+from worldsim.models.latent_actions import LatentActionModel
+from worldsim.store.folder import load
+from worldsim.train.loop import FitConfig, fit
+
+from .latent_actions import RECORDED, SHARE, Setting
+from .latent_worlds import First
+
+BEST = 0.25
+"""Share of the episodes that are cloned, by score."""
+CLONING = FitConfig(steps=3000, batch=128, lr=1e-3, ema=0.995, warmup=50)
+TRACKS = {"val": range(1000, 1008), "test": range(5000, 5020)}
+CHECKED = 10
+"""Validation episodes by which the reading is judged."""
+
+
+def best(data: Dataset) -> list[int]:
+    """Places of the `BEST` episodes of a recording."""
+    scores = [np.nansum(columns_of(data.episode(i), data.spec.action).rewards)
+              for i in tqdm(range(len(data)), desc="scores", leave=False)]  # fmt: skip
+    return np.argsort(scores)[-max(1, round(BEST * len(data))) :].tolist()
+
+
+def reads(model: LatentActionModel, data: Dataset) -> list[float]:
+    """R² of the actions that are read, each entry's, over validation episodes."""
+    spec, read = data.spec.action, read_actions(WithoutActions(data), model)
+    real, said = [], []
+    for place in range(len(data)):
+        known = columns_of(read.episode(place), spec)
+        real.append(columns_of(data.episode(place), spec).actions[known.known])
+        said.append(known.actions[known.known])
+    return explained(as_numbers(spec, torch.cat(said)), as_numbers(spec, torch.cat(real))).tolist()
+
+
+def cloned(data: Dataset, read: Dataset, places: list[int], folder: Path) -> ActorCritic:
+    """A driver that does as was done in these episodes, as `read` says; resumes in `folder`."""
+    recording = load_recording(data, places)
+    actions = torch.cat([columns_of(read.episode(i), data.spec.action).actions for i in places])
+    seen = Recorded(recording.frames, actions, recording.rewards, recording.windows.lengths)
+    torch.manual_seed(0)
+    agent = ActorCritic(load("car-racing").spec, AgentConfig(sees="pixels"))
+    loss = cloning_loss(seen, moments(seen), returns_to_go(seen, 0.97, 0.02), CLONING.batch)
+    made = fit(agent, loss, CLONING, folder, {"read": read.fingerprint()})
+    assert isinstance(made, ActorCritic)
+    return made.eval()
+
+
+def drive(agent: ActorCritic, env: RecordedEnv, track: int) -> float:
+    """The return of one real episode."""
+    policy, total, over = RealPolicy(agent, actions="native"), 0.0, False
+    frames, _ = env.reset(seed=track)
+    while not over:
+        frames, reward, terminated, truncated, _ = env.step(policy(frames))
+        total, over = total + float(reward), terminated or truncated
+    return total
+
+
+def driving(setting: Setting) -> dict[str, Any]:
+    """Returns of both drivers on the same tracks, and how well actions were read."""
+    data = setting.recorded(RECORDED["car-racing"])
+    model, _ = setting.model("car-racing-labels", data, SHARE)
+    train = data.split("train")
+    arms = {"all": train, "read": read_actions(WithoutActions(train), model)}
+    places = best(train)
+    agents = {name: cloned(train, read, places, setting.runs / f"driver-{name}")
+              for name, read in arms.items()}  # fmt: skip
+    assert data.spec.environment is not None
+    env = make_environment(data.spec.environment, observation="chunk", actions="native")
+    row: dict[str, Any] = {"labels": SHARE, "episodes": len(places), "steps": CLONING.steps,
+                           "read": reads(model, First(data.split("val"), CHECKED))}  # fmt: skip
+    for split, tracks in TRACKS.items():
+        found = {name: [drive(agent, env, i) for i in tqdm(tracks, desc=f"{split} {name}")]
+                 for name, agent in agents.items()}  # fmt: skip
+        row[split] = {name: interval(values) | {"returns": values}
+                      for name, values in found.items()}  # fmt: skip
+        row[split]["ratio"] = over(found["read"], found["all"])
+    env.close()
+    return row
+
+
+def interval(values: list[float]) -> dict[str, float]:
+    """The mean with its interval over tracks."""
+    known = torch.tensor(values)
+    return bootstrap(lambda w: weighted_mean(known, w), torch.arange(len(known)))._asdict()
+
+
+def over(ours: list[float], theirs: list[float]) -> dict[str, float]:
+    """Mean return of ours over that of theirs on the same tracks, with its interval."""
+    own, other = torch.tensor(ours), torch.tensor(theirs)
+
+    def figure(weights: Tensor) -> Tensor:
+        return weighted_mean(own, weights) / weighted_mean(other, weights)
+
+    return bootstrap(figure, torch.arange(len(own)))._asdict()
