@@ -167,7 +167,9 @@ def table(found: dict[str, Any]) -> str:
             f"| {row['steering']['delta']:.1f} | {probed} "
             f"| {row['map'][str(TRANSITIONS)]['mean']:.2f} |"
         )
-    return "\n".join([*lines, *worlds_table(found.get("worlds"))])
+    lines += worlds_table(found.get("worlds"))
+    lines += unseen_table(found.get("unseen"))
+    return "\n".join([*lines, *played_table(found)])
 
 
 def worlds_table(row: dict[str, Any] | None) -> list[str]:
@@ -179,12 +181,48 @@ def worlds_table(row: dict[str, Any] | None) -> list[str]:
         "| over that of all | over that of a tenth |", "|---|---|---|---|",
     ]  # fmt: skip
     for name, arm in row["test"]["worlds"].items():
-        ratios = (
-            f"{x['value']:.2f} [{x['low']:.2f}, {x['high']:.2f}]"
-            for x in (arm["to_all"], arm["to_tenth"])
+        lines.append(
+            f"| {name} | {arm['mse']:.5f} | {ranged(arm['to_all'])} | {ranged(arm['to_tenth'])} |"
         )
-        lines.append(f"| {name} | {arm['mse']:.5f} | {' | '.join(ratios)} |")
     return [*lines, f"| nothing, a still picture | {row['test']['still']:.5f} | | |"]
+
+
+def ranged(found: dict[str, Any], digits: int = 2) -> str:
+    """A figure with its interval."""
+    value, low, high = (f"{found[name]:.{digits}f}" for name in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def played_table(found: dict[str, Any]) -> list[str]:
+    """Lines on who swings the real pendulum, or drives, by what its world was told."""
+    lines = []
+    for kind in ("planner", "agents"):
+        for name in ("random", "all", "video, mapped"):
+            if name in found.get(kind, {}):
+                who = "random torques" if name == "random" else f"{kind.rstrip('s')}, {name}"
+                lines.append(f"| Pendulum | {who} | {ranged(found[kind][name], 0)} |")
+    if "unseen" in found:
+        planner = found["unseen"]["planner"]["planner"]
+        lines.append(f"| Pendulum, unseen | planner, video, mapped | {ranged(planner, 0)} |")
+    for name in ("all", "read"):
+        if "driving" in found:
+            driven = ranged(found["driving"]["test"][name], 0)
+            lines.append(f"| CarRacing | cloned driver, {name} | {driven} |")
+    head = ["", "| real episodes | who, told | return |", "|---|---|---|"]
+    return head + lines if lines else []
+
+
+def unseen_table(row: dict[str, Any] | None) -> list[str]:
+    """Lines on an environment that the model had not seen; none without the row."""
+    if row is None:
+        return []
+    head = ["", "| Pendulum, by a model of five others | delta PSNR, dB | probe R² | map R² |",
+            "|---|---|---|---|"]  # fmt: skip
+    return head + [
+        f"| {name} | {row[key]['steering']['delta']:.1f} | {row[key]['probe']['latent'][0]:.2f} "
+        f"| {row[key]['map'][str(TRANSITIONS)]['mean']:.2f} |"
+        for key, name in (("before", "as it is"), ("after", "adapted, 200 labels"))
+    ]
 
 
 def main(
