@@ -322,7 +322,10 @@ class Pipeline:
                 return train_vae(self.training_data, model, training, where, watch, self.clips)
 
             return fit_vae
-        cached = [latents_of(view, "train", sizes, folder) for view in self.views]
+        recoloured = self.trainings[stage].recolour > 0
+        cached = [
+            latents_of(view, "train", sizes, folder, recoloured=recoloured) for view in self.views
+        ]
         latents = cached[0] if len(cached) == 1 else cached
         before = {"teacher": "forced", "student": "teacher"}.get(stage)
         fit = train_student if stage == "student" else train_dynamics

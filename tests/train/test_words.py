@@ -1,6 +1,7 @@
 """Captions in training: each clip is told what speaks of it, and guidance moves the target."""
 
 from dataclasses import replace
+from typing import cast
 
 import pytest
 import torch
@@ -14,10 +15,11 @@ from worldsim.data.windows import Windows
 from worldsim.diffusion.draws import Draws
 from worldsim.diffusion.losses import ramp
 from worldsim.diffusion.schedule import corrupt
-from worldsim.diffusion.timeline import Clip
+from worldsim.diffusion.timeline import Clip, predict
 from worldsim.models.text import tokens_of
 from worldsim.store.provenance import MOST_LOG
-from worldsim.train.distill import strengthen
+from worldsim.train.context import Batch
+from worldsim.train.distill import DistillationConfig, strengthen, train_student
 from worldsim.train.dynamics import DynamicsTrainingConfig, FitConfig, train_dynamics
 from worldsim.train.recipe import go_on
 from worldsim.train.words import (
@@ -27,6 +29,7 @@ from worldsim.train.words import (
     draw_guidance,
     emphasise_text,
     hide_start,
+    recoloured_targets,
 )
 
 N = 40
@@ -161,3 +164,72 @@ def test_a_trained_network_goes_on_with_words_as_it_was(tmp_path) -> None:
     trained = train_dynamics(recording(), fresh, 3, training, tmp_path)
     assert torch.equal(drawn, torch.get_rng_state()), "a user's draws do not depend on ours"
     assert trained.conditioning.text.weight.abs().max() > 0
+
+
+def recoloured_batch(rows: int = 200) -> Batch:
+    clip = clip_of(rows)
+    there = torch.ones(rows, 5)
+    return Batch(clip.latents, clip.conditions, there, there, recoloured=clip.latents + 3)
+
+
+def test_a_share_of_the_captioned_targets_is_noised_in_other_colours() -> None:
+    batch = recoloured_batch()
+    seen, changed = recoloured_targets(batch, 0.5, Draws(0, 0, range(200)))
+    clean = batch.latents[:, 1:]
+    assert torch.equal(seen[changed], clean[changed] + 3)
+    assert torch.equal(seen[~changed], clean[~changed])
+    assert not changed[0].any(), "nothing is said of this clip"
+    assert (changed.all(1) | ~changed.any(1)).all() and 0.4 < changed[1:].float().mean() < 0.6
+    for share, without in ((0.0, batch), (1.0, replace(batch, recoloured=None))):
+        seen, changed = recoloured_targets(without, share, Draws(0, 0, range(200)))
+        assert torch.equal(seen, clean) and not changed.any()
+
+
+def test_training_asks_for_the_recorded_colours(tmp_path) -> None:
+    """Teacher and student see other latents and are to answer the recording's; a network that is
+    shown nothing else for a while turns them back."""
+    data = recording()
+    data = replace(data, recoloured=-cast(torch.Tensor, data.latents))
+    fit = FitConfig(steps=150, batch=16, lr=1e-2, ema=0.5, warmup=0, log_every=150, muon=False)
+    words = {"targets": 5, "compile": False, "drop_text": 0.0, "from_nothing": 0.0}
+    errors = {}
+    for share in (0.0, 1.0):
+        torch.manual_seed(0)
+        training = DynamicsTrainingConfig(fit=fit, **words, recolour=share)
+        model = train_dynamics(data, tiny_dynamics(text=8), 3, training, tmp_path / f"{share}")
+        clips = data.clips(torch.arange(12)[:, None] + torch.arange(6))
+        said = captioned(data, torch.arange(12)[:, None] + torch.arange(6), WORDS, 0.0,
+                         Draws(0, 0, range(12)))  # fmt: skip
+        told = Conditions.of(clips.actions, clips.known, **said)
+        clip = Clip(clips.latents, clips.latents[:, :-1], torch.zeros(12, 5), told)
+        level = torch.full((12, 5), 0.1)
+        clean, noise = clips.latents[:, 1:], torch.zeros(12, 5, 3, 4, 4)
+        x, _ = predict(model, clip, corrupt(-clean, noise, level), level, 3)
+        errors[share] = float(((x - clean) ** 2).mean())
+    assert errors[1.0] < 0.5 * errors[0.0]
+
+
+def test_a_student_in_other_colours_ends_at_the_recording(tmp_path, monkeypatch) -> None:
+    """At its path's clean end the target is the data, whatever was shown; guided batches, whose
+    path is the data's own, are shown no other colours."""
+    asked = []
+    real = recoloured_targets
+
+    def noted(batch, share, draws):
+        asked.append(share)
+        return real(batch, share, draws)
+
+    monkeypatch.setattr("worldsim.train.distill.recoloured_targets", noted)
+    data = replace(recording(), recoloured=-cast(torch.Tensor, recording().latents))
+    fit = FitConfig(steps=12, batch=4, lr=1e-3, ema=0.5, warmup=0)
+    training = DistillationConfig(
+        fit=fit, targets=5, compile=False, recolour=0.6, guided=0.5, resample=0.0, damage=0.0
+    )
+    train_student(data, tiny_dynamics(text=8), 3, training, tmp_path)
+    assert set(asked) == {0.0, 0.6}
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_a_share_of_other_colours_is_a_share(share: float) -> None:
+    with pytest.raises(WorldError, match="recolour: expected a share from 0 to 1"):
+        DynamicsTrainingConfig(fit=FitConfig(steps=1), recolour=share)

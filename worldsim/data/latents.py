@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from worldsim.config import parse_json
+from worldsim.core import ABSENT
 from worldsim.files import atomic_path, open_plain, read_bytes
 from worldsim.models.vae import SpacetimeVAE, to_float
 from worldsim.nn.dtype import narrow
@@ -97,7 +98,8 @@ def _runs(rows: list[int]) -> Iterator[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class LatentClips:
-    """Random clips: latents (B, T, h, w, C) float32, and `Columns` of their chunks (B, T, ...)."""
+    """Random clips: latents (B, T, h, w, C) float32, `Columns` of their chunks (B, T, ...), and the
+    latents of the same chunks in other colours, None without."""
 
     latents: Tensor
     actions: Tensor
@@ -110,6 +112,7 @@ class LatentClips:
     states_known: Tensor
     latent_actions: Tensor
     latent_known: Tensor
+    recoloured: Tensor | None = None
 
 
 def _ones() -> Tensor:
@@ -129,6 +132,8 @@ class LatentRecording:
         captions: what is said of them, None where nothing is.
         latent_actions: (N, L) float32, inferred ones; L is 0 where there are none.
         latent_known: (N,) bool, of these.
+        recoloured: latents (N, h, w, C) of the same chunks in other colours, None where nothing
+            needs them; see `RecolouredDataset`.
     """
 
     latents: Tensor | LatentFile
@@ -144,6 +149,7 @@ class LatentRecording:
     captions: CaptionTable | None = None
     latent_actions: Tensor = field(default_factory=partial(torch.zeros, 0))
     latent_known: Tensor = field(default_factory=_ones)
+    recoloured: Tensor | LatentFile | None = field(default=None, metadata=ABSENT)
 
     def __post_init__(self) -> None:
         for name in ("states", "latent_actions"):
@@ -165,7 +171,8 @@ class LatentRecording:
         """The clips of these rows, (B, T)."""
         beside = (*COLUMNS, "latent_actions", "latent_known")
         columns = {name: getattr(self, name)[rows] for name in beside}
-        return LatentClips(latents=self.latents[rows].float(), **columns)
+        recoloured = None if self.recoloured is None else self.recoloured[rows].float()
+        return LatentClips(latents=self.latents[rows].float(), **columns, recoloured=recoloured)
 
 
 @torch.no_grad()

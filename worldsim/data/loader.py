@@ -41,6 +41,8 @@ def digest(recording: Any) -> str:
     whole = sha256()
     for field in fields(recording):
         value = getattr(recording, field.name)
+        if value is None and field.metadata.get("absent"):
+            continue
         told = getattr(value, "key", None) or repr(value)
         told = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else told
         whole.update(f"{field.name} {told}\n".encode())

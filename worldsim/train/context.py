@@ -47,6 +47,7 @@ class Batch:
 
     others: (B, T, h, w, C) of another clip each, for `patch_mix`; None where nothing is damaged.
     states: (B, T + 1, D) at each chunk's end, and where they are known; None without.
+    recoloured: latents of the same chunks in other colours, None without.
     """
 
     latents: Tensor
@@ -58,6 +59,7 @@ class Batch:
     others: Tensor | None = None
     states: Tensor | None = None
     states_known: Tensor | None = None
+    recoloured: Tensor | None = None
 
 
 class Faults(Protocol):

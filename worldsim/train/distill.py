@@ -29,7 +29,7 @@ from .context import blank_alone, check_dreamt, drift_augment
 from .dynamics import batch_at, compiled, head_losses, settings_of
 from .loop import FitConfig, Losses, Watch, fit
 from .targets import as_ordered, check_masked, draw_targets, mean_where, predict_targets
-from .words import check_worded, draw_guidance, guided, hide_start
+from .words import check_worded, draw_guidance, guided, hide_start, recoloured_targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,8 @@ class DistillationConfig:
         drop_text, from_nothing: shares of captions hidden, and of clips up to some chunk.
         guided: share of batches in which the student learns to follow captions more strongly than
             the recording, by how much it is told.
+        recolour: share of clips with a caption whose noisy targets are in other colours, in batches
+            that do not learn guidance.
         masked: share of batches in which chunks ahead are known, or time runs backwards.
         drop_state: share of clips that know no state vector up to some chunk.
         state_noise: most noise on state vectors that clips are told of, standard deviations.
@@ -80,6 +82,7 @@ class DistillationConfig:
     heads: float = 0.1
     compile: bool = True
     lengths: tuple[int, ...] = field(default=(), metadata=ABSENT)
+    recolour: float = field(default=0.0, metadata=ABSENT)
 
     def __post_init__(self) -> None:
         check_dreamt(self.dreamt, self.targets, self.blind)
@@ -127,14 +130,16 @@ def train_student(
         noise = draws.normal(clean.shape)
         order = draw_targets(config, draws)
         clip, strengthened = draw_guidance(as_ordered(clip, order), config.guided, draws)
+        seen, _ = recoloured_targets(batch, 0.0 if strengthened else config.recolour, draws)
 
         def answer(model: nn.Module, t: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-            noisy, called = corrupt(clean, noise, t), network(cast(Dynamics, model))
+            noisy, called = corrupt(seen, noise, t), network(cast(Dynamics, model))
             return predict_targets(called, clip, noisy, t, window, order)
 
         with torch.no_grad():
             if strengthened:
                 clean, noise = strengthen(network(ema), clip, (clean, noise), level, window, order)
+                seen = clean
             target, *_ = answer(ema, earlier)
             target = torch.where((earlier > 0)[..., None, None, None], target, clean)
         x, features, count = answer(net, level)

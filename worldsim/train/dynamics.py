@@ -40,6 +40,7 @@ from .words import (
     context_hidden,
     emphasise_text,
     hide_start,
+    recoloured_targets,
 )
 
 
@@ -60,6 +61,8 @@ class DynamicsTrainingConfig:
         drop_text: share of captions hidden, so that nothing need be said.
         from_nothing: share of clips with a caption that are not shown up to some chunk, so that a
             dream may begin with words alone.
+        recolour: share of clips with a caption whose noisy targets are in other colours, so that
+            `edit` may show the same otherwise.
         masked: share of batches in which chunks ahead are known, or time runs backwards, so that
             `generate` can do so; the others are as stepping is.
         drop_state: share of clips that know no state vector up to some chunk.
@@ -85,6 +88,7 @@ class DynamicsTrainingConfig:
     heads: float = 0.1
     compile: bool = True
     lengths: tuple[int, ...] = field(default=(), metadata=ABSENT)
+    recolour: float = field(default=0.0, metadata=ABSENT)
 
     def __post_init__(self) -> None:
         check_dreamt(self.dreamt, self.targets, self.blind)
@@ -160,8 +164,10 @@ def draw_batch(
         std, drop, noise = spec.numbers("std", latents), config.drop_state, config.state_noise
         said["state"], said["state_known"] = tell_states(*states, std, drop, noise, draws)
     others = None if others is None else others.to(device)
+    recoloured = None if clips.recoloured is None else clips.recoloured.to(device)
     told = Conditions.of(clips.actions.to(device), known, **said)
-    return Batch(latents, told, rewards, going, rewards_known, going_known, others, *states)
+    beside = (rewards, going, rewards_known, going_known, others, *states)
+    return Batch(latents, told, *beside, recoloured)
 
 
 def batch_at(
@@ -247,8 +253,10 @@ def train_dynamics(
         if model.conditioning.config.encoder is not None:
             text_only = context_hidden(clip) | caption_begins(clip)
             level, weight = emphasise_text(level, text_only, draws)
-        order, noisy = draw_targets(config, draws), corrupt(clean, noise, level)
+        order = draw_targets(config, draws)
         clip = as_ordered(clip, order)
+        seen, changed = recoloured_targets(batch, config.recolour, draws)
+        noisy, weight = corrupt(seen, noise, level), weight.masked_fill(changed, 1.0)
         x, features, count = predict_targets(network(net), clip, noisy, level, window, order)
         error = chunk_error(x, clean)
         return {

@@ -21,6 +21,7 @@ from worldsim.data.columns import columns_of
 from worldsim.data.dataset import Dataset
 from worldsim.data.labelled import LabelledDataset, latent_width
 from worldsim.data.latents import LatentRecording, Workers, latent_cache
+from worldsim.data.recoloured import RecolouredDataset
 from worldsim.data.sized import SizedDataset
 from worldsim.data.view import DatasetView
 from worldsim.models.conditioning import ConditioningConfig
@@ -210,7 +211,7 @@ def _fit_dynamics(
     run: Path,
     stage: str,
 ) -> Dynamics:
-    latents = latents_of(data, "train", sizes, run)
+    latents = latents_of(data, "train", sizes, run, recoloured=training.recolour > 0)
     trained = train_dynamics(latents, model, sizes.context, training, run / stage)
     finish(trained, run / stage)
     return trained
@@ -226,7 +227,7 @@ def fit_student(
         load_final(model, run / "teacher")
     else:
         go_on(model, check_begin(begin, data, sizes).dynamics)
-    latents = latents_of(data, "train", sizes, run)
+    latents = latents_of(data, "train", sizes, run, recoloured=training.recolour > 0)
     student = train_student(latents, model, sizes.context, training, run / "student")
     finish(student, run / "student")
     return student
@@ -334,14 +335,21 @@ def start_clips(data: Dataset, context: int, count: int) -> Starts:
     )  # fmt: skip
 
 
-def latents_of(data: Dataset, split: str, sizes: Sizes, run: Path) -> LatentRecording:
+def latents_of(
+    data: Dataset, split: str, sizes: Sizes, run: Path, *, recoloured: bool = False
+) -> LatentRecording:
     """Latents of a split by the run's VAE, computed once, by all processes together.
 
-    Those of a data set at another size than its own lie in a file of their own.
+    Those of a data set at another size than its own lie in a file of their own. recoloured: whether
+    to have the latents of the same in other colours, too.
     """
     vae = load_final(SpacetimeVAE(sizes.vae), run / "vae")
     some, workers = data.split(split), Workers(rank(), world_size(), wait)
     recording = latent_cache(vae, some, run / f"latents-{split}{_size_of(data)}", workers)
+    if recoloured and some.spec.has_text:
+        file = run / f"latents-{split}-recoloured{_size_of(data)}"
+        other = latent_cache(vae, RecolouredDataset(some), file, workers)
+        recording = replace(recording, recoloured=other.latents)
     return some.beside(recording) if isinstance(some, LabelledDataset) else recording
 
 

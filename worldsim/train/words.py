@@ -19,6 +19,8 @@ from worldsim.diffusion.timeline import Clip
 from worldsim.models.text import TextConfig, tokens_of
 from worldsim.presets import Sizes
 
+from .context import Batch
+
 MOST_GUIDANCE = 4.0
 """Of training; more was never tried."""
 
@@ -30,11 +32,13 @@ class Worded(Protocol):
     def drop_text(self) -> float: ...  # noqa: D102
     @property
     def from_nothing(self) -> float: ...  # noqa: D102
+    @property
+    def recolour(self) -> float: ...  # noqa: D102
 
 
 def check_worded(config: Worded) -> None:
     """Raise WorldError for shares that are none."""
-    for name in ("drop_text", "from_nothing"):
+    for name in ("drop_text", "from_nothing", "recolour"):
         if not 0 <= getattr(config, name) <= 1:
             got = getattr(config, name)
             raise WorldError(f"{name}: expected a share from 0 to 1, got {got}")
@@ -122,6 +126,19 @@ def emphasise_text(level: Tensor, text_only: Tensor, draws: Draws) -> tuple[Tens
     pure = text_only & (draws.uniform(level.shape) < 0.5)
     level = level.masked_fill(pure, 1.0)
     return level, ramp(level).masked_fill(text_only, 1.0)
+
+
+def recoloured_targets(batch: Batch, share: float, draws: Draws) -> tuple[Tensor, Tensor]:
+    """The targets (B, T, h, w, C) as they are to be noised, and which (B, T) are in other colours.
+
+    In a `share` of the clips those that something is said of. What is asked for stays the recorded
+    picture, so that words say how it looks and noisy targets where things are: an edit.
+    """
+    clean, said = batch.latents[:, 1:], batch.conditions.text_known
+    if not share or batch.recoloured is None or not said.shape[1]:
+        return clean, torch.zeros(clean.shape[:2], dtype=torch.bool, device=clean.device)
+    changed = said[:, 1:] & (draws.uniform((len(clean), 1)) < share)
+    return torch.where(changed[..., None, None, None], batch.recoloured[:, 1:], clean), changed
 
 
 def draw_guidance(clip: Clip, share: float, draws: Draws) -> tuple[Clip, bool]:
