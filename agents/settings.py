@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from worldsim.core import WorldError
+from worldsim.core import ABSENT, WorldError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,7 @@ class ImaginationConfig:
         distrust: reward lost for a step that the world is sure it gets wrong.
         least_trust: a dream is cut (and bootstrapped) where trust falls below; 0 for never.
         anchor: weight of staying near the cloned actor (squared distance of mean actions).
+        text: prompts, of which each dream draws one, in a world that knows words.
     """
 
     method: Literal["ppo", "actor-critic"] = "ppo"
@@ -39,6 +40,7 @@ class ImaginationConfig:
     distrust: float = 0.0
     least_trust: float = 0.0
     anchor: float = 0.0
+    text: tuple[str, ...] = field(default=(), metadata=ABSENT)
 
     def __post_init__(self) -> None:
         for name in ("rows", "horizon", "epochs", "minibatch"):

@@ -104,6 +104,25 @@ class Material:
         return draw
 
 
+def prompted(
+    world: DiffusionWorld, starts: Callable[[int, torch.Generator], WorldState],
+    texts: tuple[str, ...],
+) -> Callable[[int, torch.Generator], WorldState]:  # fmt: skip
+    """The same states, each told one of the prompts from its first step on; as they are of none.
+
+    Raises WorldError for what is no prompt, and in a world without words.
+    """
+    if not texts:
+        return starts
+    tokens = world.prompt(texts)
+
+    def draw(rows: int, generator: torch.Generator) -> WorldState:
+        state = starts(rows, generator)
+        return state.prompted(tokens[torch.randint(len(tokens), (rows,), generator=generator)])
+
+    return draw
+
+
 def material(data: Dataset, world: DiffusionWorld, sees: str, cache: Path) -> Material:
     """Recordings of the training split; latents are computed once and kept in `cache`.
 
@@ -169,7 +188,8 @@ def dream(
     settings = {"recipe": to_json(recipe), "passes": world.config.sampling.num_steps}
     run = Run(folder, agent, config, settings)
     adam = run.optimizer.parts[0]
-    env = DreamEnv(world, agent, imagination, stuff.starts(world, recipe.best))
+    starts = prompted(world, stuff.starts(world, recipe.best), imagination.text)
+    env = DreamEnv(world, agent, imagination, starts)
     learner = Learner(env, agent, imagination, adam, home)
     saved = time.monotonic()
     bar = tqdm(range(run.step, config.steps), initial=run.step, total=config.steps)
@@ -220,8 +240,10 @@ def train_agent(
 
     It lies in RUN/clone, RUN/dream or, where a clone went on in dreams, RUN/clone-dream. name: of
     the bundled world, or its folder, where `load_policy` finds it again. Raises WorldError, before
-    anything is written, where `data` is of another world.
+    anything is written, where `data` is of another world or a prompt is none that it understands.
     """
+    if recipe.imagination.text:
+        world.prompt(recipe.imagination.text)
     stuff = material(data, world, recipe.agent.sees, run.parent / "latents-train.safetensors")
     name = world_name(name) if name else ""  # found again wherever the process stands by then
     torch.manual_seed(recipe.seed)

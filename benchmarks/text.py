@@ -2,7 +2,8 @@
 
     python -m benchmarks.text --rows encoders speed scenery captions
 
-    python -m benchmarks.text --rows alone changes edits between augmentation --world worlds/scenery
+    python -m benchmarks.text --rows alone changes edits between augmentation training \
+        --world worlds/scenery
 
 Each row is measured alone and kept in benchmarks/results/text.json beside the others. The second
 line judges a world of sceneries.
@@ -50,6 +51,7 @@ from .text_augmentation import augmentation
 from .text_captions import captions
 from .text_encoders import encoders
 from .text_prompts import Judge, alone, between, changes, edits
+from .text_training import training
 
 CAR = ActionSpec(kind="continuous", low=(-1.0, 0.0, 0.0), high=(1.0, 1.0, 1.0))
 ROADS = {"meadow": "grey", "desert": "red", "snow": "black", "jungle": "pale"}
@@ -64,11 +66,12 @@ Row = Literal[
     "edits",
     "between",
     "augmentation",
+    "training",
 ]
 PARTS: tuple[Row, ...] = ("encoders", "speed", "scenery", "captions")
 JUDGED = {
     "alone": alone, "changes": changes, "edits": edits, "between": between,
-    "augmentation": augmentation,
+    "augmentation": augmentation, "training": training,
 }  # fmt: skip
 """Rows that are of a world."""
 

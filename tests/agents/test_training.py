@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -176,3 +177,32 @@ def test_what_is_no_agent_is_refused_before_it_takes_memory(tmp_path: Path) -> N
             load_agent(path, spec)
     weights.write_bytes(whole)
     load_agent(path, spec)
+
+
+def test_every_dream_is_told_one_of_the_prompts() -> None:
+    world, stuff = tiny_world(text=True), material()
+    texts = ("night", "day", "a snowy road")
+    told = training.prompted(world, stuff.starts(world), texts)
+    state = told(60, torch.Generator().manual_seed(3))
+    tokens = world.prompt(texts)
+    counts = [int((state.text == one).all(1).sum()) for one in tokens]
+    assert state.text_known.all() and sum(counts) == 60 and min(counts) > 5
+    again = told(60, torch.Generator().manual_seed(3))
+    assert torch.equal(again.text, state.text)
+    assert not stuff.starts(world)(4, torch.Generator()).text_known.any()
+
+
+def test_dreams_under_prompts_teach_something_else(tmp_path: Path) -> None:
+    world, agent = tiny_world(text=True), begin()
+    found = {}
+    for name, texts in (("silent", ()), ("told", ("night",))):
+        recipe = replace(RECIPE, imagination=replace(RECIPE.imagination, text=texts))
+        found[name] = dream(world, agent, material(), recipe, tmp_path / name)
+    assert not same(found["silent"], found["told"])
+
+
+def test_prompts_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, imagination=replace(RECIPE.imagination, text=("night",)))
+    with pytest.raises(WorldError, match="text: expected None, as tiny was trained without words"):
+        training.train_agent(tiny_world(), cast(Any, None), recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
