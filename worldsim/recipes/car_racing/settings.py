@@ -75,7 +75,7 @@ def scenery_training() -> Training:
     """
     words = {"from_nothing": 0.5, "masked": 0.1, "recolour": 0.25}
     return Training(
-        vae=replace(QUICK.vae, fit=replace(QUICK.vae.fit, steps=3600)),
+        vae=replace(QUICK.vae, fit=replace(QUICK.vae.fit, steps=7200)),
         forced=replace(QUICK.forced, fit=replace(QUICK.forced.fit, steps=3000), **words),
         teacher=replace(QUICK.teacher, fit=replace(QUICK.teacher.fit, steps=2100), **words),
         distill=replace(QUICK.distill, fit=replace(QUICK.distill.fit, steps=1000), **words),
