@@ -226,7 +226,7 @@ def test_a_student_in_other_colours_ends_at_the_recording(tmp_path, monkeypatch)
         fit=fit, targets=5, compile=False, recolour=0.6, guided=0.5, resample=0.0, damage=0.0
     )
     train_student(data, tiny_dynamics(text=8), 3, training, tmp_path)
-    assert set(asked) == {0.0, 0.6}
+    assert set(asked) == {0.6} and 0 < len(asked) < 12
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5])

@@ -130,7 +130,6 @@ def train_student(
         noise = draws.normal(clean.shape)
         order = draw_targets(config, draws)
         clip, strengthened = draw_guidance(as_ordered(clip, order), config.guided, draws)
-        seen, _ = recoloured_targets(batch, 0.0 if strengthened else config.recolour, draws)
 
         def answer(model: nn.Module, t: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
             noisy, called = corrupt(seen, noise, t), network(cast(Dynamics, model))
@@ -139,7 +138,7 @@ def train_student(
         with torch.no_grad():
             if strengthened:
                 clean, noise = strengthen(network(ema), clip, (clean, noise), level, window, order)
-                seen = clean
+            seen = clean if strengthened else recoloured_targets(batch, config.recolour, draws)[0]
             target, *_ = answer(ema, earlier)
             target = torch.where((earlier > 0)[..., None, None, None], target, clean)
         x, features, count = answer(net, level)

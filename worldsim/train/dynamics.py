@@ -166,8 +166,8 @@ def draw_batch(
     others = None if others is None else others.to(device)
     recoloured = None if clips.recoloured is None else clips.recoloured.to(device)
     told = Conditions.of(clips.actions.to(device), known, **said)
-    beside = (rewards, going, rewards_known, going_known, others, *states)
-    return Batch(latents, told, *beside, recoloured)
+    beside = rewards, going, rewards_known, going_known, others
+    return Batch(latents, told, *beside, *states, recoloured)
 
 
 def batch_at(
