@@ -190,7 +190,7 @@ def test_training_asks_for_the_recorded_colours(tmp_path) -> None:
     shown nothing else for a while turns them back."""
     data = recording()
     data = replace(data, recoloured=-cast(torch.Tensor, data.latents))
-    fit = FitConfig(steps=150, batch=16, lr=1e-2, ema=0.5, warmup=0, log_every=150, muon=False)
+    fit = FitConfig(steps=60, batch=8, lr=2e-2, ema=0.5, warmup=0, log_every=60)
     words = {"targets": 5, "compile": False, "drop_text": 0.0, "from_nothing": 0.0}
     errors = {}
     for share in (0.0, 1.0):
