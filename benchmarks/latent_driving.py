@@ -35,7 +35,7 @@ from .latent_worlds import First
 
 BEST = 0.25
 """Share of the episodes that are cloned, by score."""
-CLONING = FitConfig(steps=3000, batch=128, lr=1e-3, ema=0.995, warmup=50)
+CLONING = FitConfig(steps=3000, batch=64, lr=1e-3, ema=0.995, warmup=50)
 TRACKS = {"val": range(1000, 1008), "test": range(5000, 5020)}
 CHECKED = 10
 """Validation episodes by which the reading is judged."""
