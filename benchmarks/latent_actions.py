@@ -44,6 +44,7 @@ DRAWS = 3  # of labelled transitions for a map
 PROBED = 100  # chunks of each episode
 RECORDED = {"pendulum": "pendulum", "car-racing": "car-racing-state"}
 """Recipes of the rows: the latter's pictures are those of `car-racing`, of more drivers."""
+MOST, TESTED = {"pendulum": 160, "car-racing": 100}, 20  # episodes
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,8 @@ class Setting:
         return load_latent_actions(file), about
 
 
-def told(model: LatentActionModel, data: NativeDataset) -> dict[str, Any]:
+def told(model: LatentActionModel, train: Dataset, test: Dataset) -> dict[str, Any]:
     """What the latent actions steer and hold, on test episodes; the maps are of training ones."""
-    train, test = data.split("train"), data.split("test")
     known, unseen = transitions(model, train, PROBED), transitions(model, test, PROBED)
     whole, judged = pairs(model, train), pairs(model, test)
     curve = {}
@@ -106,7 +106,7 @@ def told(model: LatentActionModel, data: NativeDataset) -> dict[str, Any]:
             order = torch.randperm(
                 len(whole.latent), generator=torch.Generator().manual_seed(seed)
             )[: min(count, 5000)]
-            made = fit_map(data.spec.action, whole.rows(order), seed)
+            made = fit_map(train.spec.action, whole.rows(order), seed)
             found.append(map_quality(made, judged)["r2"])
         curve[str(count)] = {"mean": sum(found) / DRAWS, "least": min(found)}
     return {
@@ -120,11 +120,14 @@ def told(model: LatentActionModel, data: NativeDataset) -> dict[str, Any]:
 
 def inferred(setting: Setting, env: str, labels: float | None) -> dict[str, Any]:
     """The row of an environment, without labels or with few."""
-    data = setting.recorded(RECORDED[env])
+    from .latent_worlds import First
+
+    data, most = setting.recorded(RECORDED[env]), MOST[env]
+    train, test = First(data.split("train"), most), First(data.split("test"), TESTED)
     name = env if labels is None else f"{env}-labels"
-    model, about = setting.model(name, data, labels)
-    episodes = len(data.split("train"))
-    return {"labels": labels or 0.0, "episodes": episodes, **about, **told(model, data)}
+    model, about = setting.model(name, train, labels)
+    row = {"labels": labels or 0.0, "episodes": len(train), "tested": len(test)}
+    return {**row, **about, **told(model, train, test)}
 
 
 def all_rows() -> dict[str, Callable[[Setting], dict[str, Any]]]:

@@ -30,7 +30,7 @@ from worldsim.models.latent_actions import LatentActionModel
 from worldsim.store.folder import load
 from worldsim.train.loop import FitConfig, fit
 
-from .latent_actions import RECORDED, SHARE, Setting
+from .latent_actions import MOST, RECORDED, SHARE, Setting
 from .latent_worlds import First
 
 BEST = 0.25
@@ -85,8 +85,8 @@ def drive(agent: ActorCritic, env: RecordedEnv, track: int) -> float:
 def driving(setting: Setting) -> dict[str, Any]:
     """Returns of both drivers on the same tracks, and how well actions were read."""
     data = setting.recorded(RECORDED["car-racing"])
-    model, _ = setting.model("car-racing-labels", data, SHARE)
-    train = data.split("train")
+    train = First(data.split("train"), MOST["car-racing"])
+    model, _ = setting.model("car-racing-labels", train, SHARE)
     arms = {"all": train, "read": read_actions(WithoutActions(train), model)}
     places = best(train)
     agents = {name: cloned(train, read, places, setting.runs / f"driver-{name}")

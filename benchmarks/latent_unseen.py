@@ -58,7 +58,8 @@ def unseen(setting: Setting) -> dict[str, Any]:
         )
     adapted, _ = setting.model("adapted", video, None)
     row = {"seen": [some.spec.name for some in others], **about, "adapted_steps": steps}
-    row |= {"before": told(before, data), "after": told(adapted, data)}
+    test = data.split("test")
+    row |= {"before": told(before, video, test), "after": told(adapted, video, test)}
     beside = LabelledDataset(Part(video, 0), label(video, adapted))
     return row | {"planner": planned(setting, beside, adapted, Few(video, few))}
 
