@@ -23,15 +23,15 @@ from worldsim.data.columns import columns_of
 from worldsim.data.dataset import Dataset
 from worldsim.data.loader import load_recording
 from worldsim.data.view import WithoutActions
+from worldsim.latent_actions.labels import Labels
 from worldsim.latent_actions.measures import as_numbers, explained
-from worldsim.latent_actions.reading import read_actions
+from worldsim.latent_actions.reading import ReadDataset, read_actions
 from worldsim.metrics import bootstrap, weighted_mean
-from worldsim.models.latent_actions import LatentActionModel
 from worldsim.store.folder import load
 from worldsim.train.loop import FitConfig, fit
 
 from .latent_actions import MOST, RECORDED, SHARE, Setting
-from .latent_worlds import First
+from .latent_worlds import Few, First
 
 BEST = 0.25
 """Share of the episodes that are cloned, by score."""
@@ -48,15 +48,16 @@ def best(data: Dataset) -> list[int]:
     return np.argsort(scores)[-max(1, round(BEST * len(data))) :].tolist()
 
 
-def reads(model: LatentActionModel, data: Dataset) -> list[float]:
-    """R² of the actions that are read, each entry's, over validation episodes."""
-    spec, read = data.spec.action, read_actions(WithoutActions(data), model)
-    real, said = [], []
-    for place in range(len(data)):
-        known = columns_of(read.episode(place), spec)
-        real.append(columns_of(data.episode(place), spec).actions[known.known])
-        said.append(known.actions[known.known])
-    return explained(as_numbers(spec, torch.cat(said)), as_numbers(spec, torch.cat(real))).tolist()
+def reads(read: ReadDataset, data: Dataset) -> list[float]:
+    """R² of each entry of the actions that are read in other episodes."""
+    spec, said = data.spec.action, read.over(WithoutActions(data))
+    both = [(columns_of(said.episode(i), spec), columns_of(data.episode(i), spec))
+            for i in range(len(data))]  # fmt: skip
+    ours, real = (
+        as_numbers(spec, torch.cat([pair[k].actions[pair[0].known] for pair in both]))
+        for k in (0, 1)
+    )
+    return explained(ours, real).tolist()
 
 
 def cloned(data: Dataset, read: Dataset, places: list[int], folder: Path) -> ActorCritic:
@@ -87,14 +88,15 @@ def driving(setting: Setting) -> dict[str, Any]:
     data = setting.recorded(RECORDED["car-racing"])
     train = First(data.split("train"), MOST["car-racing"])
     model, _ = setting.model("car-racing-labels", train, SHARE)
-    arms = {"all": train, "read": read_actions(WithoutActions(train), model)}
+    read = read_actions(Few(train, Labels.of(train, SHARE)), model)
+    arms = {"all": train, "read": read}
     places = best(train)
     agents = {name: cloned(train, read, places, setting.runs / f"driver-{name}")
               for name, read in arms.items()}  # fmt: skip
     assert data.spec.environment is not None
     env = make_environment(data.spec.environment, observation="chunk", actions="native")
     row: dict[str, Any] = {"labels": SHARE, "episodes": len(places), "steps": CLONING.steps,
-                           "read": reads(model, First(data.split("val"), CHECKED))}  # fmt: skip
+                           "read": reads(read, First(data.split("val"), CHECKED))}  # fmt: skip
     for split, tracks in TRACKS.items():
         found = {name: [drive(agent, env, i) for i in tqdm(tracks, desc=f"{split} {name}")]
                  for name, agent in agents.items()}  # fmt: skip

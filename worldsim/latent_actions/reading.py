@@ -17,17 +17,19 @@ from worldsim.models.latent_actions import LatentActionModel
 from worldsim.train.checkpoint import fingerprint
 
 from .labelling import label_episode
+from .reader import Reader, fit_reader, windows_of
 
 
 class ReadDataset(DatasetView):
     """The `Dataset` with the actions that `model` reads where none are known; see `read_actions`.
 
-    Episodes are read when they are asked for.
+    Episodes are read when they are asked for. reader: learned of known actions, None to read by the
+    model's own readout.
     """
 
-    def __init__(self, data: Dataset, model: LatentActionModel) -> None:
+    def __init__(self, data: Dataset, model: LatentActionModel, reader: Reader | None) -> None:
         super().__init__(data)
-        self.model = model
+        self.model, self.reader = model, reader
         self.spec = replace(data.spec, action=model.config.action)
 
     def episode(self, index: int) -> Episode:
@@ -35,27 +37,32 @@ class ReadDataset(DatasetView):
         episode = self.data.episode(index)
         latent, confidence = label_episode(episode, self.model)
         actions, known = self.model.actions(latent).numpy(), (confidence > 0).numpy()
+        if self.reader is not None:
+            first = self.model.config.window - 1
+            actions[first:] = self.reader.read(windows_of(self.model, episode)).numpy()
         if episode.actions is not None:
             own = np.ones(len(episode), bool) if episode.known is None else episode.known
             actions[own], known = episode.actions[own], known | own
         return replace(episode, actions=actions, known=known)
 
-    def over(self, data: Dataset) -> Dataset:
+    def over(self, data: Dataset) -> ReadDataset:
         """The same view of other data."""
-        return ReadDataset(data, self.model)
+        return ReadDataset(data, self.model, self.reader)
 
     def fingerprint(self) -> str:
         """Of the recording and of who reads it."""
-        return f"{self.data.fingerprint()}-read-{fingerprint(self.model)}"
+        how = "" if self.reader is None else f"-{len(self.reader.windows)}-{self.reader.width:g}"
+        return f"{self.data.fingerprint()}-read-{fingerprint(self.model)}{how}"
 
 
-def read_actions(data: Dataset, model: LatentActionModel) -> Dataset:
+def read_actions(data: Dataset, model: LatentActionModel) -> ReadDataset:
     """The recording with actions read off its video wherever none were recorded.
 
         lam = worldsim.train_latent_actions(films, labels="labels.csv")
         world = worldsim.train(worldsim.read_actions(films, lam), out="worlds/films")
 
-    Recorded actions stay as they are. Raises WorldError for a model that was trained without
+    Recorded actions stay as they are, and teach how to read the others where there are a hundred of
+    them; else the model's own readout reads. Raises WorldError for a model that was trained without
     labels, and for one of other actions or chunks than the recording's.
     """
     read, own = model.config.action, data.spec.action
@@ -68,4 +75,4 @@ def read_actions(data: Dataset, model: LatentActionModel) -> Dataset:
             f"data: expected chunks of {model.config.chunk} frames, as the model saw, got "
             f"{data.spec.chunk} in {data.spec.name}; open it with that chunk"
         )
-    return ReadDataset(data, model)
+    return ReadDataset(data, model, fit_reader(model, data))
