@@ -101,8 +101,9 @@ def test_a_mapped_action_is_the_latent_one_it_stands_for(tmp_path: Path, levels)
         by_action, _ = made.step(state, action)
         by_latent, _ = made.step(state, latent_action=to_latent(action))
         other, _ = made.step(state, latent_action=to_latent(action) + 1)
-        assert torch.equal(by_action.latent, by_latent.latent)
-        assert not torch.allclose(other.latent, by_latent.latent)
+        # a step multiplies in bfloat16 where that is fast: the map's last bits are lost in it
+        torch.testing.assert_close(by_action.latent, by_latent.latent, rtol=0, atol=0.02)
+        assert float((other.latent - by_latent.latent).abs().max()) > 0.05
     assert mapped.spec.action == FORCE
     save(mapped, tmp_path / "mapped")
     with pytest.warns(UserWarning, match="no fidelity card"):
