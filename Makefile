@@ -28,7 +28,7 @@ help:
 	@echo 'make docs     the manual as a site in site/; no warning, no dead link'
 	@echo 'make world    the whole pipeline: collect, train, distill, calibrate, eval, rows'
 	@echo 'make pendulum the same for the quick world (docs/reference/worlds/pendulum.md)'
-	@echo 'make scenery  a tiny CarRacing in words, about two hours (docs/how-to/words.md)'
+	@echo 'make scenery  the same for CarRacing in words (docs/reference/worlds/scenery.md)'
 	@echo 'make latent   a world of eight codes from video alone, in minutes'
 	@echo 'make wheel    build the wheel into dist/'
 	@echo 'make clean    remove builds and caches (not data, runs or $(VENV))'
@@ -103,11 +103,11 @@ pendulum: setup
 	$(PY) -m worldsim train data/pendulum --run runs/pendulum --preset tiny --steps 7500 \
 	  --out worlds/pendulum --overwrite
 
-# CarRacing in words: every ground, light and weather (docs/how-to/words.md).
+# CarRacing in words: every ground, light and weather (docs/reference/worlds/scenery.md).
 scenery: setup
 	$(PY) -m worldsim collect scenery
-	$(PY) -m worldsim train data/scenery --recipe scenery --preset tiny --widths 48 96 --blocks 2 1 \
-	  --channels 24 --run runs/scenery --out worlds/scenery --overwrite
+	$(PY) -m worldsim train data/scenery --recipe scenery --preset small --channels 24 --dim 192 --depth 4 \
+	  --heads 3 --kv-heads 1 --context 4 --run runs/scenery --out worlds/scenery --overwrite
 
 # A world of eight codes from video without actions (docs/how-to/video-without-actions.md).
 latent: setup

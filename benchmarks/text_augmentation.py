@@ -35,7 +35,6 @@ SAID = {
     "snow": "green meadows in falling snow",
 }  # fmt: skip
 DRIVES, TRACKS = range(400, 408), range(5000, 5003)
-STRENGTH = 0.8
 
 
 def augmentation(judge: Judge, *, quick: bool) -> dict[str, Any]:
@@ -51,9 +50,7 @@ def augmentation(judge: Judge, *, quick: bool) -> dict[str, Any]:
         for name, text in SAID.items():
             look = {**PLAIN, **CONDITIONS[name]}
             twin = judge.simulator.twin(seed, lambda t, look=look: look, drive.actions)
-            made = edit(
-                judge.world, clip, text, actions=drive.actions, strength=STRENGTH, seed=seed
-            )
+            made = edit(judge.world, clip, text, actions=drive.actions, seed=seed)
             edited.append(made.unflatten(0, (chunks, -1)))
             rendered.append(twin.frames)
     extra = [a for a in actions for _ in SAID]

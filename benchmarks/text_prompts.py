@@ -299,7 +299,7 @@ def edits(judge: Judge, *, quick: bool) -> dict[str, Any]:
         twin = judge.simulator.twin(seed, lambda t, look=look: look, plain.actions)
         clip = rearrange(plain.frames, "t c h w d -> (t c) h w d")
         text = caption_of(rng, look)
-        made = edit(world, clip, text, actions=plain.actions, strength=0.8)
+        made = edit(world, clip, text, actions=plain.actions)
         ends = made[world.spec.chunk - 1 :: world.spec.chunk]
         real = twin.frames[:, -1]
         quality.append(_decibels(ends, real))

@@ -95,7 +95,7 @@ def edit(
     text: str,
     *,
     world: str | Path | DiffusionWorld,
-    strength: float = 0.6,
+    strength: float = editing.STRENGTH,
     actions: Any = None,
     known: Any = None,
     guidance: float | None = None,
@@ -116,7 +116,7 @@ def edit_dataset(
     *,
     world: str | Path | DiffusionWorld,
     out: str | Path,
-    strength: float = 0.6,
+    strength: float = editing.STRENGTH,
     guidance: float | None = None,
     seed: int = 0,
     keep_all: bool = False,
@@ -177,7 +177,7 @@ def _edited_spec(spec: DatasetSpec, world: DiffusionWorld) -> DatasetSpec:
 
 @torch.no_grad()
 def edit_episode(
-    episode: Episode, text: str, world: DiffusionWorld, *, strength: float = 0.6,
+    episode: Episode, text: str, world: DiffusionWorld, *, strength: float = editing.STRENGTH,
     guidance: float | None = None, seed: int = 0,
 ) -> tuple[Episode, editing.Agreement]:  # fmt: skip
     """The episode as it would look, and how far it is still the recorded one."""

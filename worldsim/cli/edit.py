@@ -9,6 +9,7 @@ import tyro
 from worldsim.core import WorldError
 from worldsim.store.folder import load
 from worldsim.video import edit_dataset
+from worldsim.world.edit import STRENGTH
 
 from .collect import summary
 
@@ -19,7 +20,7 @@ def edit(
     text: str,
     out: Path,
     world: str,
-    strength: float = 0.6,
+    strength: float = STRENGTH,
     guidance: float | None = None,
     seed: int = 0,
     keep_all: bool = False,

@@ -26,6 +26,10 @@ from .diffusion import DiffusionWorld
 from .fill import Timeline, fill
 from .generate import check_guidance, conditions_of, shown
 
+STRENGTH = 0.9
+"""Of an edit: below it light and ground were kept from `scenery`'s recordings, at 1 roads were lost
+(docs/how-to/words.md)."""
+
 FAST = 0.2
 """Mean change from chunk to chunk, of 0 to 1, from which on a clip counts as fast."""
 
@@ -39,7 +43,7 @@ def edit(
     clip: Any,
     text: str,
     *,
-    strength: float = 0.6,
+    strength: float = STRENGTH,
     actions: Any = None,
     known: Any = None,
     guidance: float | None = None,

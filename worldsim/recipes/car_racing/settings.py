@@ -66,7 +66,7 @@ def scenery_large() -> Recipe:
 
 
 def scenery_training() -> Training:
-    """How a tiny world of sceneries is trained.
+    """How the bundled `scenery` is trained.
 
     Rain, snow and headlights ask more of the VAE than of what moves. Frames tell what words say, so
     that words are learned where frames are hidden: in half of the clips. In some batches chunks
@@ -75,10 +75,10 @@ def scenery_training() -> Training:
     """
     words = {"from_nothing": 0.5, "masked": 0.1, "recolour": 0.25}
     return Training(
-        vae=replace(QUICK.vae, fit=replace(QUICK.vae.fit, steps=7200)),
-        forced=replace(QUICK.forced, fit=replace(QUICK.forced.fit, steps=3000), **words),
-        teacher=replace(QUICK.teacher, fit=replace(QUICK.teacher.fit, steps=2100), **words),
-        distill=replace(QUICK.distill, fit=replace(QUICK.distill.fit, steps=1000), **words),
+        vae=replace(QUICK.vae, fit=replace(QUICK.vae.fit, steps=7000)),
+        forced=replace(QUICK.forced, fit=replace(QUICK.forced.fit, steps=2400), **words),
+        teacher=replace(QUICK.teacher, fit=replace(QUICK.teacher.fit, steps=1200), **words),
+        distill=replace(QUICK.distill, fit=replace(QUICK.distill.fit, steps=1500), **words),
     )
 
 
