@@ -28,7 +28,7 @@ help:
 	@echo 'make docs     the manual as a site in site/; no warning, no dead link'
 	@echo 'make world    the whole pipeline: collect, train, distill, calibrate, eval, rows'
 	@echo 'make pendulum the same for the quick world (docs/reference/worlds/pendulum.md)'
-	@echo 'make scenery  the same for CarRacing in words (docs/reference/worlds/scenery.md)'
+	@echo 'make scenery  CarRacing in words, an hour and a half (docs/how-to/words.md)'
 	@echo 'make latent   a world of eight codes from video alone, in minutes'
 	@echo 'make wheel    build the wheel into dist/'
 	@echo 'make clean    remove builds and caches (not data, runs or $(VENV))'
@@ -103,7 +103,7 @@ pendulum: setup
 	$(PY) -m worldsim train data/pendulum --run runs/pendulum --preset tiny --steps 7500 \
 	  --out worlds/pendulum --overwrite
 
-# CarRacing in words: every ground, light and weather (docs/reference/worlds/scenery.md).
+# CarRacing in words: every ground, light and weather (docs/how-to/words.md).
 scenery: setup
 	$(PY) -m worldsim collect scenery
 	$(PY) -m worldsim train data/scenery --recipe scenery --preset small --channels 24 --dim 192 --depth 4 \

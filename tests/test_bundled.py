@@ -90,19 +90,3 @@ def test_the_quick_world_is_driven_by_the_torque():
         assert (said.continue_prob > 0.9).all()  # nothing ever ends there
     left, right, again = (newest(pendulum, end) for end in ends)
     assert torch.equal(right, again) and (left - right).abs().mean() > 2.0
-
-
-def test_words_decide_what_is_seen():
-    """From words alone and in a running dream: night is dark, snow by day is bright."""
-    pytest.importorskip("wordllama", reason="the extra text")
-    scenery = worldsim.load("scenery")
-    texts = ["a grey road through snow fields on a clear day", "a road through meadows at night"]
-    snow, night = (
-        scenery.generate([], frames=16, text=text, seed=seed).float()[4:].mean()
-        for seed, text in enumerate(texts)
-    )
-    assert snow > 2 * night
-    state = scenery.reset(row_keys(range(4)))
-    said = [state.prompted(scenery.prompt(text)) for text in texts]
-    bright, dark = (newest(scenery, held(scenery, one, [0.0, 0.1, 0.0], 20)).mean() for one in said)
-    assert bright > 1.5 * dark

@@ -27,7 +27,7 @@ from .fill import Timeline, fill
 from .generate import check_guidance, conditions_of, shown
 
 STRENGTH = 0.9
-"""Of an edit: below it light and ground were kept from `scenery`'s recordings, at 1 roads were lost
+"""Of an edit. Lower, ground and light of the recording stay; at 1, roads are lost
 (docs/how-to/words.md)."""
 
 FAST = 0.2

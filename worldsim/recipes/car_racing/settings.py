@@ -66,7 +66,7 @@ def scenery_large() -> Recipe:
 
 
 def scenery_training() -> Training:
-    """How the bundled `scenery` is trained.
+    """How a small world of sceneries is trained.
 
     Rain, snow and headlights ask more of the VAE than of what moves. Frames tell what words say, so
     that words are learned where frames are hidden: in half of the clips. In some batches chunks
