@@ -308,7 +308,7 @@ def edits(judge: Judge, *, quick: bool) -> dict[str, Any]:
         frames.append(ends[-1])
         truth.append({k: v for k, v in look.items() if k in SCENERY})
         texts.append(text)
-        rows += [plain.frames[:, -1], real, ends]
+        rows += [plain.frames[::4, -1], real[::4], ends[::4]]
     names = ["recorded", "twin", "edited"] * min(3, len(texts))
     _grid(judge.pictures / "words-edit.png", rows[: len(names)], names)
     return {
