@@ -9,6 +9,7 @@ from torch import Tensor
 from tests.worlds import BUTTONS, CAR, WORDS, scramble
 from worldsim.core import ActionSpec, Conditions
 from worldsim.models.conditioning import Conditioning, ConditioningConfig
+from worldsim.states import StateSpec
 
 DIM = 16
 TOKENS = torch.tensor([[3, 9, 4, 0, 0, 0], [7, 0, 0, 0, 0, 0]])
@@ -99,3 +100,20 @@ def test_bad_settings() -> None:
         ConditioningConfig(action=CAR, text_tokens=2)
     with pytest.raises(ValueError, match="encoder: expected one with text"):
         ConditioningConfig(action=CAR, text=8)
+
+
+@torch.no_grad()
+def test_narrow_weights_give_narrow_vectors() -> None:
+    """Conditions are float32 and weights bfloat16 where a world is compiled on a fast processor."""
+    spec = StateSpec(names=("speed",), mean=(0.0,), std=(1.0,), change=(1.0,))
+    more = {"text": 8, "text_tokens": 2, "latent_action": 3, "worlds": 2, "state": spec}
+    known = torch.ones(2, 5, dtype=torch.bool)
+    given = Conditions.of(
+        torch.zeros(2, 5, 3), known, text=TOKENS, text_known=known, guidance=torch.ones(2, 1),
+        latent_action=torch.zeros(2, 5, 3), latent_action_known=known,
+        world=torch.zeros(2, 5, dtype=torch.long), world_known=known,
+        state=torch.zeros(2, 5, 1), state_known=known,
+    )  # fmt: skip
+    vector, tokens, _ = conditioning(**more).to(torch.bfloat16)(given)
+    assert vector.dtype == torch.bfloat16
+    assert tokens is not None and tokens.dtype == torch.bfloat16

@@ -42,7 +42,7 @@ def write_film(
 
     crf: x264's constant rate factor, 0 (lossless but for colour) to 51. gop: frames from one that
     stands alone to the next. threads: of the encoder, as many as it likes if 0; x264 gives other
-    bytes with other numbers of them.
+    bytes with other numbers of them, and the same bytes each time with 1.
     Raises OSError where the disk is full or the film cannot be encoded.
     """
     count = 0
@@ -50,7 +50,10 @@ def write_film(
         with av.open(str(path), "w", format=MUXERS[container]) as film:
             stream = film.add_stream("libx264", rate=Fraction(fps).limit_denominator(10**6))
             stream.codec_context.thread_count = threads
-            stream.pix_fmt, stream.options = "yuv420p", {"crf": str(crf), "g": str(gop)}
+            options = {"crf": str(crf), "g": str(gop)}
+            if threads == 1:  # x264's macroblock tree gives several results under AVX-512
+                options["mbtree"] = "0"
+            stream.pix_fmt, stream.options = "yuv420p", options
             for picture in pictures:
                 height, width = (side // 2 * 2 for side in picture.shape[:2])
                 if not count:

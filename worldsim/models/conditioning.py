@@ -217,7 +217,8 @@ class Conditioning(nn.Module):
             assert self.guidance is not None
             encoding: Tensor = self.text_encoder(given.text)
             read = encoding
-            vector = self._linear(self.text, encoding[:, 0]) + (given.guidance - 1) * self.guidance
+            stronger = (given.guidance - 1).to(self.guidance.dtype) * self.guidance
+            vector = self._linear(self.text, encoding[:, 0]) + stronger
             parts.append(self._known("text", vector[:, None], given.text_known))
         if self.world is not None:
             vector = self.world(given.world)
