@@ -50,10 +50,9 @@ def write_film(
         with av.open(str(path), "w", format=MUXERS[container]) as film:
             stream = film.add_stream("libx264", rate=Fraction(fps).limit_denominator(10**6))
             stream.codec_context.thread_count = threads
-            options = {"crf": str(crf), "g": str(gop)}
-            if threads == 1:  # x264's macroblock tree gives several results under AVX-512
-                options["mbtree"] = "0"
-            stream.pix_fmt, stream.options = "yuv420p", options
+            # x264's macroblock tree gives several results under AVX-512
+            same = {"mbtree": "0"} if threads == 1 else {}
+            stream.pix_fmt, stream.options = "yuv420p", {"crf": str(crf), "g": str(gop), **same}
             for picture in pictures:
                 height, width = (side // 2 * 2 for side in picture.shape[:2])
                 if not count:
