@@ -101,9 +101,9 @@ def test_a_mapped_action_is_the_latent_one_it_stands_for(tmp_path: Path, levels)
         by_action, _ = made.step(state, action)
         by_latent, _ = made.step(state, latent_action=to_latent(action))
         other, _ = made.step(state, latent_action=to_latent(action) + 1)
-        # a step multiplies in bfloat16 where that is fast: the map's last bits are lost in it
-        torch.testing.assert_close(by_action.latent, by_latent.latent, rtol=0, atol=0.02)
-        assert float((other.latent - by_latent.latent).abs().max()) > 0.05
+        # on some processors float32 products of other shapes differ in the last bits: 3e-7 here
+        torch.testing.assert_close(by_action.latent, by_latent.latent, rtol=0, atol=1e-5)
+        assert not torch.allclose(other.latent, by_latent.latent, atol=0.1)
     assert mapped.spec.action == FORCE
     save(mapped, tmp_path / "mapped")
     with pytest.warns(UserWarning, match="no fidelity card"):
