@@ -16,6 +16,7 @@ from worldsim.diffusion.draws import Draws
 from worldsim.diffusion.losses import ramp
 from worldsim.diffusion.schedule import corrupt
 from worldsim.diffusion.timeline import Clip, predict
+from worldsim.models.dynamics import Dynamics
 from worldsim.models.text import tokens_of
 from worldsim.store.provenance import MOST_LOG
 from worldsim.train.context import Batch
@@ -185,47 +186,74 @@ def test_a_share_of_the_captioned_targets_is_noised_in_other_colours() -> None:
         assert torch.equal(seen, clean) and not changed.any()
 
 
-def test_training_asks_for_the_recorded_colours(tmp_path) -> None:
-    """Teacher and student see other latents and are to answer the recording's; a network that is
-    shown nothing else for a while turns them back."""
+LESSON = FitConfig(steps=60, batch=8, lr=2e-2, ema=0.5, warmup=0, log_every=60)
+WORDED = {"targets": 5, "compile": False, "drop_text": 0.0, "from_nothing": 0.0}
+
+
+def inverted() -> LatentRecording:
+    """The recording with other colours that are its own, inverted."""
     data = recording()
-    data = replace(data, recoloured=-cast(torch.Tensor, data.latents))
-    fit = FitConfig(steps=60, batch=8, lr=2e-2, ema=0.5, warmup=0, log_every=60)
-    words = {"targets": 5, "compile": False, "drop_text": 0.0, "from_nothing": 0.0}
+    return replace(data, recoloured=-cast(torch.Tensor, data.latents))
+
+
+@torch.no_grad()
+def error_of_inverted(model: Dynamics) -> float:
+    """How far the answers are from the recording where the network is shown it inverted."""
+    data, rows = inverted(), torch.arange(12)[:, None] + torch.arange(6)
+    clips = data.clips(rows)
+    said = captioned(data, rows, WORDS, 0.0, Draws(0, 0, range(12)))
+    told = Conditions.of(clips.actions, clips.known, **said)
+    clip = Clip(clips.latents, clips.latents[:, :-1], torch.zeros(12, 5), told)
+    clean, level = clips.latents[:, 1:], torch.full((12, 5), 0.1)
+    x, _ = predict(model, clip, corrupt(-clean, torch.zeros_like(clean), level), level, 3)
+    return float(((x - clean) ** 2).mean())
+
+
+@pytest.mark.parametrize("kind", ["teacher", "student"])
+def test_training_asks_for_the_recorded_colours(tmp_path, kind: str) -> None:
+    """Shown other latents than it is to answer, a network turns them back after a while."""
     errors = {}
     for share in (0.0, 1.0):
         torch.manual_seed(0)
-        training = DynamicsTrainingConfig(fit=fit, **words, recolour=share)
-        model = train_dynamics(data, tiny_dynamics(text=8), 3, training, tmp_path / f"{share}")
-        clips = data.clips(torch.arange(12)[:, None] + torch.arange(6))
-        said = captioned(data, torch.arange(12)[:, None] + torch.arange(6), WORDS, 0.0,
-                         Draws(0, 0, range(12)))  # fmt: skip
-        told = Conditions.of(clips.actions, clips.known, **said)
-        clip = Clip(clips.latents, clips.latents[:, :-1], torch.zeros(12, 5), told)
-        level = torch.full((12, 5), 0.1)
-        clean, noise = clips.latents[:, 1:], torch.zeros(12, 5, 3, 4, 4)
-        x, _ = predict(model, clip, corrupt(-clean, noise, level), level, 3)
-        errors[share] = float(((x - clean) ** 2).mean())
+        folder, model = tmp_path / f"{share}", tiny_dynamics(text=8)
+        if kind == "teacher":
+            config = DynamicsTrainingConfig(fit=LESSON, **WORDED, recolour=share)
+            made = train_dynamics(inverted(), model, 3, config, folder)
+        else:
+            faults = {"guided": 0.0, "resample": 0.0, "damage": 0.0}
+            distill = DistillationConfig(fit=LESSON, **WORDED, **faults, recolour=share)
+            made = train_student(inverted(), model, 3, distill, folder)
+        errors[share] = error_of_inverted(made)
     assert errors[1.0] < 0.5 * errors[0.0]
 
 
-def test_a_student_in_other_colours_ends_at_the_recording(tmp_path, monkeypatch) -> None:
-    """At its path's clean end the target is the data, whatever was shown; guided batches, whose
-    path is the data's own, are shown no other colours."""
+def test_targets_in_other_colours_count_in_full(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(
+        "worldsim.train.dynamics.emphasise_text",
+        lambda level, text_only, draws: (level, torch.zeros_like(level)),
+    )
+    fit = FitConfig(steps=1, batch=8, lr=1e-2, ema=0.5, warmup=0, log_every=1)
+    for share in (0.0, 1.0):
+        config = DynamicsTrainingConfig(fit=fit, **WORDED, recolour=share)
+        train_dynamics(inverted(), tiny_dynamics(text=8), 3, config, tmp_path / f"{share}")
+        *_, logged = read_json_lines(tmp_path / f"{share}" / "log.jsonl", MOST_LOG)
+        assert (logged["denoise"] > 0) is (share == 1)
+
+
+def test_batches_that_learn_guidance_are_shown_the_recorded_colours(tmp_path, monkeypatch) -> None:
+    """Their path is the data's own."""
     asked = []
-    real = recoloured_targets
 
     def noted(batch, share, draws):
         asked.append(share)
-        return real(batch, share, draws)
+        return recoloured_targets(batch, share, draws)
 
     monkeypatch.setattr("worldsim.train.distill.recoloured_targets", noted)
-    data = replace(recording(), recoloured=-cast(torch.Tensor, recording().latents))
     fit = FitConfig(steps=12, batch=4, lr=1e-3, ema=0.5, warmup=0)
     training = DistillationConfig(
-        fit=fit, targets=5, compile=False, recolour=0.6, guided=0.5, resample=0.0, damage=0.0
+        fit=fit, **WORDED, recolour=0.6, guided=0.5, resample=0.0, damage=0.0
     )
-    train_student(data, tiny_dynamics(text=8), 3, training, tmp_path)
+    train_student(inverted(), tiny_dynamics(text=8), 3, training, tmp_path)
     assert set(asked) == {0.6} and 0 < len(asked) < 12
 
 

@@ -12,7 +12,8 @@ import torch
 import worldsim
 from tests.contracts import WorldContract, assert_close, assert_same, same
 from tests.worlds import tiny_world, with_doubts
-from worldsim.core import WorldError, WorldModel, WorldState, row_keys
+from worldsim.core import ActionSpec, WorldError, WorldModel, WorldState, row_keys
+from worldsim.states import StateSpec
 from worldsim.world import compiled as engine
 from worldsim.world.compiled import CompiledWorld, compiled
 from worldsim.world.fanned import FannedState
@@ -115,6 +116,23 @@ def test_bfloat16_narrows_what_multiplies_and_nothing_that_is_kept():
     assert not same(a.latent, b.latent)
     assert_close(a, b, 0.1)
     assert all(p.dtype == torch.float32 for p in world.dynamics.parameters())
+
+
+SPEED = StateSpec(names=("speed",), mean=(0.0,), std=(1.0,), change=(1.0,))
+
+
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize("kind", ["text", "state", "nothing"])
+def test_worlds_that_are_told_anything_else_or_nothing_step_in_bfloat16(kind: str):
+    told = {"text": {"text": True}, "state": {"state": SPEED},
+            "nothing": {"action": ActionSpec(kind="none")}}[kind]  # fmt: skip
+    world = tiny_world(**told)
+    narrow = compiled(world, dtype="bfloat16")
+    state = world.reset(row_keys([1, 2]))
+    if kind == "text":
+        state = state.prompted(world.prompt(["night", "day"]), guidance=2.0)
+    action = None if kind == "nothing" else torch.zeros(2, 3)
+    assert_close(world.step(state, action)[0], narrow.step(state, action)[0], 0.2)
 
 
 @pytest.mark.usefixtures("uncompiled")

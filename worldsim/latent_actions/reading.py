@@ -51,8 +51,8 @@ class ReadDataset(DatasetView):
 
     def fingerprint(self) -> str:
         """Of the recording and of who reads it."""
-        how = "" if self.reader is None else f"-{len(self.reader.windows)}-{self.reader.width:g}"
-        return f"{self.data.fingerprint()}-read-{fingerprint(self.model)}{how}"
+        seen = "" if self.reader is None else f"-{len(self.reader.windows)}-{self.reader.width:g}"
+        return f"{self.data.fingerprint()}-read-{fingerprint(self.model)}{seen}"
 
 
 def read_actions(data: Dataset, model: LatentActionModel) -> ReadDataset:

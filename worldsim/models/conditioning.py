@@ -194,6 +194,8 @@ class Conditioning(nn.Module):
         self.state = StateEmbed(config.state, dim) if config.state else None
         names = [name for name in ("latent_action", "text", "worlds") if getattr(config, name)]
         self.unknown = nn.ParameterDict({n: nn.Parameter(torch.zeros(dim)) for n in names})
+        self.silent: Tensor  # what nothing says, in the type that the network multiplies in
+        self.register_buffer("silent", torch.zeros(dim), persistent=False)
         self._init_weights()
 
     def _init_weights(self) -> None:
@@ -225,7 +227,8 @@ class Conditioning(nn.Module):
             parts.append(self._known("worlds", vector, given.world_known))
         if self.state is not None:
             parts.append(self.state(given.state, given.state_known))
-        vector = reduce(torch.add, parts) if parts else self._silent(given)
+        nothing = self.silent.expand(*given.action.shape[:2], -1)
+        vector = reduce(torch.add, parts) if parts else nothing
         if self.text_tokens is None or read is None:
             return Conditioned(vector)
         return Conditioned(vector, self._linear(self.text_tokens, read[:, 1:]), given.text_known)
@@ -240,10 +243,6 @@ class Conditioning(nn.Module):
             return latent, known
         mapped = self.action_map(given.action).to(latent)
         return torch.where(known[..., None], latent, mapped), known | given.action_known
-
-    def _silent(self, given: Conditions) -> Tensor:
-        lead, device = given.action.shape[:2], given.action.device
-        return torch.zeros(*lead, self.dim, device=device)
 
     def _known(self, name: str, vector: Tensor, known: Tensor) -> Tensor:
         return torch.where(known[..., None], vector, self.unknown[name])

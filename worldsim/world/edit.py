@@ -28,7 +28,7 @@ from .generate import check_guidance, conditions_of, shown
 
 STRENGTH = 0.9
 """Of an edit. Lower, ground and light of the recording stay; at 1, roads are lost
-(docs/how-to/words.md)."""
+(docs/journal/2026-11-30-words.md)."""
 
 FAST = 0.2
 """Mean change from chunk to chunk, of 0 to 1, from which on a clip counts as fast."""
