@@ -259,8 +259,8 @@ class WorldState(Rows):
     def prompted(self, text: Tensor | None, guidance: float | Tensor | None = None) -> Self:
         """The same with another prompt from the next step on.
 
-        text: (B, L) tokens, or (L,) for all rows; no prompt if None. guidance: another strength,
-        (B, 1) or one for all rows; as it was if None.
+        text: (B, L) tokens, or (L,) for all rows; no prompt if None, and in rows of nothing but
+        zeros. guidance: another strength, (B, 1) or one for all rows; as it was if None.
         Raises `WorldError` where the world takes no text of that length.
         """
         if text is None:
@@ -272,7 +272,7 @@ class WorldState(Rows):
         strength = self.guidance
         if guidance is not None:
             strength = torch.ones_like(strength) * torch.as_tensor(guidance).to(strength)
-        known = torch.ones_like(self.text_known)
+        known = (text != 0).any(1, keepdim=True)
         return replace(self, text=text.contiguous(), text_known=known, guidance=strength)
 
 

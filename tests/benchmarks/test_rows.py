@@ -25,6 +25,7 @@ def clips(frames: torch.Tensor) -> Clips:
         context_known=none[:, :1].bool(), frames=frames, actions=none[..., None], rewards=none,
         ends=none.bool(), valid=~none.bool(), start=torch.arange(count),
         context_states=none[:, :1, None], states=none[..., None],
+        text=torch.zeros(count, steps, 0, dtype=torch.int64),
     )  # fmt: skip
 
 

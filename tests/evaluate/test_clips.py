@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from tests.measured_data import SPEC, stored, stripes
+from tests.worlds import tiny_world
 from worldsim.core import ActionSpec, WorldError
 from worldsim.data import Episode
+from worldsim.data.dataset import Caption
+from worldsim.evaluate import horizon
 from worldsim.evaluate.clips import (
     Clips,
     Recorded,
@@ -19,6 +22,7 @@ from worldsim.evaluate.clips import (
     even_starts,
     horizon_for,
 )
+from worldsim.models.text import TextConfig, tokens_of
 
 ACTION = SPEC.action
 
@@ -88,3 +92,37 @@ def test_a_horizon_fits_half_of_the_episodes():
     assert horizon_for([100, 100, 5], 4, 60) == 60 and horizon_for([9], 4, 60) == 5
     with pytest.raises(WorldError, match=r"episodes of 5 chunks or more .* got \[4, 4\]"):
         horizon_for([4, 4], 4, 60)
+
+
+def test_a_step_is_told_what_is_said_of_its_chunk():
+    """Of the narrowest caption that speaks of it; silence is zeros, and no world without words
+    reads any."""
+    words = TextConfig(kind="words", length=8)
+    said = (Caption(first=2, stop=9, text="a red car"), Caption(first=6, stop=8, text="it rains"))
+    episode = replace(stripes(0, 12), captions=said)
+    clip = cut_clips(Recorded.of(episode, ACTION, encoder=words), 0, [5], 3, 6)
+    assert clip is not None and clip.prompts is not None
+    red, rain = tokens_of(["a red car", "it rains"], words)
+    silent = torch.zeros(8, dtype=torch.int64)
+    assert torch.equal(clip.prompts[0], torch.stack([red, rain, rain, red, silent, silent]))
+    assert clip.upto(2).text.shape == (1, 2, 8)
+    mute = cut_clips(recorded(0, 12), 0, [5], 3, 6)
+    assert mute is not None and mute.prompts is None
+
+
+def test_dreams_of_clips_follow_what_is_said_of_them():
+    world = tiny_world(text=True)
+    encoder = world.config.conditioning.encoder
+    frames = np.random.default_rng(0).integers(0, 256, (20, *world.spec.frame_shape), np.uint8)
+    actions = np.zeros((10, 3), np.float32)
+    plain = Episode(name="a", frames=frames, chunk=2, fps=12.5, actions=actions)
+    dreamt = []
+    for text in ("", "night", "day"):
+        said = (Caption(first=6, stop=10, text=text),) if text else ()
+        episode = Recorded.of(replace(plain, captions=said), world.spec.action, encoder=encoder)
+        clips = cut_clips(episode, 0, [4], world.spec.context, 5)
+        assert clips is not None
+        dreamt.append(horizon.dream(world, clips, clips.actions, 4, lambda done: None).mse)
+    silent, night, day = dreamt
+    assert torch.equal(silent[:, :2], night[:, :2]) and torch.equal(night[:, :2], day[:, :2])
+    assert len({float(x[0, 3]) for x in dreamt}) == 3

@@ -91,6 +91,7 @@ def test_gradients_reach_the_actions() -> None:
         (lambda: replay(WORLD, state(), actions()[:, :0]), "horizon: expected at least 1"),
         (lambda: replay(WORLD, state(), actions(2)), r"actions: expected shape \(3, 'T', 2\)"),
         (lambda: replay(WORLD, state(), actions()[..., 0]), "actions: expected shape"),
+        (lambda: replay(WORLD, state(), actions(), text=actions()[:, 0]), "text: expected shape"),
         (lambda: replay(WORLD, state(), actions(), decode_every=-1), "decode_every: expected 0"),
         (lambda: dream_frames(WORLD, state(), actions(), decode_every=7), "expected 1 to 6"),
         (lambda: imagine(WORLD, state(), lambda s: s.latent, 1), "action: expected shape"),

@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from worldsim import metrics
 from worldsim.core import WorldError
-from worldsim.data.columns import state_width
 from worldsim.data.dataset import Dataset
 from worldsim.models.vae import to_float
 from worldsim.nn.dtype import default_float32
@@ -97,6 +96,8 @@ def watch(world: DiffusionWorld, clips: Clips, rows: int, advance: Callable[[int
         state = some.begin(world, key)
         seen = []
         for t in steps:
+            if some.prompts is not None:
+                state = state.prompted(some.prompts[:, t - 1])
             state, _ = world.step(state, some.actions[:, t - 1].to(world.device))
             if t in looked:
                 error = metrics.squared_error(world.decode(state).cpu(), some.frames[:, t - 1])
@@ -300,8 +301,7 @@ def clips_of(
     horizon = horizon_for([min(data.lengths[i], MOST) for i in places], spec.context, horizon)
     parts = []
     for place in places:
-        width = state_width(data.spec, spec)
-        episode = Recorded.of(data.episode(place), spec.action, MOST, state=width)
+        episode = Recorded.told(world, data, place, MOST)
         spare = len(episode) - horizon - spec.context
         times = [(place * GOLDEN + i / starts) % 1 for i in range(starts)]
         firsts = sorted({spec.context + int(time * (spare + 1)) for time in times if spare >= 0})

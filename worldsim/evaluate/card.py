@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from worldsim.core import WorldError
 from worldsim.data import Dataset
-from worldsim.data.columns import state_width
 from worldsim.recipes.landmarks import Landmarks, landmarks_for
 from worldsim.store.folder import load
 from worldsim.store.provenance import provenance, training_cost
@@ -206,8 +205,7 @@ def load_uncarded(name: Path | str, device: torch.device | str) -> DiffusionWorl
 
 
 def _recorded(job: Evaluation, place: int) -> Recorded:
-    spec, width = job.world.spec, state_width(job.data.spec, job.world.spec)
-    return Recorded.of(job.data.episode(place), spec.action, job.plan.chunks, state=width)
+    return Recorded.told(job.world, job.data, place, job.plan.chunks)
 
 
 def _clips(job: Evaluation, episodes: Iterable[Recorded]) -> Clips:

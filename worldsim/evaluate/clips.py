@@ -13,7 +13,9 @@ from torch import Tensor
 
 from worldsim.core import ActionSpec, Rows, WorldError, WorldSpec, WorldState
 from worldsim.data import Dataset, Episode
-from worldsim.data.columns import check_kind, columns_of
+from worldsim.data.captions import by_chunk
+from worldsim.data.columns import check_kind, columns_of, state_width
+from worldsim.models.text import TextConfig, tokens_of
 from worldsim.world.diffusion import DiffusionWorld
 
 PREFERRED = {"test": ("test", "val", "train"), "val": ("val", "train"), "train": ("train", "val")}
@@ -31,6 +33,7 @@ class Recorded:
         terminated: whether the last chunk ended it.
         acts: whether there are any actions to know.
         states: (n, D) state vectors at each chunk's end, NaN where unknown; D is 0 if not asked.
+        text: (n, L) tokens of what is said of each chunk, zeros where nothing; L is 0 if not asked.
     """
 
     frames: Tensor
@@ -40,13 +43,20 @@ class Recorded:
     terminated: bool
     acts: bool
     states: Tensor
+    text: Tensor
 
     def __len__(self) -> int:
         return len(self.frames)
 
     @staticmethod
-    def of(episode: Episode, action: ActionSpec, most: int = 10**6, *, state: int = 0) -> Recorded:
-        """The first `most` chunks of an episode; `state` is the width of its state vectors."""
+    def of(
+        episode: Episode, action: ActionSpec, most: int = 10**6, *,
+        state: int = 0, encoder: TextConfig | None = None,
+    ) -> Recorded:  # fmt: skip
+        """The first `most` chunks of an episode.
+
+        state: width of its state vectors. encoder: reads its captions, None where nobody does.
+        """
         count, columns = min(len(episode), most), columns_of(episode, action, state)
         frames = torch.from_numpy(np.array(episode.frames[0 : count * episode.chunk], order="C"))
         return Recorded(
@@ -57,7 +67,25 @@ class Recorded:
             terminated=episode.terminated and count == len(episode),
             acts=action.kind != "none",
             states=columns.states.where(columns.states_known[:, None], torch.nan)[:count],
+            text=_text_of(episode, count, encoder),
         )
+
+    @staticmethod
+    def told(world: DiffusionWorld, data: Dataset, place: int, most: int = 10**6) -> Recorded:
+        """An episode with all that `world` can be told of it."""
+        return Recorded.of(
+            data.episode(place), world.spec.action, most,
+            state=state_width(data.spec, world.spec), encoder=world.config.conditioning.encoder,
+        )  # fmt: skip
+
+
+def _text_of(episode: Episode, count: int, encoder: TextConfig | None) -> Tensor:
+    if encoder is None:
+        return torch.zeros(count, 0, dtype=torch.int64)
+    said = by_chunk(episode)[:count]
+    texts = list(dict.fromkeys(said))
+    tokens = tokens_of(texts, encoder, check=False)
+    return tokens[[texts.index(text) for text in said]]
 
 
 @dataclass(frozen=True)
@@ -74,6 +102,8 @@ class Clips(Rows):
         valid: (N, T) bool, False after the episode's end and after an action that is not known.
         start: (N,) int64, chunk of the episode that step 1 should bring.
         context_states: (N, K, D) and states: (N, T, D), state vectors, NaN where unknown.
+        text: (N, T, L) tokens of what is said of each step, zeros where nothing is; L is 0 for a
+            world without words.
     """
 
     episode: Tensor
@@ -88,10 +118,11 @@ class Clips(Rows):
     start: Tensor
     context_states: Tensor
     states: Tensor
+    text: Tensor
 
     def upto(self, steps: int) -> Clips:
         """The same clips, cut after `steps` steps."""
-        cut = ("frames", "actions", "rewards", "ends", "valid", "states")
+        cut = ("frames", "actions", "rewards", "ends", "valid", "states", "text")
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return Clips(**values | {name: values[name][:, :steps] for name in cut})
 
@@ -103,6 +134,11 @@ class Clips(Rows):
         return world.encode(
             self.context, self.context_actions, key, known=self.context_known, states=states
         )
+
+    @property
+    def prompts(self) -> Tensor | None:
+        """`text`; None where the world has no words."""
+        return self.text if self.text.shape[-1] else None
 
     @property
     def cluster(self) -> Tensor:
@@ -149,6 +185,7 @@ def cut_clips(
         start=first[:, 0],
         context_states=episode.states[before],
         states=episode.states[after],
+        text=episode.text[after],
     )
 
 

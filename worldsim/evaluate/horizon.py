@@ -40,15 +40,18 @@ def dream(
 ) -> Dreamt:
     """Dream from every clip under `actions` (N, T, *action) and compare with its real frames.
 
-    The noise is keyed on the clip's place in its episode, so that neither the batch nor the choice
-    of clips matters. `advance` hears of every batch that is done.
+    A world with words is told at every step what is said of it. The noise is keyed on the clip's
+    place in its episode, so that neither the batch nor the choice of clips matters. `advance` hears
+    of every batch that is done.
     """
     parts: list[tuple[Tensor, ...]] = []
     for a in range(0, len(clips), rows):
         some = clips[a : a + rows]
         key = torch.stack([some.episode, some.start], 1)
         state = some.begin(world, key)
-        rollout = replay(world, state, actions[a : a + rows].to(world.device), decode_every=1)
+        given = actions[a : a + rows].to(world.device)
+        text = None if some.prompts is None else some.prompts[:, : given.shape[1]]
+        rollout = replay(world, state, given, text=text, decode_every=1)
         assert rollout.frames is not None
         real = some.frames[:, : actions.shape[1]]
         error = metrics.squared_error(rollout.frames.reshape(real.shape), real)

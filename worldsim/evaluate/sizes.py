@@ -54,7 +54,7 @@ def clips_at(data: Dataset, size: Size, world: DiffusionWorld, plan: EvaluationP
     seen, spec, parts = at_size(data, size), world.spec, []
     steps = min(LATER, plan.horizon)
     for place in range(min(plan.episodes, len(seen))):
-        episode = Recorded.of(seen.episode(place), spec.action, plan.chunks)
+        episode = Recorded.told(world, seen, place, plan.chunks)
         starts = even_starts(len(episode), spec.context, steps, plan.starts)
         parts.append(cut_clips(episode, place, starts, spec.context, steps))
     return Clips.cat([clips for clips in parts if clips is not None])

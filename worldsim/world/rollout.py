@@ -5,7 +5,7 @@ Nothing here decodes unless asked to: in a dream the latents are the world.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,20 +61,29 @@ def replay(
     state: WorldState,
     actions: Tensor,
     *,
+    text: Tensor | None = None,
     decode_every: int = 0,
     generator: torch.Generator | None = None,
 ) -> Rollout:
     """Dream under given actions `(B, T, *action)`.
 
-    With `decode_every = n` the n-th, 2n-th, ... step is decoded into `Rollout.frames`.
+    text: (B, T, L) tokens of what is said of each step, zeros where nothing is; the state's own
+    prompt if None. With `decode_every = n` the n-th, 2n-th, ... step is decoded into
+    `Rollout.frames`.
     """
     _check(world, state)
     expected = (len(state), "T", *world.spec.action.shape)
     if actions.ndim != len(expected) or (*actions.shape[:1], "T", *actions.shape[2:]) != expected:
         raise WorldError(f"actions: expected shape {expected}, got {tuple(actions.shape)}")
-    steps = iter(actions.unbind(1))
-    horizon = actions.shape[1]
-    return _unroll(world, state, lambda _: next(steps), horizon, decode_every, generator)
+    horizon, steps = actions.shape[1], iter(actions.unbind(1))
+    if text is None:
+        return _unroll(world, state, lambda _: next(steps), horizon, decode_every, generator)
+    if text.ndim != 3 or text.shape[:2] != actions.shape[:2]:
+        expected = (*actions.shape[:2], "L")
+        raise WorldError(f"text: expected shape {expected}, got {tuple(text.shape)}")
+    return _unroll(
+        world, state, lambda _: next(steps), horizon, decode_every, generator, text.unbind(1)
+    )
 
 
 def dream_frames(
@@ -110,6 +119,7 @@ def _unroll(
     horizon: int,
     decode_every: int,
     generator: torch.Generator | None,
+    prompts: Sequence[Tensor] | None = None,
 ) -> Rollout:
     _check(world, state)
     if horizon < 1:
@@ -119,6 +129,8 @@ def _unroll(
     steps, frames = [], []
     rows = len(state)
     for t in range(1, horizon + 1):
+        if prompts is not None:
+            state = state.prompted(prompts[t - 1])
         action = policy(state)
         state, said = world.step(state, action, generator=generator)
         newest = state.states[:, -1:].reshape(rows, -1)  # (B, 0) in a world without

@@ -48,12 +48,12 @@ def car_racing_panel() -> Recipe:
 
 
 def scenery() -> Recipe:
-    """CarRacing in drawn sceneries with captions, 40x48, every pixel the mean of four: 110 tracks
+    """CarRacing in drawn sceneries with captions, 40x48, every pixel the mean of four: 200 tracks
     of twelve seconds; something changes every second or two.
 
     Half of the test split has combinations that are in no other recording.
     """
-    seeds = {"train": range(110), "val": range(1000, 1010), "test": range(5015, 5035)}
+    seeds = {"train": range(200), "val": range(1000, 1010), "test": range(5015, 5035)}
     return replace(
         scenery_large().seen(crop=(0, 80, 0, 96), size=(40, 48), max_frames=600), seeds=seeds
     )
