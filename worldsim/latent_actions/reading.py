@@ -51,7 +51,8 @@ class ReadDataset(DatasetView):
 
     def fingerprint(self) -> str:
         """Of the recording and of who reads it."""
-        seen = "" if self.reader is None else f"-{len(self.reader.windows)}-{self.reader.width:g}"
+        reader = self.reader
+        seen = "" if reader is None else f"-{len(reader.windows)}-pixels-{reader.width:g}"
         return f"{self.data.fingerprint()}-read-{fingerprint(self.model)}{seen}"
 
 
