@@ -30,6 +30,7 @@ from worldsim.train.checkpoint import fingerprint
 from worldsim.train.checks import check_data
 from worldsim.train.loop import FitConfig, Losses, Watch, fit
 
+from .adapting import begin_from
 from .labels import Labels, labels_for
 
 LEAST_STEPS = 2
@@ -300,8 +301,7 @@ def train_latent_actions(
         steps: of the optimiser, 4000 by default.
         seed: names every random choice.
         training: losses, rates and batches of your own.
-        begin: a model to go on from, of the same sizes, with its basis: one that saw more of this
-            kind of picture.
+        begin: a model to go on from, of the same sizes, which saw more or other video.
 
     Raises WorldError, before the first step, for a recording in which nothing moves or whose
     episodes are too short, and for labels that are not of this recording.
@@ -323,10 +323,9 @@ def train_latent_actions(
     )
     lengths = [clip_length(some, config, training) for some in data]
     model = new_model(config, seed)
-    if begin is None:
-        fit_basis(model, data)
-    else:
-        _begin(model, begin)
+    fit_basis(model, data)
+    if begin is not None:
+        begin_from(model, begin)
     parts = parts_of(model, data)
     labelled = None if given is None else labelled_windows(parts, given, config.window)
     settings = {
@@ -352,12 +351,3 @@ def _checked(several: Sequence[Dataset], labels: Any) -> list[Dataset]:
     if labels is not None and len(several) > 1:
         raise WorldError("labels: expected None for several recordings; give them to the last one")
     return [some.split("train") for some in several]
-
-
-def _begin(model: LatentActionModel, begin: LatentActionModel) -> None:
-    """Give the model another's weights, but for a readout of other actions."""
-    ours, its = (replace(m.config, action=ActionSpec(kind="none")) for m in (model, begin))
-    if ours != its:
-        raise WorldError(f"begin: expected a model of {ours}, got {its}; choose the same sizes")
-    known = {k: v for k, v in begin.state_dict().items() if not k.startswith("readout")}
-    model.load_state_dict(known, strict=False)
