@@ -24,16 +24,15 @@ from worldsim.collect.environment import RecordedEnv, make_environment
 from worldsim.data.columns import columns_of
 from worldsim.data.dataset import Dataset, Episode
 from worldsim.data.loader import load_recording
-from worldsim.data.view import DatasetView, WithoutActions
+from worldsim.data.view import DatasetView
 from worldsim.latent_actions.labels import Labels
-from worldsim.latent_actions.measures import as_numbers, explained
-from worldsim.latent_actions.reading import ReadDataset, read_actions
+from worldsim.latent_actions.reading import read_actions
 from worldsim.metrics import bootstrap, weighted_mean
 from worldsim.store.folder import load
 from worldsim.train.loop import FitConfig, fit
 
 from .latent_actions import MOST, RECORDED, SHARE, Setting
-from .latent_worlds import Few, First
+from .latent_worlds import Few, First, reads
 
 AROUND = slice(38, 54), slice(24, 40)
 """Rows and columns of the picture around the car."""
@@ -74,18 +73,6 @@ def best(data: Dataset) -> list[int]:
     scores = [np.nansum(columns_of(data.episode(i), data.spec.action).rewards)
               for i in tqdm(range(len(data)), desc="scores", leave=False)]  # fmt: skip
     return np.argsort(scores)[-max(1, round(BEST * len(data))) :].tolist()
-
-
-def reads(read: ReadDataset, data: Dataset) -> list[float]:
-    """R² of each entry of the actions that are read in other episodes."""
-    spec, said = data.spec.action, read.over(WithoutActions(data))
-    both = [(columns_of(said.episode(i), spec), columns_of(data.episode(i), spec))
-            for i in range(len(data))]  # fmt: skip
-    ours, real = (
-        as_numbers(spec, torch.cat([pair[k].actions[pair[0].known] for pair in both]))
-        for k in (0, 1)
-    )
-    return explained(ours, real).tolist()
 
 
 def cloned(data: Dataset, read: Dataset, places: list[int], folder: Path) -> ActorCritic:

@@ -20,15 +20,17 @@ from worldsim.agents.actor_critic import AgentConfig, DreamPolicy
 from worldsim.agents.planners import PlanningPolicy
 from worldsim.agents.settings import ImaginationConfig
 from worldsim.agents.training import AgentTrainingConfig, train_agent
+from worldsim.data.columns import columns_of
 from worldsim.data.dataset import Dataset, DatasetSpec, Episode
 from worldsim.data.labelled import LabelledDataset
-from worldsim.data.view import DatasetView
+from worldsim.data.view import DatasetView, WithoutActions
 from worldsim.evaluate.clips import Clips, even_clips
 from worldsim.evaluate.horizon import dream, persistence
 from worldsim.latent_actions.labelling import label
 from worldsim.latent_actions.labels import Labels
 from worldsim.latent_actions.mapping import map_actions
-from worldsim.latent_actions.reading import read_actions
+from worldsim.latent_actions.measures import as_numbers, explained
+from worldsim.latent_actions.reading import ReadDataset, read_actions
 from worldsim.metrics import bootstrap, weighted_mean
 from worldsim.models.latent_actions import LatentActionModel
 from worldsim.presets import sizes_of
@@ -203,13 +205,30 @@ def arm(setting: Setting, name: str) -> DiffusionWorld:
     if name == "tenth":
         return trained(setting, name, Part(train, TENTH, alone=True))
     if name == "read":
-        part = Part(train, TENTH)
-        model, _ = setting.model("pendulum-tenth", part, 1.0)
-        return trained(setting, name, read_actions(part, model))
+        return trained(setting, name, read_part(setting))
     model, _ = setting.model("pendulum-labels", whole, SHARE)
     world = trained(setting, "video", LabelledDataset(Part(train, 0), label(train, model)))
     every = whole.split("train")
     return mapped(world, model, Few(every, Labels.of(every, SHARE)))
+
+
+def read_part(setting: Setting) -> ReadDataset:
+    """The first `EPISODES`, a tenth with its actions and the others with those that are read."""
+    part = Part(First(setting.recorded("pendulum").split("train"), EPISODES), TENTH)
+    model, _ = setting.model("pendulum-tenth", part, 1.0)
+    return read_actions(part, model)
+
+
+def reads(read: ReadDataset, data: Dataset) -> list[float]:
+    """R² of each entry of the actions that are read in other episodes."""
+    spec, said = data.spec.action, read.over(WithoutActions(data))
+    both = [(columns_of(said.episode(i), spec), columns_of(data.episode(i), spec))
+            for i in range(len(data))]  # fmt: skip
+    ours, real = (
+        as_numbers(spec, torch.cat([pair[k].actions[pair[0].known] for pair in both]))
+        for k in (0, 1)
+    )
+    return explained(ours, real).tolist()
 
 
 def mapped(
@@ -224,13 +243,14 @@ def mapped(
 
 def worlds(setting: Setting) -> dict[str, Any]:
     """Errors of all arms, and ratios to the fully labelled one and to the tenth alone."""
-    made = {name: arm(setting, name) for name in ARMS}
+    data, made = setting.recorded("pendulum"), {name: arm(setting, name) for name in ARMS}
+    read = read_part(setting)
     row: dict[str, Any] = {
         "steps": setting.world_steps, "episodes": EPISODES, "labelled": EPISODES // TENTH,
         "horizon": HORIZON,
     }  # fmt: skip
     for split in ("val", "test"):
-        clips = held_clips(setting.recorded("pendulum"), split, made["all"].spec.context)
+        clips = held_clips(data, split, made["all"].spec.context)
         errors = {name: error(world, clips) for name, world in made.items()}
         row[split] = {
             "clips": len(clips),
@@ -243,6 +263,7 @@ def worlds(setting: Setting) -> dict[str, Any]:
                 for name, mse in errors.items()
             },
             "still": float(persistence(clips).mean(1).mean()),
+            "read": reads(read, data.split(split)),
         }
     return row
 
