@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from hashlib import sha256
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -19,6 +20,9 @@ from .view import DatasetView
 
 STRETCH = 24
 """Chunks in the same other colours."""
+
+PLACES = 4
+"""Values, in height and width, between which colours change from place to place."""
 
 LEAST_SPREAD = 4.0
 """Of a frame's values, 0 to 255, below which rounding would be amplified."""
@@ -66,13 +70,29 @@ def recolour(frames: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.
     """Frames (n, H, W, 3) in other colours, alike in all of them.
 
     Each frame's colours are centred, brought to a spread of 1, turned (half of the time any way,
-    so that light may become dark and red green), and given a drawn spread and mean.
+    so that light may become dark and red green), and given a drawn spread and mean: half of the
+    time others from place to place, as lamps and fog do.
     """
     values = frames.astype(np.float32)
     mean = values.mean((1, 2), keepdims=True)
     spread = (values - mean).std((1, 2, 3), keepdims=True).clip(LEAST_SPREAD)
     turn = np.linalg.qr(rng.standard_normal((3, 3)))[0] if rng.random() < 0.5 else np.eye(3)
-    wide = 255 * rng.uniform(0.03, 0.25)
-    centre = 255 * (rng.uniform(0.1, 0.8) + rng.normal(0, 0.1, 3))
+    wide: Any = 255 * rng.uniform(0.03, 0.25)
+    centre: Any = 255 * (rng.uniform(0.1, 0.8) + rng.normal(0, 0.1, 3))
+    if rng.random() < 0.5:
+        height, width = frames.shape[1:3]
+        wide = wide * np.exp(0.4 * smooth(rng, height, width))
+        centre = centre + 255 * 0.08 * smooth(rng, height, width)
     turned = einsum((values - mean) / spread, turn.astype(np.float32), "n h w c, d c -> n h w d")
-    return (wide * turned + centre.astype(np.float32)).round().clip(0, 255).astype(np.uint8)
+    return (wide * turned + centre).round().clip(0, 255).astype(np.uint8)
+
+
+def smooth(rng: np.random.Generator, height: int, width: int) -> NDArray[np.float64]:
+    """A field (H, W, 1) of about unit variance: `PLACES` x `PLACES` drawn values and straight lines
+    between them."""
+    drawn = rng.standard_normal((PLACES, PLACES))
+    rows, columns = (np.linspace(0, PLACES - 1, side)[:, None] for side in (height, width))
+    near_rows, near_columns = (
+        (1 - np.abs(at - np.arange(PLACES))).clip(0) for at in (rows, columns)
+    )
+    return 1.5 * (near_rows @ drawn @ near_columns.T)[..., None]  # the mean of lines is flatter
