@@ -86,6 +86,19 @@ class Top(nn.Module):
         return x[..., : self.rows, :]
 
 
+class WideConv2d(nn.Conv2d):
+    """A convolution by a wide kernel, on a CPU in float32: in bfloat16 oneDNN's AMX kernels give
+    wrong numbers for one of 8 pixels over 8 or 12 channels (torch 2.13, an Intel Xeon: they have a
+    correlation of 0.03 with the right ones)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, out, h', w')."""
+        if x.device.type != "cpu":
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.to(self.weight.dtype))
+
+
 def _top(spec: WorldSpec, height: int, place: list[int]) -> int:
     """How many rows of a `place` (h, w) of pixels or latents make `height` pixels."""
     cell = spec.frame_shape[0] // place[0] if place else 0
@@ -106,7 +119,7 @@ def torso(spec: WorldSpec, config: AgentConfig) -> nn.Sequential:
         layers += [nn.Linear(channels, config.hidden), nn.SiLU()]
         return nn.Sequential(*layers, nn.Linear(config.hidden, config.hidden), nn.SiLU())
     if config.sees == "pixels":  # down to an eighth, the grid of a spacetime VAE's latents
-        layers += [nn.Conv2d(channels, config.width // 2, 8, 4, 2), nn.SiLU()]
+        layers += [WideConv2d(channels, config.width // 2, 8, 4, 2), nn.SiLU()]
         layers += [nn.Conv2d(config.width // 2, config.width, 4, 2, 1), nn.SiLU()]
         channels, place = config.width, [side // 4 // 2 for side in place]
     layers += [nn.Conv2d(channels, config.width, 3, 1, 1), nn.SiLU()]
@@ -144,8 +157,11 @@ class ActorCritic(nn.Module):
         self.log_spread = nn.Parameter(torch.full((outputs,), log(config.spread)))
 
     def loc(self, seen: Tensor) -> Tensor:
-        """Mean actions from -1 to 1 `(B, A)`, logits `(B, n)` of one choice, or `(B, E, n)`."""
-        out = self.actor(seen)
+        """Mean actions from -1 to 1 `(B, A)`, logits `(B, n)` of one choice, or `(B, E, n)`.
+
+        float32: in bfloat16 `tanh` is 1 from 3.5 on, and no gradient comes back from there.
+        """
+        out = self.actor(seen).float()
         if not self.choices:
             return out.tanh()
         if not self.spec.action.shape:
