@@ -116,8 +116,8 @@ def driving(setting: Setting) -> dict[str, Any]:
     row["read"] = right
     found = {name: [drive(agent, env, i) for i in tqdm(TRACKS, desc=name)]
              for name, agent in agents.items()}  # fmt: skip
-    row["test"] = {name: interval(values) | {"returns": values} for name, values in found.items()}
-    row["test"]["ratio"] = over(found["read"], found["all"])
+    driven: dict[str, Any] = {name: interval(x) | {"returns": x} for name, x in found.items()}
+    row["test"] = driven | {"ratio": over(found["read"], found["all"])}
     env.close()
     return row
 
