@@ -28,7 +28,7 @@ from worldsim.evaluate.report import write_card
 from worldsim.flags import refuse_repeated
 from worldsim.latent_actions.mapping import fit_map, map_quality, pairs
 from worldsim.latent_actions.measures import probe, steering, transitions
-from worldsim.latent_actions.training import train_latent_actions
+from worldsim.latent_actions.training import MOVING, train_latent_actions
 from worldsim.models.latent_actions import LatentActionModel
 from worldsim.recipes.registry import RECIPES
 from worldsim.store.latent_actions import load_latent_actions
@@ -44,6 +44,8 @@ DRAWS = 3  # of labelled transitions for a map
 PROBED = 100  # chunks of each episode
 RECORDED = {"pendulum": "pendulum", "car-racing": "car-racing-state"}
 """Recipes of the rows: the latter's pictures are those of `car-racing`, of more drivers."""
+MOVES = ("car-racing",)
+"""Rows whose camera goes along, so that latent actions move the picture."""
 MOST, TESTED = {"pendulum": 160, "car-racing": 100}, 20  # episodes
 
 
@@ -53,7 +55,7 @@ class Setting:
 
     Attributes:
         data, runs: folders of recordings and of trainings.
-        steps: of a latent action model's training. world_steps: of a world's.
+        steps: of a latent action model's training, at most. world_steps: of a world's.
         iterations: batches of dreams of an agent's.
         training, held: episodes of the training split and of the others; all if 0.
     """
@@ -83,15 +85,14 @@ class Setting:
 
     def model(self, name: str, data: Dataset, labels: float | None, **more: Any) -> Any:
         """The latent action model of a row, trained if it is not there, and what it took."""
+        steps = min(self.steps, MOVING.fit.steps) if more.get("moves") else self.steps
         file, kept = self.runs / f"{name}.safetensors", self.runs / f"{name}.json"
         if not file.exists():
             begun = time.process_time()
-            train_latent_actions(
-                data, labels, run=self.runs / name, out=file, steps=self.steps, **more
-            )
+            train_latent_actions(data, labels, run=self.runs / name, out=file, steps=steps, **more)
             seconds = round(time.process_time() - begun)
-            kept.write_text(json.dumps({"steps": self.steps, "cpu_seconds": seconds}) + "\n")
-        about = json.loads(kept.read_text()) if kept.exists() else {"steps": self.steps}
+            kept.write_text(json.dumps({"steps": steps, "cpu_seconds": seconds}) + "\n")
+        about = json.loads(kept.read_text()) if kept.exists() else {"steps": steps}
         return load_latent_actions(file), about
 
 
@@ -125,8 +126,9 @@ def inferred(setting: Setting, env: str, labels: float | None) -> dict[str, Any]
     data, most = setting.recorded(RECORDED[env]), MOST[env]
     train, test = First(data.split("train"), most), First(data.split("test"), TESTED)
     name = env if labels is None else f"{env}-labels"
-    model, about = setting.model(name, train, labels)
-    row = {"labels": labels or 0.0, "episodes": len(train), "tested": len(test)}
+    moves = env in MOVES
+    model, about = setting.model(name, train, labels, moves=moves)
+    row = {"labels": labels or 0.0, "moves": moves, "episodes": len(train), "tested": len(test)}
     return {**row, **about, **told(model, train, test)}
 
 

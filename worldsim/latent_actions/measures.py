@@ -65,7 +65,7 @@ def transitions(model: LatentActionModel, data: Dataset, most: int = 10**6) -> T
         if count < model.config.window:
             continue
         latent, sure = (x[0] for x in model.infer(frames))
-        chunks = model.parts(model.prepared(frames))[0]
+        chunks = model.components(model.prepared(frames))[0]
         actions = as_numbers(data.spec.action, columns.actions[:count])
         seen = columns.known[:count].clone()
         seen[: model.config.window - 1] = False

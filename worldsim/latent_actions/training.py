@@ -73,6 +73,12 @@ class LatentActionTraining:
     labelled_batch: int = 32
 
 
+MOVING = LatentActionTraining(
+    fit=FitConfig(steps=1500, batch=48, lr=2e-3, ema=0.995, warmup=50), alone=0.1
+)
+"""How to train a model that moves pictures, of which a step takes longer."""
+
+
 def readout_error(model: LatentActionModel, latent: Tensor, actions: Tensor) -> Tensor:
     """Loss of the readout of latent actions (N, L) against actions (N, *action)."""
     spec = model.config.action
@@ -112,8 +118,8 @@ def latent_losses(
     model: LatentActionModel, parts: Tensor, training: LatentActionTraining, g: torch.Generator,
     labelled: tuple[Tensor, Tensor] | None = None, *, done: float = 1.0,
 ) -> Losses:  # fmt: skip
-    """Losses of clips along the basis (B, window - 1 + T, PARTS), and of labelled windows (N,
-    window, PARTS) and their actions.
+    """Losses of clips' parts (B, window - 1 + T, P), and of labelled windows (N, window, P) and
+    their actions.
 
     done: share of the training that is done.
     """
@@ -129,8 +135,9 @@ def latent_losses(
         losses["_nats"] = nats.detach()
         if not alone:
             losses["rate"] = training.excess * (nats - training.rate).abs()
-    error = (model.ahead(parts[:, :before], latent * (not alone)) - parts[:, before:]) ** 2
-    losses["foretold"] = (error * (model.scale**2 / (model.scale**2).mean())).mean()
+    told = config.moves or not alone  # what only moves pictures learns nothing of the past alone
+    foretold = model.ahead(parts[:, :before], latent * told)
+    losses["foretold"] = model.missed(foretold, parts[:, before:])
     if labelled is not None:
         newest = Code(*(x[:, -1] for x in model.code(labelled[0])))
         seen = model.quantised(newest.mean) if config.levels else drawn(newest, g)
@@ -139,16 +146,16 @@ def latent_losses(
 
 
 class Parts(NamedTuple):
-    """Chunks of recordings along a model's basis, N in all: (N, PARTS), and what belongs together;
-    `first` has each episode's first row by its name."""
+    """Chunks of recordings as a model's dynamics see them, N in all: (N, P), pixels in half
+    precision; and what belongs together. `first` has each episode's first row by its name."""
 
     rows: Tensor
     windows: Windows
     first: dict[str, int]
 
     def clips(self, count: int, length: int, g: torch.Generator) -> Tensor:
-        """Random clips (count, length, PARTS)."""
-        return self.rows[self.windows.sample(count, length, g)]
+        """Random clips (count, length, P)."""
+        return self.rows[self.windows.sample(count, length, g)].float()
 
 
 def pieces(data: Dataset, place: int, piece: int = PIECE) -> Iterator[Tensor]:
@@ -183,14 +190,15 @@ def fit_basis(model: LatentActionModel, several: Sequence[Dataset]) -> None:
 
 @torch.no_grad()
 def parts_of(model: LatentActionModel, several: Sequence[Dataset]) -> Parts:
-    """All chunks along the basis, 512 bytes each: read once."""
+    """All chunks, read once: 512 bytes each along the basis, 12 kB of two frames' pixels."""
+    kept = torch.float16 if model.config.moves else torch.float32
     rows: list[Tensor] = []
     first: dict[str, int] = {}
     count = 0
     for data in several:
         for place in tqdm(range(len(data)), desc="reading", leave=False):
             first[data.names[place]] = count
-            found = [model.parts(model.prepared(x))[0] for x in pieces(data, place)]
+            found = [model.parts(model.prepared(x))[0].to(kept) for x in pieces(data, place)]
             rows += found
             count += sum(map(len, found))
     lengths = tuple(length for data in several for length in data.lengths)
@@ -229,7 +237,7 @@ def fit_latent_actions(
     """Train `model` in `folder` (resumes there) on clips of `length` chunks; returns the averaged
     network with its spread measured.
 
-    labelled: windows along the basis (N, window, PARTS) and their actions (N, *action).
+    labelled: windows (N, window, P) and their actions (N, *action).
     """
 
     def losses(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
@@ -252,7 +260,7 @@ def fit_latent_actions(
 
 
 def labelled_windows(parts: Parts, labels: Labels, window: int) -> tuple[Tensor, Tensor]:
-    """Windows (N, window, PARTS) that end with each labelled chunk, and its actions.
+    """Windows (N, window, P) that end with each labelled chunk, and its actions.
 
     Chunks with less than a window before them are left out; raises WorldError where none remains.
     """
@@ -266,7 +274,7 @@ def labelled_windows(parts: Parts, labels: Labels, window: int) -> tuple[Tensor,
         raise WorldError(
             f"labels: expected some of chunks from {window - 1} on, whose past is seen, got none"
         )
-    return parts.rows[ends[:, None] + torch.arange(1 - window, 1)], torch.cat(actions)
+    return parts.rows[ends[:, None] + torch.arange(1 - window, 1)].float(), torch.cat(actions)
 
 
 def train_latent_actions(
@@ -278,6 +286,7 @@ def train_latent_actions(
     codes: bool = False,
     dim: int = 6,
     size: tuple[int, int] = (32, 32),
+    moves: bool = False,
     steps: int | None = None,
     seed: int = 0,
     training: LatentActionTraining | None = None,
@@ -298,7 +307,9 @@ def train_latent_actions(
         codes: eight codes to play with instead of `dim` continuous numbers.
         dim: numbers of a latent action.
         size: (height, width) that frames are reduced to, multiples of 8.
-        steps: of the optimiser, 4000 by default.
+        moves: latent actions move the picture before instead of changing its principal components:
+            for cameras that go along with the player.
+        steps: of the optimiser; 4000 by default, 1500 where pictures are moved.
         seed: names every random choice.
         training: losses, rates and batches of your own.
         begin: a model to go on from, of the same sizes, which saw more or other video.
@@ -308,7 +319,7 @@ def train_latent_actions(
     """
     several = [dataset] if isinstance(dataset, Dataset) else list(dataset)
     data = _checked(several, labels)
-    training = training or LatentActionTraining()
+    training = training or (MOVING if moves else LatentActionTraining())
     fit_config = replace(training.fit, seed=seed, steps=steps or training.fit.steps)
     training = replace(training, fit=fit_config)
     given = labels_for(data[0], labels, seed)
@@ -320,6 +331,7 @@ def train_latent_actions(
         levels=CODES if codes else (),
         window=2 if chunk > 1 else 3,  # two frames before show how fast things were
         action=ActionSpec(kind="none") if given is None else given.action,
+        moves=moves,
     )
     lengths = [clip_length(some, config, training) for some in data]
     model = new_model(config, seed)

@@ -8,12 +8,13 @@ they are continuous (2601.05230), by eight codes where someone plays (FSQ, 2309.
 
 Both see pictures along a basis of the recording's own: its principal components, of pictures and of
 changes. So small networks learn in a minute of one CPU core what convolutions need an hour for;
-pictures are soft, and sharp ones are the world's to draw.
+pictures are soft, and sharp ones are the world's to draw. Where the camera goes along with the
+player no few components draw what comes next: there both may see pixels, and move them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import NamedTuple
 
@@ -22,8 +23,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from worldsim.core import ActionSpec, WorldError
+from worldsim.core import ABSENT, ActionSpec, WorldError
 
+from .moving import MovingForward, MovingInverse
 from .vae import to_float
 
 STILL = 2 / 255
@@ -35,6 +37,7 @@ LOUD, QUIET = 4.0, -4.0
 PARTS = 128  # principal components
 SOFT = 0.01  # of the largest component's size
 HIDDEN = 256  # units
+MISSED = 0.05  # a squared error of pixels, -1 to 1, that counts as 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,8 @@ class LatentActionConfig:
         levels: values that each of them may take, evenly from -1 to 1 (FSQ); () for any value.
         window: chunks that the inverse model sees, 2 or more; the newest is the one asked about.
         action: what a linear readout tells, too, where some labels were given; "none" without.
+        moves: whether a latent action moves the picture before, by an affine map, instead of
+            changing its principal components: for cameras that go along with the player.
     """
 
     chunk: int
@@ -56,6 +61,7 @@ class LatentActionConfig:
     levels: tuple[int, ...] = ()
     window: int = 2
     action: ActionSpec = ActionSpec(kind="none")
+    moves: bool = field(default=False, metadata=ABSENT)
 
     def __post_init__(self) -> None:
         rules = {
@@ -102,6 +108,14 @@ class Code(NamedTuple):
         return 0.5 * (self.mean**2 + self.logvar.exp() - 1 - self.logvar).sum(-1)
 
 
+def _heard(last: nn.Linear, dim: int) -> nn.Linear:
+    """A layer that tells codes, begun loud: codes that begin as noise are soon not listened to."""
+    with torch.no_grad():
+        last.weight[:dim] *= LOUD
+        last.bias[dim:] = QUIET
+    return last
+
+
 def _perceptron(narrow: int, wide: int, out: nn.Linear) -> nn.Sequential:
     return nn.Sequential(nn.Linear(narrow, wide), nn.SiLU(), nn.Linear(wide, wide), nn.SiLU(), out)
 
@@ -113,9 +127,7 @@ class InverseDynamics(nn.Module):
         super().__init__()
         last = nn.Linear(HIDDEN, 2 * config.dim)
         self.body = _perceptron(config.window * PARTS, HIDDEN, last)
-        with torch.no_grad():  # codes that begin as noise are soon not listened to
-            last.weight[: config.dim] *= LOUD
-            last.bias[config.dim :] = QUIET
+        _heard(last, config.dim)
 
     def forward(self, window: Tensor) -> Tensor:
         """`(..., window * PARTS)` -> `(..., 2 L)`."""
@@ -139,6 +151,16 @@ class ForwardDynamics(nn.Module):
         return torch.stack(chunks[first.shape[1] :], 1)
 
 
+def _dynamics(
+    config: LatentActionConfig,
+) -> tuple[InverseDynamics | MovingInverse, ForwardDynamics | MovingForward]:
+    if not config.moves:
+        return InverseDynamics(config), ForwardDynamics(config)
+    inverse = MovingInverse(config.chunk, config.size, config.window, 2 * config.dim)
+    _heard(inverse.last, config.dim)
+    return inverse, MovingForward(config.chunk, config.size, config.dim)
+
+
 class LatentActionModel(nn.Module):
     """Both models, and a linear readout of the actions that labels were given of.
 
@@ -155,7 +177,7 @@ class LatentActionModel(nn.Module):
     def __init__(self, config: LatentActionConfig) -> None:
         super().__init__()
         self.config = config
-        self.inverse, self.ahead = InverseDynamics(config), ForwardDynamics(config)
+        self.inverse, self.ahead = _dynamics(config)
         action = config.action
         outs = sum(action.choices) if action.is_discrete else len(action.low)
         self.readout = None if action.kind == "none" else nn.Linear(config.dim, outs)
@@ -207,17 +229,29 @@ class LatentActionModel(nn.Module):
         """(PARTS,) by which components are divided; the small ones are not blown up to be noise."""
         return self.size + SOFT * self.size.max()
 
-    def parts(self, chunks: Tensor) -> Tensor:
+    def components(self, chunks: Tensor) -> Tensor:
         """Chunks (..., chunk * 3, h, w) along the basis, (..., PARTS), about unit variance."""
         return (chunks.flatten(-3) - self.mean) @ self.basis.T / self.scale
 
+    def parts(self, chunks: Tensor) -> Tensor:
+        """Chunks (..., chunk * 3, h, w) as the dynamics see them, (..., P): their components, or
+        the pixels themselves where these are moved."""
+        return chunks.flatten(-3) if self.config.moves else self.components(chunks)
+
     def pictures(self, parts: Tensor) -> Tensor:
         """`parts` backwards, as near as the basis comes."""
-        flat = (parts * self.scale) @ self.basis + self.mean
+        flat = parts if self.config.moves else (parts * self.scale) @ self.basis + self.mean
         return flat.unflatten(-1, (self.config.chunk * 3, *self.config.size))
 
+    def missed(self, foretold: Tensor, parts: Tensor) -> Tensor:
+        """Mean squared error of what was foretold, each of the parts as pixels count."""
+        error = (foretold - parts) ** 2
+        if self.config.moves:
+            return error.mean() / MISSED
+        return (error * (self.scale**2 / (self.scale**2).mean())).mean()
+
     def code(self, parts: Tensor) -> Code:
-        """Parameters for the `window`-th chunk on, (B, n, PARTS) -> (B, n - window + 1, L)."""
+        """Parameters for the `window`-th chunk on, (B, n, P) -> (B, n - window + 1, L)."""
         config, count = self.config, parts.shape[1] - self.config.window + 1
         window = torch.cat([parts[:, i : i + count] for i in range(config.window)], -1)
         mean, logvar = rearrange(self.inverse(window), "b t (m l) -> m b t l", m=2)
