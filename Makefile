@@ -28,7 +28,7 @@ help:
 	@echo 'make docs     the manual as a site in site/; no warning, no dead link'
 	@echo 'make world    the whole pipeline: collect, train, distill, calibrate, eval, rows'
 	@echo 'make pendulum the same for the quick world (docs/reference/worlds/pendulum.md)'
-	@echo 'make scenery  CarRacing in words, an hour and a half (docs/how-to/words.md)'
+	@echo 'make scenery  CarRacing in words, three hours (docs/how-to/words.md)'
 	@echo 'make latent   a world of eight codes from video alone, in minutes'
 	@echo 'make wheel    build the wheel into dist/'
 	@echo 'make clean    remove builds and caches (not data, runs or $(VENV))'
@@ -106,8 +106,8 @@ pendulum: setup
 # CarRacing in words: every ground, light and weather (docs/how-to/words.md).
 scenery: setup
 	$(PY) -m worldsim collect scenery
-	$(PY) -m worldsim train data/scenery --recipe scenery --preset small --channels 24 --dim 192 --depth 4 \
-	  --heads 3 --kv-heads 1 --context 4 --run runs/scenery --out worlds/scenery --overwrite
+	$(PY) -m worldsim train data/scenery --recipe scenery --preset small --channels 32 --dim 192 --depth 4 \
+	  --heads 3 --kv-heads 1 --patch 1 1 --context 4 --run runs/scenery --out worlds/scenery --overwrite
 
 # A world of eight codes from video without actions (docs/how-to/video-without-actions.md).
 latent: setup

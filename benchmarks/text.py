@@ -3,7 +3,7 @@
     python -m benchmarks.text --rows encoders speed scenery captions
 
     python -m benchmarks.text --rows alone changes edits between augmentation training \
-        --world worlds/scenery
+        --world scenery
 
 Each row is measured alone and kept in benchmarks/results/text.json beside the others. The second
 line judges a world of sceneries.

@@ -90,3 +90,19 @@ def test_the_quick_world_is_driven_by_the_torque():
         assert (said.continue_prob > 0.9).all()  # nothing ever ends there
     left, right, again = (newest(pendulum, end) for end in ends)
     assert torch.equal(right, again) and (left - right).abs().mean() > 2.0
+
+
+def test_words_change_the_scenery():
+    """From the same state day is brighter than night, and the wheel parts what follows."""
+    scenery = worldsim.load("scenery")
+    start = scenery.reset(row_keys(range(8)))
+    seen = {}
+    for text in ("day breaks", "night falls"):
+        told = start.prompted(scenery.prompt([text]))
+        seen[text] = newest(scenery, held(scenery, told, [0.0, 0.2, 0.0], 12)).mean((1, 2, 3))
+    day, night = seen.values()
+    assert ((day - night) > 30).float().mean() > 0.8
+    left, right = (
+        newest(scenery, held(scenery, start, [steer, 0.2, 0.0], 8)) for steer in (-0.8, 0.8)
+    )
+    assert (left - right).abs().mean() > 1.5

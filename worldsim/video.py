@@ -40,7 +40,7 @@ def generate(
 ) -> Tensor:
     """Video (frames, H, W, 3) uint8, on the host, of what is said and around what is given.
 
-        worldsim.generate("a red car in a jungle", world="worlds/scenery", seconds=8)
+        worldsim.generate("a red car in a jungle", world="scenery", seconds=8)
         worldsim.generate(world, [(clip, 0), (picture, 96)], frames=98)
 
     Args:
