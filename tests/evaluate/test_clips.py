@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from tests.measured_data import SPEC, stored, stripes
-from tests.worlds import tiny_world
+from tests.train.films import Films
+from tests.worlds import tiny_world, with_doubts
 from worldsim.core import ActionSpec, WorldError
-from worldsim.data import Episode
+from worldsim.data import DatasetSpec, Episode
 from worldsim.data.dataset import Caption
 from worldsim.evaluate import horizon
+from worldsim.evaluate.calibrate import clips_of, watch
 from worldsim.evaluate.clips import (
     Clips,
     Recorded,
@@ -23,6 +25,7 @@ from worldsim.evaluate.clips import (
     horizon_for,
 )
 from worldsim.models.text import TextConfig, tokens_of
+from worldsim.world.diffusion import DiffusionWorld
 
 ACTION = SPEC.action
 
@@ -110,19 +113,34 @@ def test_a_step_is_told_what_is_said_of_its_chunk():
     assert mute is not None and mute.prompts is None
 
 
-def test_dreams_of_clips_follow_what_is_said_of_them():
-    world = tiny_world(text=True)
-    encoder = world.config.conditioning.encoder
-    frames = np.random.default_rng(0).integers(0, 256, (20, *world.spec.frame_shape), np.uint8)
-    actions = np.zeros((10, 3), np.float32)
-    plain = Episode(name="a", frames=frames, chunk=2, fps=12.5, actions=actions)
-    dreamt = []
+def captioned(world: DiffusionWorld, text: str) -> Films:
+    """An episode of ten chunks of noise, of whose last four something is said."""
+    shape, action = world.spec.frame_shape, world.spec.action
+    frames = np.random.default_rng(0).integers(0, 256, (20, *shape), np.uint8)
+    said = (Caption(first=6, stop=10, text=text),) if text else ()
+    episode = Episode(
+        name="a", frames=frames, chunk=2, fps=12.5, actions=np.zeros((10, 3), np.float32),
+        captions=said,
+    )  # fmt: skip
+    spec = DatasetSpec(
+        name="noise", frame_shape=shape, fps=12.5, chunk=2, action=action, has_rewards=False,
+        has_text=True,
+    )  # fmt: skip
+    return Films(spec, {"val": [episode]})
+
+
+@pytest.mark.parametrize("measure", ["card", "trust"])
+def test_dreams_of_clips_follow_what_is_said_of_them(measure: str):
+    """As they are measured, and as trust is fitted to them."""
+    world = with_doubts(tiny_world(text=True))
+    errors = []
     for text in ("", "night", "day"):
-        said = (Caption(first=6, stop=10, text=text),) if text else ()
-        episode = Recorded.of(replace(plain, captions=said), world.spec.action, encoder=encoder)
-        clips = cut_clips(episode, 0, [4], world.spec.context, 5)
-        assert clips is not None
-        dreamt.append(horizon.dream(world, clips, clips.actions, 4, lambda done: None).mse)
-    silent, night, day = dreamt
-    assert torch.equal(silent[:, :2], night[:, :2]) and torch.equal(night[:, :2], day[:, :2])
-    assert len({float(x[0, 3]) for x in dreamt}) == 3
+        clips = clips_of(captioned(world, text).split("val"), world, 1, 1, 6)
+        assert int(clips.start) == 3
+        if measure == "card":
+            errors.append(horizon.dream(world, clips, clips.actions, 4, lambda done: None).mse)
+        else:
+            errors.append(watch(world, clips, 4, lambda done: None).mse)
+    silent, night, day = errors
+    assert torch.equal(silent[:, :3], night[:, :3]) and torch.equal(night[:, :3], day[:, :3])
+    assert len({float(x[0, -1]) for x in errors}) == 3
