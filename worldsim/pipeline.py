@@ -83,6 +83,7 @@ from worldsim.train.recipe import (
 from worldsim.train.state import RunState
 from worldsim.train.tracking import Write, check_trackers, trackers
 from worldsim.train.vae import Clips, clips_of, measure_latents, new_vae, train_vae
+from worldsim.train.words import wants_recoloured
 from worldsim.world.diffusion import DiffusionWorld, Sampling
 
 Stage = Callable[..., nn.Module]
@@ -288,7 +289,9 @@ class Pipeline:
         return with_steps(training, plan)
 
     def _plan(self, stage: str, training: Any, function: Stage) -> StagePlan:
-        budget, shapes = self.budget, len(self.views) * (1 + len(training.lengths))
+        budget = self.budget
+        stills = stage != "vae" and self.data.spec.has_text and training.stills > 0
+        shapes = len(self.views) * (1 + len(training.lengths) + stills)
         if budget.steps is not None:
             return plan_by_steps(stage, budget.steps, budget.compile, self.stages, shapes)
         if budget.hours is None:
@@ -322,7 +325,7 @@ class Pipeline:
                 return train_vae(self.training_data, model, training, where, watch, self.clips)
 
             return fit_vae
-        recoloured = self.trainings[stage].recolour > 0
+        recoloured = wants_recoloured(self.trainings[stage])
         cached = [
             latents_of(view, "train", sizes, folder, recoloured=recoloured) for view in self.views
         ]

@@ -47,6 +47,16 @@ def test_an_episode_serves_its_longest_clip_at_every_size():
         buckets_of([56], [9, 3], 12, (), 8)
 
 
+def test_stills_are_single_chunks_of_all_episodes_in_their_share_of_the_steps():
+    plain = buckets_of([56, 84], [20, 40], 12, (), 8)
+    found = buckets_of([56, 84], [20, 40], 12, (), 8, 0.25)
+    assert found[:2] == plain and all(b.still and b.chunks == 1 for b in found[2:])
+    assert [b.batch for b in found[2:]] == [96, 64]
+    drawn = Drawn(found, found, 0)
+    share = sum(drawn.at(step).still for step in range(2000)) / 2000
+    assert share == pytest.approx(0.25, abs=0.03)
+
+
 def test_steps_cost_about_the_same_and_batches_divide():
     for batch in (8, 14, 16, 64):
         for cost in (0.08, 0.5, 0.8, 1.0, 1.3, 2.0, 3.9):

@@ -1,10 +1,11 @@
 """Captions in training: each clip is told what speaks of it, and guidance moves the target."""
 
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.worlds import DIT, WORDS, tiny_dynamics
 from worldsim.config import read_json_lines
@@ -30,6 +31,7 @@ from worldsim.train.words import (
     draw_guidance,
     emphasise_text,
     hide_start,
+    recolour_context,
     recoloured_targets,
 )
 
@@ -87,6 +89,15 @@ def test_only_clips_with_a_caption_begin_with_nothing() -> None:
         assert not hidden.context[i, :count].any()
         assert torch.equal(hidden.context[i, count:], clip.context[i, count:])
     assert hide_start(clip, 0.0, Draws(0, 0, range(6))) is clip
+
+
+def test_half_of_the_clips_that_begin_with_nothing_know_no_action() -> None:
+    """Video from words alone has none."""
+    clip = clip_of(400)
+    hidden = hide_start(clip, 0.5, Draws(0, 0, range(400)))
+    known, begun = hidden.conditions.action_known, hidden.context_level[:, 0] > 0
+    assert known[~begun].all() and (known.all(1) | ~known.any(1)).all()
+    assert 0.4 < known[begun].float().mean() < 0.6
 
 
 def test_targets_that_have_only_words_to_go_by_count_in_full() -> None:
@@ -257,7 +268,74 @@ def test_batches_that_learn_guidance_are_shown_the_recorded_colours(tmp_path, mo
     assert set(asked) == {0.6} and 0 < len(asked) < 12
 
 
+def test_a_share_of_the_captioned_clips_is_shown_in_other_colours_up_to_some_chunk() -> None:
+    """Never where nothing is said of what follows."""
+    batch = recoloured_batch()
+    batch.conditions.text_known[1::2, 3:] = False  # the caption ends
+    told, changed = recolour_context(batch, 0.5, Draws(0, 0, range(200)))
+    true = batch.latents[:, :-1]
+    assert told.shown is not None and torch.equal(told.latents, batch.latents)
+    assert torch.equal(told.shown[changed], true[changed] + 3)
+    assert torch.equal(told.shown[~changed], true[~changed])
+    assert not changed[0].any() and not changed[1::2, 2:].any()
+    assert torch.equal(changed, changed.cumprod(1).bool()) and changed[2::2, 3].any()
+    assert 0.4 < changed[1:].any(1).float().mean() < 0.6
+    for share, without in ((0.0, batch), (1.0, replace(batch, recoloured=None))):
+        told, changed = recolour_context(without, share, Draws(0, 0, range(200)))
+        assert told is without and not changed.any()
+
+
+def spoken() -> LatentRecording:
+    """A recording in which captions alone say what is seen, in its own and in other colours."""
+    seen = torch.where(torch.arange(N) < SPANS[0][1], 1.0, -1.0)
+    latents = seen[:, None, None, None].expand(N, 3, 4, 4).clone()
+    return replace(recording(), latents=latents, recoloured=-latents)
+
+
+@torch.no_grad()
+def error_in_words(model: Dynamics, shown: Tensor, level: float) -> float:
+    """How far pure noise is answered from what captions say after chunks of `shown` (2, 3, 4, 4),
+    which are noise of `level`."""
+    text = tokens_of(["day", "night"], WORDS)
+    clean = torch.tensor([1.0, -1.0])[:, None, None, None, None].expand(2, 6, 3, 4, 4)
+    given = Conditions.of(
+        torch.zeros(2, 6, 3), text=text, text_known=torch.ones(2, 6, dtype=torch.bool)
+    )
+    context = shown[:, None].expand(2, 5, 3, 4, 4)
+    clip = Clip(clean, context, torch.full((2, 5), level), given)
+    noise = torch.randn(2, 5, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    x, _ = predict(model, clip, noise, torch.ones(2, 5), 3)
+    return float(((x - clean[:, 1:]) ** 2).mean())
+
+
+@pytest.mark.parametrize("kind", ["teacher", "student"])
+@pytest.mark.parametrize("share", ["recolour_context", "stills"])
+def test_words_are_learned(tmp_path, kind: str, share: str) -> None:
+    """Against what was seen, where contexts are in other colours; from nothing, by stills."""
+    day = torch.ones(1, 3, 4, 4)
+    wrong, nothing = torch.cat([-day, day]), torch.zeros(2, 3, 4, 4)
+    errors = {}
+    for size in (0.0, 0.8):
+        torch.manual_seed(0)
+        folder, model = tmp_path / f"{size}", tiny_dynamics(text=8)
+        part: dict[str, Any] = {share: size}
+        if kind == "teacher":
+            config = DynamicsTrainingConfig(fit=LESSON, **WORDED, **part)
+            made = train_dynamics(spoken(), model, 3, config, folder)
+        else:
+            faults = {"guided": 0.0, "resample": 0.0, "damage": 0.0}
+            distill = DistillationConfig(fit=LESSON, **WORDED, **faults, **part)
+            made = train_student(spoken(), model, 3, distill, folder)
+        errors[size] = (
+            error_in_words(made, nothing, 1.0) if share == "stills"
+            else error_in_words(made, wrong, 0.0)
+        )  # fmt: skip
+    assert errors[0.8] < 0.5 * errors[0.0]
+
+
+@pytest.mark.parametrize("name", ["recolour", "recolour_context", "stills"])
 @pytest.mark.parametrize("share", [-0.1, 1.5])
-def test_a_share_of_other_colours_is_a_share(share: float) -> None:
-    with pytest.raises(WorldError, match="recolour: expected a share from 0 to 1"):
-        DynamicsTrainingConfig(fit=FitConfig(steps=1), recolour=share)
+def test_a_share_is_a_share(name: str, share: float) -> None:
+    wrong: dict[str, Any] = {name: share}
+    with pytest.raises(WorldError, match=f"{name}: expected a share from 0 to"):
+        DynamicsTrainingConfig(fit=FitConfig(steps=1), **wrong)

@@ -52,6 +52,7 @@ class Bucket:
         batch: clips a step.
         held: chunks in its episodes: its share of the steps.
         cost: of a clip, over that of the longest in the first size.
+        still: whether its clips are single chunks of longer episodes, drawn for their captions.
     """
 
     size: int
@@ -60,15 +61,18 @@ class Bucket:
     batch: int
     held: int
     cost: float = 1.0
+    still: bool = False
 
 
 def buckets_of(
-    areas: Sequence[int], episodes: Sequence[int], chunks: int, lengths: Sequence[int], batch: int
-) -> list[Bucket]:
+    areas: Sequence[int], episodes: Sequence[int], chunks: int, lengths: Sequence[int], batch: int,
+    stills: float = 0.0,
+) -> list[Bucket]:  # fmt: skip
     """The buckets of some sizes of `areas` pixels (or latents) each.
 
     episodes: chunks of each. chunks: of a clip, batch: of these in the first size. lengths: of
-    shorter clips, besides; those that are not shorter are left out.
+    shorter clips, besides; those that are not shorter are left out. stills: share of the steps on
+    single chunks of all episodes.
     """
     known = sorted({n for n in lengths if n < chunks} | {chunks})
     found = []
@@ -84,7 +88,17 @@ def buckets_of(
             f"data: expected episodes of {known[0]} chunks or more, got {longest} at most; record "
             "longer ones, or allow shorter clips by lengths"
         )
-    return found
+    return found + _stills(areas, chunks, batch, stills, sum(bucket.held for bucket in found))
+
+
+def _stills(areas: Sequence[int], chunks: int, batch: int, share: float, held: int) -> list[Bucket]:
+    """Buckets of single chunks that are a `share` of the steps, beside others that hold `held`."""
+    each = round(held * share / (1 - share) / len(areas))
+    costs = [area / (areas[0] * chunks) for area in areas]
+    return [
+        Bucket(size, 1, None, batch_for(batch, cost), each, cost, still=True)
+        for size, cost in enumerate(costs) if each
+    ]  # fmt: skip
 
 
 def batch_for(batch: int, cost: float) -> int:
@@ -129,10 +143,12 @@ def latent_buckets(
     config: Any = training
     lengths = recordings[0].windows.lengths
     areas = [x.latents.shape[1] * x.latents.shape[2] for x in recordings]
-    if len(recordings) == 1 and not training.lengths:  # windows say what is too short
+    stills = config.stills if recordings[0].captions is not None else 0.0
+    if len(recordings) == 1 and not training.lengths and not stills:  # windows say what is short
         buckets = [Bucket(0, config.targets + 1, None, training.fit.batch, sum(lengths))]
         return Drawn(buckets, [(recordings[0], training)], training.fit.seed)
-    buckets = buckets_of(areas, lengths, config.targets + 1, training.lengths, training.fit.batch)
+    shape = config.targets + 1, training.lengths, training.fit.batch, stills
+    buckets = buckets_of(areas, lengths, *shape)
     things = []
     for bucket in buckets:
         recording = recordings[bucket.size]
@@ -147,13 +163,16 @@ def _shorter(training: Any, bucket: Bucket) -> Any:
     """A training's settings for the clips of one bucket.
 
     A clip of one chunk has nothing before it that could be resampled, damaged or dreamt, and
-    nothing beside it that could be known.
+    nothing beside it that could be known. Half of the stills know no action, as video has none that
+    is made of words.
     """
     targets, changed = bucket.chunks - 1, {}
     if targets < training.targets and (training.blind or targets <= DREAMT_FROM):
         changed = {"dreamt": 0.0, "blind": None}
     if targets == 0:
         changed |= {"resample": 0.0, "damage": 0.0, "masked": 0.0}
+    if bucket.still:
+        changed |= {"drop_action": max(0.5, training.drop_action)}
     fit = replace(training.fit, batch=bucket.batch)
     return replace(training, fit=fit, targets=targets, **changed)
 

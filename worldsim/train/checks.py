@@ -103,7 +103,8 @@ def check_processes(recipe: Recipe, views: Sequence[Dataset]) -> None:
         part = getattr(recipe, name)
         check_batch(f"{name}.fit.batch", part.fit.batch)
         chunks = part.clip_chunks if name == "vae" else part.targets + 1
-        for bucket in buckets_of(areas, episodes, chunks, part.lengths, part.fit.batch):
+        stills = part.stills if name != "vae" and views[0].spec.has_text else 0.0
+        for bucket in buckets_of(areas, episodes, chunks, part.lengths, part.fit.batch, stills):
             shape = "{}x{}".format(*views[bucket.size].spec.frame_shape)
             where = f"{name}, clips of {bucket.chunks} chunks at {shape}"
             enough = divisible(part.fit.batch, bucket.cost, world_size())

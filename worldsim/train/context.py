@@ -48,6 +48,7 @@ class Batch:
     others: (B, T, h, w, C) of another clip each, for `patch_mix`; None where nothing is damaged.
     states: (B, T + 1, D) at each chunk's end, and where they are known; None without.
     recoloured: latents of the same chunks in other colours, None without.
+    shown: (B, T, h, w, C) context to begin with, None for the recorded one.
     """
 
     latents: Tensor
@@ -60,6 +61,7 @@ class Batch:
     states: Tensor | None = None
     states_known: Tensor | None = None
     recoloured: Tensor | None = None
+    shown: Tensor | None = None
 
 
 class Faults(Protocol):
@@ -80,8 +82,8 @@ def drift_augment(
     draws: Draws,
 ) -> Clip:  # fmt: skip
     """The batch as clips whose context is resampled or dreamt, damaged and noise_augment."""
-    true = batch.latents[:, :-1]
-    clip = Clip(batch.latents, true, true.new_zeros(true.shape[:2]), batch.conditions)
+    context = batch.latents[:, :-1] if batch.shown is None else batch.shown
+    clip = Clip(batch.latents, context, context.new_zeros(context.shape[:2]), batch.conditions)
     clip = resample_context(network, clip, faults.resample, window, draws)
     clip = dream_context(network, clip, faults.dreamt, window, draws)
     if faults.damage:

@@ -29,7 +29,14 @@ from .context import blank_alone, check_dreamt, drift_augment
 from .dynamics import batch_at, compiled, head_losses, settings_of
 from .loop import FitConfig, Losses, Watch, fit
 from .targets import as_ordered, check_masked, draw_targets, mean_where, predict_targets
-from .words import check_worded, draw_guidance, guided, hide_start, recoloured_targets
+from .words import (
+    check_worded,
+    draw_guidance,
+    guided,
+    hide_start,
+    recolour_context,
+    recoloured_targets,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +61,9 @@ class DistillationConfig:
             the recording, by how much it is told.
         recolour: share of clips with a caption whose noisy targets are in other colours, in batches
             that do not learn guidance.
+        recolour_context: share of clips with a caption that are shown in other colours up to some
+            chunk.
+        stills: share of steps on single chunks that follow nothing but their captions.
         masked: share of batches in which chunks ahead are known, or time runs backwards.
         drop_state: share of clips that know no state vector up to some chunk.
         state_noise: most noise on state vectors that clips are told of, standard deviations.
@@ -83,6 +93,8 @@ class DistillationConfig:
     compile: bool = True
     lengths: tuple[int, ...] = field(default=(), metadata=ABSENT)
     recolour: float = field(default=0.0, metadata=ABSENT)
+    recolour_context: float = field(default=0.0, metadata=ABSENT)
+    stills: float = field(default=0.0, metadata=ABSENT)
 
     def __post_init__(self) -> None:
         check_dreamt(self.dreamt, self.targets, self.blind)
@@ -121,6 +133,7 @@ def train_student(
     def losses(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
         assert isinstance(net, Dynamics) and isinstance(ema, Dynamics)
         config, draws, batch = batch_at(buckets, step, model)
+        batch, _ = recolour_context(batch, config.recolour_context, draws)
         clip = drift_augment(network(ema), batch, config, model.dit.config.patch, window, draws)
         clip = hide_start(blank_alone(clip, config.targets), config.from_nothing, draws)
         clean = batch.latents[:, 1:]

@@ -40,6 +40,7 @@ from .words import (
     context_hidden,
     emphasise_text,
     hide_start,
+    recolour_context,
     recoloured_targets,
 )
 
@@ -63,6 +64,10 @@ class DynamicsTrainingConfig:
             dream may begin with words alone.
         recolour: share of clips with a caption whose noisy targets are in other colours, so that
             `edit` may show the same otherwise.
+        recolour_context: share of clips with a caption that are shown in other colours up to some
+            chunk, so that what is said changes how a running dream looks.
+        stills: share of steps on single chunks that follow nothing but their captions: many at
+            once, as one costs little.
         masked: share of batches in which chunks ahead are known, or time runs backwards, so that
             `generate` can do so; the others are as stepping is.
         drop_state: share of clips that know no state vector up to some chunk.
@@ -89,6 +94,8 @@ class DynamicsTrainingConfig:
     compile: bool = True
     lengths: tuple[int, ...] = field(default=(), metadata=ABSENT)
     recolour: float = field(default=0.0, metadata=ABSENT)
+    recolour_context: float = field(default=0.0, metadata=ABSENT)
+    stills: float = field(default=0.0, metadata=ABSENT)
 
     def __post_init__(self) -> None:
         check_dreamt(self.dreamt, self.targets, self.blind)
@@ -245,13 +252,14 @@ def train_dynamics(
     def losses(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
         assert isinstance(net, Dynamics) and isinstance(ema, Dynamics)
         config, draws, batch = batch_at(buckets, step, model)
+        batch, changes = recolour_context(batch, config.recolour_context, draws)
         clip = drift_augment(network(ema), batch, config, model.dit.config.patch, window, draws)
         clip = hide_start(blank_alone(clip, config.targets), config.from_nothing, draws)
         clean = batch.latents[:, 1:]
         level, noise = draw_levels(tuple(clean.shape[:2]), draws), draws.normal(clean.shape)
         weight = ramp(level)
         if model.conditioning.config.encoder is not None:
-            text_only = context_hidden(clip) | caption_begins(clip)
+            text_only = context_hidden(clip) | caption_begins(clip) | changes
             level, weight = emphasise_text(level, text_only, draws)
         order = draw_targets(config, draws)
         clip = as_ordered(clip, order)

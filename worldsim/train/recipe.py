@@ -37,6 +37,7 @@ from .distributed import main_first, rank, wait, world_size
 from .dynamics import DynamicsTrainingConfig, train_dynamics
 from .loop import FitConfig
 from .vae import VAETrainingConfig, clips_of, measure_latents, new_vae, train_vae
+from .words import wants_recoloured
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -211,7 +212,7 @@ def _fit_dynamics(
     run: Path,
     stage: str,
 ) -> Dynamics:
-    latents = latents_of(data, "train", sizes, run, recoloured=training.recolour > 0)
+    latents = latents_of(data, "train", sizes, run, recoloured=wants_recoloured(training))
     trained = train_dynamics(latents, model, sizes.context, training, run / stage)
     finish(trained, run / stage)
     return trained
@@ -227,7 +228,7 @@ def fit_student(
         load_final(model, run / "teacher")
     else:
         go_on(model, check_begin(begin, data, sizes).dynamics)
-    latents = latents_of(data, "train", sizes, run, recoloured=training.recolour > 0)
+    latents = latents_of(data, "train", sizes, run, recoloured=wants_recoloured(training))
     student = train_student(latents, model, sizes.context, training, run / "student")
     finish(student, run / "student")
     return student

@@ -34,14 +34,25 @@ class Worded(Protocol):
     def from_nothing(self) -> float: ...  # noqa: D102
     @property
     def recolour(self) -> float: ...  # noqa: D102
+    @property
+    def recolour_context(self) -> float: ...  # noqa: D102
+    @property
+    def stills(self) -> float: ...  # noqa: D102
 
 
 def check_worded(config: Worded) -> None:
     """Raise WorldError for shares that are none."""
-    for name in ("drop_text", "from_nothing", "recolour"):
+    for name in ("drop_text", "from_nothing", "recolour", "recolour_context"):
         if not 0 <= getattr(config, name) <= 1:
             got = getattr(config, name)
             raise WorldError(f"{name}: expected a share from 0 to 1, got {got}")
+    if not 0 <= config.stills < 1:
+        raise WorldError(f"stills: expected a share from 0 to below 1, got {config.stills}")
+
+
+def wants_recoloured(config: Worded) -> bool:
+    """Whether a training asks for latents in other colours."""
+    return config.recolour > 0 or config.recolour_context > 0
 
 
 def with_words(data: Dataset, sizes: Sizes) -> Sizes:
@@ -91,6 +102,7 @@ def hide_start(clip: Clip, share: float, draws: Draws) -> Clip:
     all: what comes before it is drawn from words alone, as a dream that begins without a picture.
 
     With all that was shown so far, words are hardly needed: what changes is rare in a recording.
+    Half of these clips know no action either, as video has none that is made of words.
     """
     if not share or not clip.conditions.text.shape[1]:
         return clip
@@ -100,7 +112,14 @@ def hide_start(clip: Clip, share: float, draws: Draws) -> Clip:
     shown = 1 + draws.integers(chunks, (len(hidden),))
     unseen = hidden[:, None] & (torch.arange(chunks, device=hidden.device) < shown[:, None])
     context = clip.context.masked_fill(unseen[..., None, None, None], 0.0)
-    return replace(clip, context=context, context_level=clip.context_level.masked_fill(unseen, 1.0))
+    idle = hidden & (draws.uniform((len(hidden),)) < 0.5)
+    known = clip.conditions.action_known & ~idle[:, None]
+    return replace(
+        clip,
+        context=context,
+        context_level=clip.context_level.masked_fill(unseen, 1.0),
+        conditions=replace(clip.conditions, action_known=known),
+    )
 
 
 def context_hidden(clip: Clip) -> Tensor:
@@ -139,6 +158,24 @@ def recoloured_targets(batch: Batch, share: float, draws: Draws) -> tuple[Tensor
         return clean, torch.zeros(clean.shape[:2], dtype=torch.bool, device=clean.device)
     changed = said[:, 1:] & (draws.uniform((len(clean), 1)) < share)
     return torch.where(changed[..., None, None, None], batch.recoloured[:, 1:], clean), changed
+
+
+def recolour_context(batch: Batch, share: float, draws: Draws) -> tuple[Batch, Tensor]:
+    """The batch, a share of whose clips is shown in other colours up to some chunk, and the targets
+    (B, T) right after such a chunk.
+
+    Where something is said of all targets up to there, they change to what words say, whatever was
+    seen before. What recordings show of changes is rare, and never another ground or road.
+    """
+    said, shown, other = batch.conditions.text_known, batch.latents[:, :-1], batch.recoloured
+    rows, chunks = shown.shape[:2]
+    if not share or other is None or not said.shape[1]:
+        return batch, torch.zeros(rows, chunks, dtype=torch.bool, device=shown.device)
+    place = 1 + draws.integers(chunks, (rows, 1))
+    changed = torch.arange(chunks, device=place.device) < place
+    changed = changed & said[:, 1:].cumprod(1).bool() & (draws.uniform((rows, 1)) < share)
+    shown = torch.where(changed[..., None, None, None], other[:, :-1], shown)
+    return replace(batch, shown=shown), changed
 
 
 def draw_guidance(clip: Clip, share: float, draws: Draws) -> tuple[Clip, bool]:
