@@ -69,11 +69,11 @@ def scenery_training() -> Training:
     """How a small world of sceneries is trained.
 
     Rain, snow and headlights ask more of the VAE than of what moves. Frames tell what words say, so
-    that words are learned where frames are hidden, or in other colours: in single pictures, of which
-    a step holds many, and in half of the clips. In some batches chunks ahead are known, or time runs
-    backwards, for `generate`; in some clips the picture to be drawn again is in other colours, for
-    `edit`. What the wheel does hardly shows in the next chunk: it is learned in dreams, which half
-    of the student's clips are.
+    that words are learned where frames are hidden, or in other colours: in single pictures, of
+    which a step holds many, and in half of the clips. In some batches chunks ahead are known, or
+    time runs backwards, for `generate`; in some clips the picture to be drawn again is in other
+    colours, for `edit`. What the wheel does hardly shows in the next chunk: it is learned in
+    dreams, which half of the student's clips are.
     """
     words = {"from_nothing": 0.3, "masked": 0.12, "recolour": 0.15, "recolour_context": 0.2,
              "stills": 0.25}  # fmt: skip
