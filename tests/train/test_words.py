@@ -20,6 +20,7 @@ from worldsim.diffusion.timeline import Clip, predict
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.text import tokens_of
 from worldsim.store.provenance import MOST_LOG
+from worldsim.train.buckets import latent_buckets
 from worldsim.train.context import Batch
 from worldsim.train.distill import DistillationConfig, strengthen, train_student
 from worldsim.train.dynamics import DynamicsTrainingConfig, FitConfig, train_dynamics
@@ -306,6 +307,16 @@ def error_in_words(model: Dynamics, shown: Tensor, level: float) -> float:
     noise = torch.randn(2, 5, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     x, _ = predict(model, clip, noise, torch.ones(2, 5), 3)
     return float(((x - clean[:, 1:]) ** 2).mean())
+
+
+def test_stills_are_drawn_of_captioned_recordings_alone_and_half_know_no_action() -> None:
+    distill = DistillationConfig(fit=LESSON, **WORDED, stills=0.5, masked=0.5)
+    for data, count in ((spoken(), 2), (replace(spoken(), captions=None), 1)):
+        drawn = latent_buckets(data, distill)
+        assert len(drawn.things) == count and drawn.things[0][1].targets == 5
+    _, config = latent_buckets(spoken(), distill).things[1]
+    assert (config.targets, config.fit.batch, config.drop_action) == (0, 48, 0.5)
+    assert config.masked == config.damage == config.resample == 0
 
 
 @pytest.mark.parametrize("kind", ["teacher", "student"])
