@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.measured_data import stored
 from worldsim.cli import caption as command
@@ -12,8 +13,8 @@ from worldsim.cli import main
 from worldsim.core import ActionSpec, WorldError
 from worldsim.data.dataset import Caption, DatasetSpec, Episode
 from worldsim.data.native import NativeDataset
-from worldsim.models.captioner import Vocabulary
-from worldsim.train.captioner import CaptionerTraining, read_examples, words_right
+from worldsim.models.captioner import SIDE, Captioner, Vocabulary
+from worldsim.train.captioner import CaptionerTraining, look, read_examples, words_right
 
 SMALL = {"batch": 8, "lr": 3e-3, "dim": 48}
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
@@ -60,6 +61,21 @@ def test_few_captions_label_the_rest(
         table.write_text(f"file,first,stop,text\n{line}")
         with pytest.raises(WorldError, match=wrong):
             read_examples(table, NativeDataset(tmp_path / "data"))
+
+
+def test_a_captioner_sees_what_moves_between_frames() -> None:
+    """Every moment is a frame and the one after it; a clip of a single frame stands still."""
+    frames = np.arange(12, dtype=np.uint8)[:, None, None, None].repeat(SIDE, 1).repeat(SIDE, 2)
+    clip = Episode(name="e", frames=frames.repeat(3, 3), chunk=1, fps=10.0)
+    seen = look(clip, 0, 12)
+    assert seen[:, 0, 0, 0].tolist() == [0, 3, 7, 10]
+    assert (seen[..., 3:] == seen[..., :3] + 1).all()
+    still = look(clip, 11, 12)
+    assert (still[..., 3:] == still[..., :3]).all() and (still == 11).all()
+    model, other = Captioner(10, dim=24).eval(), seen.copy()
+    other[..., 3:] += 5
+    a, b = (model.see(torch.from_numpy(x)[None]) for x in (seen, other))
+    assert not torch.allclose(a, b)
 
 
 def test_words_come_back() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 UNITS = re.compile(r"\w+|[^\w\s]")
 PAD, BEGIN, END = range(3)
 SIDE, FRAMES = 32, 4  # of what is seen of a clip
+CHANGE = 4.0  # how much larger changes are shown than they are: they are small
 
 
 @dataclass(frozen=True)
@@ -51,16 +52,18 @@ class Vocabulary:
 
 
 class Captioner(nn.Module):
-    """Frames of a clip -> the next word of its caption, given those before it.
+    """Moments of a clip -> the next word of its caption, given those before it.
 
-    A convolutional stem and one Transformer layer look; a small Transformer decoder tells.
+    A convolutional stem looks at a frame of each and at what changes to the one after it, as rain
+    and snow are told by how they fall; then a Transformer layer looks, and a small Transformer
+    decoder tells.
     """
 
     def __init__(self, words: int, dim: int = 96, depth: int = 2, longest: int = 64) -> None:
         super().__init__()
         self.longest = longest
         self.stem = nn.Sequential(
-            nn.Conv2d(3, dim // 4, 3, 2, 1), nn.SiLU(), nn.Conv2d(dim // 4, dim // 2, 3, 2, 1),
+            nn.Conv2d(6, dim // 4, 3, 2, 1), nn.SiLU(), nn.Conv2d(dim // 4, dim // 2, 3, 2, 1),
             nn.SiLU(), nn.Conv2d(dim // 2, dim, 3, 2, 1),
         )  # fmt: skip
         places = FRAMES * (SIDE // 8) ** 2
@@ -73,8 +76,9 @@ class Captioner(nn.Module):
         self.out = nn.Linear(dim, words)
 
     def see(self, frames: Tensor) -> Tensor:
-        """(B, FRAMES, SIDE, SIDE, 3) uint8 -> tokens (B, places, dim)."""
-        x = rearrange(frames.float() / 127.5 - 1, "b t h w c -> (b t) c h w")
+        """(B, FRAMES, SIDE, SIDE, 6) uint8, each frame and the next -> tokens (B, places, dim)."""
+        x = rearrange(frames.float() / 127.5 - 1, "b t h w (n c) -> n (b t) c h w", n=2)
+        x = torch.cat([x[0], CHANGE * (x[1] - x[0])], 1)
         x = rearrange(self.stem(x), "(b t) d h w -> b (t h w) d", t=frames.shape[1])
         return self.look(x + self.seen)
 

@@ -29,7 +29,7 @@ from worldsim.models.captioner import FRAMES, SIDE, Captioner, Vocabulary
 
 LEAST = 8  # captions to learn from
 KEPT = 10  # every how-manieth captioned episode is kept to judge by
-SEEN = 16  # frames of a clip that training draws from
+SEEN = 16  # moments of a clip that training draws from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Clips:
     """Clips and their captions; several captions may speak of one clip.
 
     Attributes:
-        frames: (U, SEEN, SIDE, SIDE, 3) uint8.
+        frames: (U, SEEN, SIDE, SIDE, 6) uint8, see `look`.
         clip: (N,) int64, of which clip each caption speaks.
         texts: N captions.
     """
@@ -102,10 +102,14 @@ def read_examples(path: Path, data: Dataset) -> dict[str, tuple[Caption, ...]]:
 
 
 def look(episode: Episode, first: int, stop: int, count: int = FRAMES) -> NDArray[np.uint8]:
-    """What the captioner sees of chunks [first, stop): a few frames, small."""
-    span = episode.frames[first * episode.chunk : stop * episode.chunk]
-    places = np.linspace(0, len(span) - 1, count).round().astype(int)
-    return area_resize(np.asarray(span)[places], (SIDE, SIDE))
+    """What the captioner sees of chunks [first, stop): `count` moments, small.
+
+    (count, SIDE, SIDE, 6): a frame and the one after it, which differ by what moves.
+    """
+    span = np.asarray(episode.frames[first * episode.chunk : stop * episode.chunk])
+    places = np.linspace(0, max(0, len(span) - 2), count).round().astype(int)
+    following = (places + 1).clip(max=len(span) - 1)
+    return np.concatenate([area_resize(span[x], (SIDE, SIDE)) for x in (places, following)], -1)
 
 
 def clips_of(data: Dataset, told: Told, names: Sequence[str]) -> Clips:
@@ -149,7 +153,7 @@ def train_captioner(
 
 
 def _varied(frames: Tensor) -> Tensor:
-    """Some frames of each clip, shifted by up to two pixels, so that few examples are not learned
+    """Some moments of each clip, shifted by up to two pixels, so that few examples are not learned
     by heart: (B, SEEN, ...) -> (B, FRAMES, ...)."""
     drawn = torch.rand(frames.shape[:2]).argsort(1)[:, :FRAMES].sort(1).values
     frames = frames[torch.arange(len(frames))[:, None], drawn]
