@@ -3,8 +3,9 @@
     python -m benchmarks.sizes
 
 CarRacing recorded at 56x96, cropped to each shape and reduced. All worlds have the same networks,
-recipe and number of steps; a step costs about the same at every size. Killed, it goes on in the
-same folder.
+recipe and number of steps; a step costs about the same at every size. The one of several sizes sees
+half of its training episodes through drawn windows, those of one size what they are judged on
+alone. Killed, it goes on in the same folder.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from worldsim.play.sample import dream_along
 from worldsim.recipes.car_racing.settings import car_racing
 from worldsim.recipes.recipe import episode_name
 from worldsim.store.provenance import provenance
+from worldsim.train.buckets import batch_for
 from worldsim.train.recipe import QUICK
 from worldsim.world.diffusion import DiffusionWorld
 
@@ -42,10 +44,13 @@ Size = tuple[int, int]
 SIZES: tuple[Size, ...] = ((32, 32), (32, 48), (48, 32))
 NEW: Size = (40, 40)
 EPISODES = {"train": 16, "val": 1, "test": 6}
-STEPS = {"vae": 300, "forced": 240, "teacher": 40, "distill": 100}
-"""Of each stage."""
+STEPS = {"vae": 1200, "forced": 800, "teacher": 1, "distill": 300}
+"""Of each stage; the second part of the teacher's training is left out but for a step."""
 
-NETWORKS = {"dim": 96, "depth": 4, "heads": 2, "widths": (24, 48), "channels": 8}
+NETWORKS = {"dim": 96, "depth": 4, "heads": 2, "widths": (48, 96), "channels": 16, "patch": (1, 1)}
+"""A patch is one latent cell, so that no size is padded: a network that never saw padding has none
+of it to cope with at a new size."""
+
 PLAN = EvaluationPlan(episodes=6, starts=16, horizon=LATER)
 AT = (0, 2, 4, 8)
 """Steps after the context that a strip shows."""
@@ -118,16 +123,23 @@ def recorded(folder: Path, *, quick: bool) -> Dataset:
 def trained(
     data: Dataset, sizes: tuple[Size, ...], folder: Path, steps: dict[str, int]
 ) -> DiffusionWorld:
-    """A world of these frame sizes; where it is finished already, that one."""
+    """A world of these frame sizes; where it is finished already, that one.
+
+    One of a single size has as many clips a step as it has in the world of several.
+    """
+    (height, width), (first_height, first_width) = sizes[0], SIZES[0]
+    clips = batch_for(16, height * width / (first_height * first_width))
     parts = {
-        name: replace(part, fit=replace(part.fit, batch=8, bf16=False, steps=count))
+        name: replace(part, fit=replace(part.fit, batch=8 if name == "vae" else clips, steps=count))
         for name, count in steps.items() for part in [getattr(QUICK, name)]
     }  # fmt: skip
+    parts["teacher"] = replace(parts["teacher"], resample=0.0, damage=0.0)
     parts["distill"] = replace(parts["distill"], targets=10, dreamt=0.0)
     return train(
         data, out=folder / "world", run=folder / "run", preset="tiny", sizes=sizes,
-        recipe=replace(QUICK, **parts), changed=dict(NETWORKS), compile=False, card=False,
-        overwrite=True, num_steps=2,
+        windows="drawn" if len(sizes) > 1 else "centred", recipe=replace(QUICK, **parts),
+        changed=dict(NETWORKS), compile=steps["forced"] > 100, card=False, overwrite=True,
+        num_steps=2,
     )  # fmt: skip
 
 

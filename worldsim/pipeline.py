@@ -22,7 +22,7 @@ from worldsim.config import to_json
 from worldsim.core import WorldError
 from worldsim.data.dataset import Dataset
 from worldsim.data.open import open_dataset
-from worldsim.data.sized import at_size, check_sizes
+from worldsim.data.sized import Windows, at_size, check_sizes
 from worldsim.data.view import OfLength
 from worldsim.evaluate.measure import measure
 from worldsim.latent_actions.stage import check_conditions, stepped, told
@@ -112,6 +112,7 @@ def train(
     activation_checkpointing: bool = False,
     compile: bool | None = None,
     sizes: Sequence[tuple[int, int]] | None = None,
+    windows: Windows = "centred",
     lengths: Sequence[int] = (),
     changed: dict[str, Any] | None = None,
     recipe: Recipe | None = None,
@@ -148,6 +149,8 @@ def train(
         sizes: (height, width) of frames, one or several: the world learns all of them at once and
             is stepped at the first. Frames are cropped to each shape and reduced, so none may be
             larger than the recording. By default the recording's own.
+        windows: of these shapes, in training: the largest "centred" ones, or, for sizes that it is
+            not trained on, half of them "drawn": a little nearer and moved, another an episode.
         lengths: chunks of shorter clips beside the recipe's own, such as (1, 4, 8): each episode
             serves the longest that it holds, so that short films and single pictures count, too.
         changed: sizes other than the preset's by name (dim, depth, heads, context, channels,
@@ -176,7 +179,7 @@ def train(
         check_trackers(tensorboard=tensorboard, wandb=wandb)
         check_conditions(conditions, latent_actions)
         trained = () if sizes is None else check_sizes(sizes)
-        views = views_at(open_data(data), trained)
+        views = views_at(open_data(data), trained, windows)
         check_data(opened := views[0])
         chosen = preset or default_preset(hours, place)
         same = {"strategy": strategy, "activation_checkpointing": activation_checkpointing}
@@ -195,7 +198,7 @@ def train(
         check_same(settings | {"torch": torch.__version__})
         state.save()
         opened, model = told(opened, conditions, latent_actions, folder, steps, seed)
-        views, main, world = views_at(opened, trained), is_main(), None
+        views, main, world = views_at(opened, trained, windows), is_main(), None
         budget = Budget(hours, steps, compile)
         writers = trackers(folder, out.name, tensorboard=tensorboard and main, wandb=wandb and main)
         Pipeline(views, networks, base, state, place, budget, writers, old).fit()
@@ -227,9 +230,11 @@ def open_data(data: Dataset | str | Path) -> Dataset:
     return open_dataset(data) if isinstance(data, str | Path) else data
 
 
-def views_at(data: Dataset, sizes: Sequence[tuple[int, int]]) -> list[Dataset]:
+def views_at(
+    data: Dataset, sizes: Sequence[tuple[int, int]], windows: Windows = "centred"
+) -> list[Dataset]:
     """The data at each frame size; as it is if there are none."""
-    return [at_size(data, size) for size in sizes] or [data]
+    return [at_size(data, size, windows) for size in sizes] or [data]
 
 
 class Pipeline:

@@ -11,7 +11,7 @@ from tests.world_folders import tiny_world
 from worldsim.data.dataset import DatasetError
 from worldsim.data.open import open_for
 from worldsim.data.resize import centred_crop
-from worldsim.data.sized import SizedDataset, at_size, check_sizes
+from worldsim.data.sized import SizedDataset, at_size, check_sizes, drawn_crop
 from worldsim.data.view import OfLength, WithoutActions
 from worldsim.evaluate.sizes import world_at
 
@@ -44,6 +44,36 @@ def test_a_view_keeps_what_a_reader_promises(tmp_path: Path):
     assert small.fingerprint() != at_size(WithoutActions(data), (16, 24)).fingerprint()
     again = at_size(small, (16, 24))  # of the recording, not of the smaller frames
     np.testing.assert_array_equal(again.episode(0).frames[:], whole)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (32, 48), (48, 32), (56, 96)])
+def test_drawn_windows_keep_the_shape_and_lie_in_the_frame(size):
+    source, centred = (56, 96), centred_crop((56, 96), size)
+    crops = [drawn_crop(source, size, f"episode_{i}") for i in range(200)]
+    assert crops == [drawn_crop(source, size, f"episode_{i}") for i in range(200)]
+    for top, bottom, left, right in crops:
+        height, width = bottom - top, right - left
+        assert 0 <= top and bottom <= 56 and 0 <= left and right <= 96
+        assert height >= size[0] and width >= size[1]
+        assert abs(height / size[0] * size[1] / width - 1) < 0.04
+    if size != source:
+        assert 0.35 < np.mean([crop == centred for crop in crops]) < 0.65
+        assert len(set(crops)) > 40
+
+
+def test_windows_are_drawn_for_training_alone(tmp_path: Path):
+    data = stripes_data(tmp_path, train=[stripes(i, 6) for i in range(12)])
+    plain, drawn = at_size(data, (16, 16)), at_size(data, (16, 16), "drawn")
+    check_dataset(drawn.split("train"))
+    assert drawn.fingerprint() != plain.fingerprint()
+
+    def differing(split: str) -> int:
+        a, b = plain.split(split), drawn.split(split)
+        frames = [(a.episode(i).frames[:], b.episode(i).frames[:]) for i in range(len(a))]
+        return sum(not np.array_equal(*both) for both in frames)
+
+    assert differing("train") > 0
+    assert all(differing(split) == 0 for split in plain.splits if split != "train")
 
 
 def test_recordings_are_opened_as_a_world_of_sizes_saw_them(tmp_path: Path):

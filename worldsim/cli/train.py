@@ -10,6 +10,7 @@ import tyro
 
 from worldsim.core import WorldError
 from worldsim.data.open import open_dataset
+from worldsim.data.sized import Windows
 from worldsim.data.view import WithoutActions, WithoutStates
 from worldsim.pipeline import train as train_world
 from worldsim.recipes.registry import TRAININGS
@@ -27,6 +28,7 @@ def train(
     out: Path,
     size: tuple[int, int] | None = None,
     sizes: SeveralSizes = (),
+    windows: Windows = "centred",
     lengths: tuple[int, ...] = (),
     chunk: int | None = None,
     fps: float | None = None,
@@ -75,6 +77,8 @@ def train(
         size: (height, width) that frames of films, Minari or LeRobot are resized to.
         sizes: (height, width) to train on, given once for each: frames are cropped to its shape and
             reduced. The world is stepped at the first.
+        windows: of `sizes`, in training: the largest in the middle, or half of them drawn, nearer
+            and moved, for sizes that the world is not trained on.
         lengths: chunks of shorter clips, so that short films and single pictures count, too.
         chunk: frames a step of the world, for films.
         fps: frames a second that films are resampled to.
@@ -134,7 +138,8 @@ def train(
         recipe=None if recipe is None else TRAININGS[recipe](), preset=preset, hours=hours,
         steps=steps, run=run, device=device, seed=seed, bf16=bf16, batch=batch, strategy=strategy,
         activation_checkpointing=activation_checkpointing, compile=compile, changed=changed,
-        num_steps=num_steps, sizes=sizes or None, lengths=lengths,
+        num_steps=num_steps, sizes=sizes or None, windows=windows,
+        lengths=lengths,
         conditions=("latent_action",) if latent_actions or latent_model else (),
         latent_actions=latent_model, time_limit=time_limit, card=card,
         tensorboard=tensorboard, wandb=wandb, overwrite=overwrite,
