@@ -1,6 +1,6 @@
 """Words: what encoders read, what a step with words costs, whether prompts arrive.
 
-    python -m benchmarks.text --rows encoders speed scenery captions
+    python -m benchmarks.text --rows encoders speed scenery captions recaptions
 
     python -m benchmarks.text --rows alone changes edits between augmentation training \
         --world scenery
@@ -51,6 +51,7 @@ from .text_augmentation import augmentation
 from .text_captions import captions
 from .text_encoders import encoders
 from .text_prompts import Judge, alone, between, changes, edits
+from .text_recaptions import recaptions
 from .text_training import training
 
 CAR = ActionSpec(kind="continuous", low=(-1.0, 0.0, 0.0), high=(1.0, 1.0, 1.0))
@@ -61,6 +62,7 @@ Row = Literal[
     "speed",
     "scenery",
     "captions",
+    "recaptions",
     "alone",
     "changes",
     "edits",
@@ -81,6 +83,7 @@ def main(
     world: str = "scenery",
     out: Path = RESULTS / "text.json",
     media: Path = DOCS / "media",
+    folder: Path | None = None,
     quick: bool = False,
 ) -> None:
     """Measure the rows and keep what they say.
@@ -90,6 +93,8 @@ def main(
         world: a world of sceneries, bundled or a folder, for the rows that judge one.
         out: the JSON file, in which other rows are kept.
         media: the folder of pictures.
+        folder: of what the row `recaptions` records and trains, to go on if killed; a temporary
+            one by default.
         quick: the same in small, nothing to cite.
     """
     torch.set_num_threads(1)
@@ -108,8 +113,10 @@ def main(
         elif row == "scenery":
             found = scenery(media / "scenery.png", frames=20 if quick else 300)
         else:
-            with tempfile.TemporaryDirectory() as folder:
-                found = captions(Path(folder), quick=quick)
+            measured = captions if row == "captions" else recaptions
+            with tempfile.TemporaryDirectory() as scratch:
+                kept_in = folder if row == "recaptions" else None
+                found = measured(kept_in or Path(scratch), quick=quick)
         command = f"python -m benchmarks.text --rows {row}" + " --quick" * quick
         command += f" --world {world}" * (row in JUDGED)
         kept[row] = {"found": found, "provenance": provenance(command)}

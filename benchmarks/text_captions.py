@@ -42,10 +42,7 @@ def captioned(
     An attribute counts that a caption speaks of, against what the true captions of the same
     stretch say. draw: which episodes.
     """
-    whole = told_in(data)
-    names = list(data.split("train").names)
-    count = max(1, round(share * len(names)))
-    known = set(np.random.default_rng(draw).choice(names, count, replace=False).tolist())
+    whole, known = told_in(data), drawn_names(data.split("train"), share, draw)
     told = {name: captions for name, captions in whole.items() if name in known}
     made, _ = recaption(data, told, out, CaptionerTraining(steps=steps), wordings=1)
     right = total = said = 0
@@ -62,3 +59,10 @@ def captioned(
             said, total = said + 1, total + len(both)
             right += sum(found[key] == truth[key] for key in both)
     return {"attributes right": right / max(total, 1), "attributes a caption": total / max(said, 1)}
+
+
+def drawn_names(data: Dataset, share: float, draw: int = 0) -> set[str]:
+    """A share of the episodes, one or more, the same ones in each `draw`."""
+    names = list(data.names)
+    count = max(1, round(share * len(names)))
+    return set(np.random.default_rng(draw).choice(names, count, replace=False).tolist())

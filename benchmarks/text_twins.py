@@ -175,20 +175,30 @@ def trained_probe(
             [ATTRIBUTES[name].index(one[name]) if name in one else -1 for name in READ]
             for one in shown.truth
         ]))  # fmt: skip
-    x, mask, y = torch.cat(frames), torch.cat(roads).float(), torch.cat(labels)
+    return fit_probe(torch.cat(frames), torch.cat(labels), torch.cat(roads), steps=steps)
+
+
+def fit_probe(frames: Tensor, labels: Tensor, roads: Tensor | None = None, *, steps: int) -> Probe:
+    """A probe of frames (N, H, W, 3).
+
+    labels: (N, len(READ)) places in `ATTRIBUTES`, -1 where nothing is to be learned. roads: bool
+    (N, H, W), or None where they are not to be learned.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        probe = Probe(x.shape[1:])
+        probe = Probe(frames.shape[1:])
         optimizer = torch.optim.AdamW(probe.parameters(), 2e-3, weight_decay=0.05)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
         for _ in tqdm(range(steps), desc="probe", file=sys.stderr, leave=False):
-            rows = torch.randint(len(x), (48,))
-            logits_of, road = probe(x[rows])
-            losses = [F.cross_entropy(logits, y[rows, i], ignore_index=-1)
-                      for i, logits in enumerate(logits_of) if (y[rows, i] >= 0).any()]  # fmt: skip
-            loss = sum(losses) + F.binary_cross_entropy_with_logits(road, mask[rows])
+            rows = torch.randint(len(frames), (48,))
+            logits_of, road = probe(frames[rows])
+            told = labels[rows]
+            losses = [F.cross_entropy(logits, told[:, i], ignore_index=-1)
+                      for i, logits in enumerate(logits_of) if (told[:, i] >= 0).any()]  # fmt: skip
+            if roads is not None:
+                losses.append(F.binary_cross_entropy_with_logits(road, roads[rows].float()))
             optimizer.zero_grad()
-            loss.backward()
+            torch.stack(losses).sum().backward()
             optimizer.step()
             schedule.step()
     return probe.eval()

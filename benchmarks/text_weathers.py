@@ -20,6 +20,7 @@ from worldsim.core import ActionSpec
 from worldsim.data.dataset import Caption, DatasetSpec, Episode
 from worldsim.data.native import NativeDataset, NativeWriter
 from worldsim.data.resize import area_resize
+from worldsim.files import atomic_folder
 from worldsim.recipes.car_racing.captions import Wording, caption
 from worldsim.recipes.car_racing.drivers import pursue
 from worldsim.recipes.car_racing.scenery import LIGHTS, WEATHERS, Scenery, shown
@@ -105,15 +106,19 @@ def episodes(drives: Sequence[Drive], split: str) -> list[Episode]:
 
 
 def recorded(folder: Path, chunks: int, seeds: int) -> NativeDataset:
-    """The data set of these drives: `seeds` of the training split, and some of the others."""
+    """The data set of these drives: `seeds` of the training split, and some of the others; what is
+    in `folder` already, if anything is."""
+    if folder.exists():
+        return NativeDataset(folder)
     action = ActionSpec(kind="continuous", low=(-1.0, 0.0, 0.0), high=(1.0, 1.0, 1.0))
     spec = DatasetSpec(
         name="weathers", frame_shape=(*SIZE, 3), fps=50.0, chunk=CHUNK, action=action,
         has_rewards=True, has_text=True,
     )  # fmt: skip
-    writer = NativeWriter(folder, spec)
-    for split, span in SEEDS.items():
-        drives = [drive(s, chunks) for s in tqdm(span[:seeds], desc=split, file=sys.stderr)]
-        for episode in episodes(drives, split):
-            writer.write(split, episode)
-    return writer.dataset()
+    with atomic_folder(folder) as part:
+        writer = NativeWriter(part, spec)
+        for split, span in SEEDS.items():
+            drives = [drive(s, chunks) for s in tqdm(span[:seeds], desc=split, file=sys.stderr)]
+            for episode in episodes(drives, split):
+                writer.write(split, episode)
+    return NativeDataset(folder)

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from benchmarks import text
+from benchmarks.text_captions import drawn_names
 from benchmarks.text_encoders import UNSAID, drawn
+from benchmarks.text_recaptions import KINDS, compared, laid, probe_of, read_right
 from benchmarks.text_twins import (
     PLAIN,
     READ,
@@ -18,6 +20,10 @@ from benchmarks.text_twins import (
     overlap,
     right,
 )
+from benchmarks.text_weathers import CHUNK, COMBINATIONS, Drive
+from tests.measured_data import stripes, stripes_data
+from worldsim.data.captions import table_of
+from worldsim.data.dataset import Caption
 from worldsim.models.text import TextConfig
 from worldsim.recipes.car_racing.captions import ATTRIBUTES, caption, values_in
 from worldsim.recipes.registry import RECIPES
@@ -68,6 +74,43 @@ def test_a_probe_reads_every_attribute_of_a_frame_and_where_the_road_is() -> Non
     assert probe.road(torch.zeros(2, 40, 48, 3, dtype=torch.uint8)).shape == (2, 40, 48)
 
 
+def test_captions_of_some_episodes_are_laid_where_a_data_set_would_have_them(
+    tmp_path: Path,
+) -> None:
+    data = stripes_data(tmp_path, train=[stripes(i, 6) for i in range(4)]).split("train")
+    few = drawn_names(data, 0.5)
+    assert len(few) == 2 and few == drawn_names(data, 0.5) and few < set(data.names)
+    told = {name: [Caption(first=1, stop=4, text=name)] for name in few}
+    table, begin = laid(data, told), 0
+    assert len(table.texts) == 2 and not table_of(data).texts
+    for name, length in zip(data.names, data.lengths, strict=True):
+        found = [table.texts[i] for i in table.at(begin + 1)]
+        assert found == ([name] if name in few else []) and not table.at(begin)
+        begin += length
+
+
+def test_worlds_are_compared_on_the_same_prompts() -> None:
+    right = torch.tensor([[True, True], [True, False], [True, True], [True, False]])
+    found = compared(dict(zip(KINDS, (right, ~right, right), strict=True)))
+    assert found[KINDS[0]]["light"] == 1 and found[KINDS[0]]["weather"] == 0.5
+    assert found[KINDS[0]]["all"]["value"] == 0.75
+    same, more = (found[f"recaptions less {kind}"] for kind in KINDS[:2])
+    assert [*same.values()] == [0, 0, 0]
+    assert more["value"] == 0.5 and more["low"] <= 0.5 <= more["high"]
+
+
+def test_a_probe_of_weathers_learns_from_drives() -> None:
+    rng = np.random.default_rng(0)
+    frames = rng.integers(90, 160, (2 * CHUNK, 96, 96, 3)).astype(np.uint8)
+    one = Drive(frames, np.zeros((2, 3), np.float32), np.zeros(2, np.float32))
+    probe = probe_of([one], 60)
+    pairs = [("day", "clear"), ("night", "clear")]
+    seen = torch.from_numpy(np.stack([one.seen(pair)[-1] for pair in pairs]))
+    assert read_right(probe, seen, pairs).shape == (2, 2)
+    assert read_right(probe, seen, pairs)[:, 0].all()
+    assert set(COMBINATIONS) > set(pairs)
+
+
 @pytest.mark.nightly
 def test_twins_are_the_same_drive_in_another_scenery() -> None:
     environment = RECIPES["scenery"]().environment
@@ -83,8 +126,9 @@ def test_twins_are_the_same_drive_in_another_scenery() -> None:
 def test_the_whole_command_in_small(tmp_path: Path) -> None:
     pytest.importorskip("wordllama", reason="the extra text")
     out = tmp_path / "text.json"
-    text.main(out=out, media=tmp_path, quick=True)
+    text.main(rows=(*text.PARTS, "recaptions"), out=out, media=tmp_path, quick=True)
     found = json.loads(out.read_text())
-    assert set(found) == {"encoders", "speed", "scenery", "captions"}
+    assert set(found) == {"encoders", "speed", "scenery", "captions", "recaptions"}
+    assert {*KINDS} < found["recaptions"]["found"]["words alone"].keys()
     assert (tmp_path / "scenery.png").exists()
     assert len(found["speed"]["found"]) == 4
