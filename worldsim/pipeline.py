@@ -22,7 +22,7 @@ from worldsim.config import to_json
 from worldsim.core import WorldError
 from worldsim.data.dataset import Dataset
 from worldsim.data.open import open_dataset
-from worldsim.data.sized import Windows, at_size, check_sizes
+from worldsim.data.sized import Windows, check_sizes, views_at
 from worldsim.data.view import OfLength
 from worldsim.evaluate.measure import measure
 from worldsim.latent_actions.stage import check_conditions, stepped, told
@@ -228,13 +228,6 @@ def begun_with(
 def open_data(data: Dataset | str | Path) -> Dataset:
     """The dataset, or what `worldsim.open` makes of its name."""
     return open_dataset(data) if isinstance(data, str | Path) else data
-
-
-def views_at(
-    data: Dataset, sizes: Sequence[tuple[int, int]], windows: Windows = "centred"
-) -> list[Dataset]:
-    """The data at each frame size; as it is if there are none."""
-    return [at_size(data, size, windows) for size in sizes] or [data]
 
 
 class Pipeline:

@@ -142,3 +142,10 @@ def check_sizes(sizes: Any) -> tuple[tuple[int, int], ...]:
     if len(set(found)) < len(found):
         raise unfit("data", "sizes", "each size once", found, remedy)
     return tuple(found)
+
+
+def views_at(
+    data: Dataset, sizes: Sequence[tuple[int, int]], windows: Windows = "centred"
+) -> list[Dataset]:
+    """The data at each frame size; as it is if there are none."""
+    return [at_size(data, size, windows) for size in sizes] or [data]

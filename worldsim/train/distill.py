@@ -140,8 +140,7 @@ def train_student(
         level = student_levels(tuple(clean.shape[:2]), config.pure, draws)
         finest = halvings_at(step, config.fit.steps, config.halvings)
         earlier = earlier_level(level, draws.integers(finest + 1, level.shape).float())
-        noise = draws.normal(clean.shape)
-        order = draw_targets(config, draws)
+        noise, order = draws.normal(clean.shape), draw_targets(config, draws)
         clip, strengthened = draw_guidance(as_ordered(clip, order), config.guided, draws)
 
         def answer(model: nn.Module, t: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
