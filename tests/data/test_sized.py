@@ -1,6 +1,7 @@
 """A recording at other sizes: cropped to shape, reduced, never stretched or made up."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from tests.world_folders import tiny_world
 from worldsim.data.dataset import DatasetError
 from worldsim.data.open import open_for
 from worldsim.data.resize import centred_crop
-from worldsim.data.sized import SizedDataset, at_size, check_sizes, drawn_crop
+from worldsim.data.sized import SizedDataset, at_size, check_sizes, drawn_crop, views_at
 from worldsim.data.view import OfLength, WithoutActions
 from worldsim.evaluate.sizes import world_at
 
@@ -103,3 +104,13 @@ def test_episodes_of_some_length(tmp_path: Path):
     assert list(some.names) == ["stripes-000003"] and list(some.splits) == ["val"]
     check_dataset(some)
     assert list(OfLength(some.data, 4).splits) == ["train", "val"]
+
+
+def test_windows_are_refused_that_are_none_or_without_a_size(tmp_path: Path) -> None:
+    data = stripes_data(tmp_path / "data")
+    wrong: Any = "moved"
+    with pytest.raises(DatasetError, match="windows: expected centred or drawn, got moved"):
+        views_at(data, [(16, 16)], wrong)
+    with pytest.raises(DatasetError, match="windows: expected centred, as no sizes are named"):
+        views_at(data, [], "drawn")
+    assert views_at(data, []) == [data]

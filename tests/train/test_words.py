@@ -93,12 +93,14 @@ def test_only_clips_with_a_caption_begin_with_nothing() -> None:
 
 
 def test_half_of_the_clips_that_begin_with_nothing_know_no_action() -> None:
-    """Video from words alone has none."""
+    """Video from words alone has none, inferred ones neither."""
     clip = clip_of(400)
-    hidden = hide_start(clip, 0.5, Draws(0, 0, range(400)))
+    told = replace(clip.conditions, latent_action_known=torch.ones(400, 5, dtype=torch.bool))
+    hidden = hide_start(replace(clip, conditions=told), 0.5, Draws(0, 0, range(400)))
     known, begun = hidden.conditions.action_known, hidden.context_level[:, 0] > 0
     assert known[~begun].all() and (known.all(1) | ~known.any(1)).all()
     assert 0.4 < known[begun].float().mean() < 0.6
+    assert torch.equal(hidden.conditions.latent_action_known, known)
 
 
 def test_targets_that_have_only_words_to_go_by_count_in_full() -> None:
@@ -252,6 +254,22 @@ def test_targets_in_other_colours_count_in_full(tmp_path, monkeypatch) -> None:
         assert (logged["denoise"] > 0) is (share == 1)
 
 
+def test_training_emphasises_what_follows_contexts_in_other_colours(tmp_path, monkeypatch) -> None:
+    asked = []
+
+    def noted(level, text_only, draws):
+        asked.append(text_only)
+        return level, torch.ones_like(level)
+
+    monkeypatch.setattr("worldsim.train.dynamics.emphasise_text", noted)
+    fit = FitConfig(steps=1, batch=64, lr=1e-2, ema=0.5, warmup=0)
+    for share in (0.0, 1.0):
+        config = DynamicsTrainingConfig(fit=fit, **WORDED, recolour_context=share)
+        train_dynamics(inverted(), tiny_dynamics(text=8), 3, config, tmp_path / f"{share}")
+    before, after = asked
+    assert after.float().mean() > before.float().mean() + 0.3
+
+
 def test_batches_that_learn_guidance_are_shown_the_recorded_colours(tmp_path, monkeypatch) -> None:
     """Their path is the data's own."""
     asked = []
@@ -309,13 +327,13 @@ def error_in_words(model: Dynamics, shown: Tensor, level: float) -> float:
     return float(((x - clean[:, 1:]) ** 2).mean())
 
 
-def test_stills_are_drawn_of_captioned_recordings_alone_and_half_know_no_action() -> None:
+def test_stills_are_drawn_of_captioned_recordings_alone_and_begin_with_nothing() -> None:
     distill = DistillationConfig(fit=LESSON, **WORDED, stills=0.5, masked=0.5)
     for data, count in ((spoken(), 2), (replace(spoken(), captions=None), 1)):
         drawn = latent_buckets(data, distill)
         assert len(drawn.things) == count and drawn.things[0][1].targets == 5
     _, config = latent_buckets(spoken(), distill).things[1]
-    assert (config.targets, config.fit.batch, config.drop_action) == (0, 48, 0.5)
+    assert (config.targets, config.fit.batch, config.from_nothing) == (0, 48, 1.0)
     assert config.masked == config.damage == config.resample == 0
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from zlib import crc32
 
 import numpy as np
@@ -147,5 +147,13 @@ def check_sizes(sizes: Any) -> tuple[tuple[int, int], ...]:
 def views_at(
     data: Dataset, sizes: Sequence[tuple[int, int]], windows: Windows = "centred"
 ) -> list[Dataset]:
-    """The data at each frame size; as it is if there are none."""
+    """The data at each frame size; as it is if there are none.
+
+    Raises DatasetError for windows that are none, or that are drawn where no size is named.
+    """
+    if windows not in get_args(Windows):
+        raise unfit("data", "windows", "centred or drawn", windows, "say windows='drawn'")
+    if windows == "drawn" and not sizes:
+        remedy = "name the sizes to train on, or leave windows out"
+        raise unfit("data", "windows", "centred, as no sizes are named", windows, remedy)
     return [at_size(data, size, windows) for size in sizes] or [data]

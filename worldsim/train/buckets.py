@@ -163,8 +163,7 @@ def _shorter(training: Any, bucket: Bucket) -> Any:
     """A training's settings for the clips of one bucket.
 
     A clip of one chunk has nothing before it that could be resampled, damaged or dreamt, and
-    nothing beside it that could be known. Half of the stills know no action, as video has none that
-    is made of words.
+    nothing beside it that could be known. Stills all begin with nothing, see `words.hide_start`.
     """
     targets, changed = bucket.chunks - 1, {}
     if targets < training.targets and (training.blind or targets <= DREAMT_FROM):
@@ -172,7 +171,7 @@ def _shorter(training: Any, bucket: Bucket) -> Any:
     if targets == 0:
         changed |= {"resample": 0.0, "damage": 0.0, "masked": 0.0}
     if bucket.still:
-        changed |= {"drop_action": max(0.5, training.drop_action)}
+        changed |= {"from_nothing": 1.0}
     fit = replace(training.fit, batch=bucket.batch)
     return replace(training, fit=fit, targets=targets, **changed)
 

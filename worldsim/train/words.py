@@ -102,7 +102,7 @@ def hide_start(clip: Clip, share: float, draws: Draws) -> Clip:
     all: what comes before it is drawn from words alone, as a dream that begins without a picture.
 
     With all that was shown so far, words are hardly needed: what changes is rare in a recording.
-    Half of these clips know no action either, as video has none that is made of words.
+    Half of these clips know no action of any kind, as video has none that is made of words.
     """
     if not share or not clip.conditions.text.shape[1]:
         return clip
@@ -113,12 +113,13 @@ def hide_start(clip: Clip, share: float, draws: Draws) -> Clip:
     unseen = hidden[:, None] & (torch.arange(chunks, device=hidden.device) < shown[:, None])
     context = clip.context.masked_fill(unseen[..., None, None, None], 0.0)
     idle = hidden & (draws.uniform((len(hidden),)) < 0.5)
-    known = clip.conditions.action_known & ~idle[:, None]
+    told = ("action_known", "latent_action_known")
+    known = {name: getattr(clip.conditions, name) & ~idle[:, None] for name in told}
     return replace(
         clip,
         context=context,
         context_level=clip.context_level.masked_fill(unseen, 1.0),
-        conditions=replace(clip.conditions, action_known=known),
+        conditions=replace(clip.conditions, **known),
     )
 
 
