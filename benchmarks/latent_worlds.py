@@ -35,14 +35,13 @@ from worldsim.metrics import bootstrap, weighted_mean
 from worldsim.models.latent_actions import LatentActionModel
 from worldsim.presets import sizes_of
 from worldsim.store.folder import load
-from worldsim.store.tensors import save_tensors
+from worldsim.train.begin import keep_vae
 from worldsim.train.checks import fit_to_data
 from worldsim.train.dynamics import train_dynamics
+from worldsim.train.final import finish, load_final
 from worldsim.train.recipe import (
     QUICK,
-    finish,
     latents_of,
-    load_final,
     new_dynamics,
     start_clips,
     world_of,
@@ -154,8 +153,7 @@ def trained(setting: Setting, name: str, data: Dataset) -> DiffusionWorld:
     run, base = setting.runs / f"world-{name}", load("pendulum")
     sizes, recipe = fit_to_data(data, sizes_of("tiny"), QUICK)
     sizes = replace(sizes, vae=base.config.vae)
-    (run / "vae").mkdir(parents=True, exist_ok=True)
-    save_tensors(run / "vae" / "final.safetensors", base.vae.state_dict())
+    keep_vae(base, run)
     model = new_dynamics(data, sizes)
     if not (run / "forced" / "final.safetensors").exists():
         fit = replace(recipe.forced.fit, steps=setting.world_steps, batch=BATCH)

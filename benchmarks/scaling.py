@@ -29,7 +29,7 @@ from worldsim.models.vae import SpacetimeVAE
 from worldsim.play import film as video
 from worldsim.presets import small
 from worldsim.store.provenance import provenance, training_cost
-from worldsim.train.recipe import load_final
+from worldsim.train.final import load_final
 
 from . import page
 from . import scaling_pictures as pictures

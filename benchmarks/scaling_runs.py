@@ -32,8 +32,9 @@ from worldsim.models.dynamics import Dynamics
 from worldsim.models.vae import SpacetimeVAE
 from worldsim.presets import Sizes
 from worldsim.train.dynamics import DynamicsTrainingConfig, train_dynamics
+from worldsim.train.final import load_final
 from worldsim.train.loop import FitConfig
-from worldsim.train.recipe import action_spec, latents_of, load_final, new_dynamics, world_spec
+from worldsim.train.recipe import action_spec, latents_of, new_dynamics, world_spec
 from worldsim.world.diffusion import DiffusionWorld, Sampling, Starts, WorldConfig
 
 

@@ -34,8 +34,9 @@ from worldsim.presets import Sizes
 from worldsim.recipes.pendulum import pendulum_state
 from worldsim.store.folder import load
 from worldsim.store.provenance import provenance
+from worldsim.train.begin import keep_vae
 from worldsim.train.loop import FitConfig
-from worldsim.train.recipe import QUICK, assemble, finish, fit_student, latents_of
+from worldsim.train.recipe import QUICK, assemble, fit_student, latents_of
 from worldsim.world.diffusion import DiffusionWorld
 from worldsim.world.rollout import replay
 
@@ -51,8 +52,7 @@ def trained(data: Dataset, steps: int, run: Path, seed: int) -> DiffusionWorld:
     begin = load("pendulum")
     config = begin.config
     sizes = Sizes(vae=config.vae, dit=config.dit, heads=config.heads, context=config.spec.context)
-    (run / "vae").mkdir(parents=True, exist_ok=True)
-    finish(begin.vae, run / "vae")
+    keep_vae(begin, run)
     fit = FitConfig(steps=steps, batch=14, lr=4e-4, ema=0.99, warmup=50, seed=seed, bf16=False)
     training = replace(QUICK.distill, fit=fit, compile=False)
     if not (run / "student" / "final.safetensors").exists():

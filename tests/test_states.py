@@ -17,8 +17,8 @@ from worldsim.diffusion.draws import Draws
 from worldsim.states import StateSpec
 from worldsim.store.folder import load, save
 from worldsim.store.snapshot import load_state, save_state
+from worldsim.train.begin import go_on
 from worldsim.train.context import tell_states
-from worldsim.train.recipe import go_on
 from worldsim.world.fixed_batch import FixedBatch
 
 

@@ -33,6 +33,7 @@ from worldsim.nn.dtype import default_float32
 from worldsim.play.sample import write_sample
 from worldsim.presets import Sizes, sizes_of
 from worldsim.store.folder import load, save
+from worldsim.train.begin import begun_with, go_on, keep_vae
 from worldsim.train.checkpoint import fingerprint
 from worldsim.train.checks import (
     check_budget,
@@ -48,6 +49,7 @@ from worldsim.train.checks import (
 from worldsim.train.distill import train_student
 from worldsim.train.distributed import agree, check_same, is_main, processes, wait
 from worldsim.train.dynamics import train_dynamics
+from worldsim.train.final import finish, load_final
 from worldsim.train.loop import Replanned, Run, Watch
 from worldsim.train.parallel import Strategy
 from worldsim.train.plan import (
@@ -66,13 +68,9 @@ from worldsim.train.recipe import (
     Recipe,
     assemble,
     changed_fit,
-    check_begin,
     default_preset,
     default_time_limit,
-    finish,
-    go_on,
     latents_of,
-    load_final,
     new_dynamics,
     recipe_for,
     start_clips,
@@ -156,8 +154,8 @@ def train(
         changed: sizes other than the preset's by name (dim, depth, heads, context, channels,
             widths, ...), see `worldsim.presets.sizes_of`.
         recipe: losses, rates and batches of your own.
-        begin: a world whose networks go on here, of the same sizes: its VAE and its student, and
-            no teacher is trained.
+        begin: a world whose networks go on here, of the same sizes: its student, and its VAE for
+            the recipe's steps, kept as it is for none. No teacher is trained.
         conditions: what the world is told besides its recorded actions: ("latent_action",) for
             actions inferred from the video, see `worldsim.train_latent_actions`. A world without
             recorded actions is stepped by these.
@@ -215,16 +213,6 @@ def train(
     return (world or load(out)).to(place)
 
 
-def begun_with(
-    begin: DiffusionWorld | str | Path | None, data: Dataset, sizes: Sizes
-) -> DiffusionWorld | None:
-    """The world to go on from, if any. Raises WorldError where it is of another kind or size."""
-    old = load(begin) if isinstance(begin, str | Path) else begin
-    if old is not None:
-        check_begin(old, data, sizes)
-    return old
-
-
 def open_data(data: Dataset | str | Path) -> Dataset:
     """The dataset, or what `worldsim.open` makes of its name."""
     return open_dataset(data) if isinstance(data, str | Path) else data
@@ -242,7 +230,10 @@ class Pipeline:
         self.sizes, self.recipe, self.state = sizes, recipe, state
         self.device, self.budget, self.writers, self.begin = device, budget, writers, begin
         self.sampled: float | None = None
-        self.stages = STAGES if begin is None else GOING_ON
+        kept = begin is not None and not recipe.vae.fit.steps
+        if begin is not None and kept:
+            keep_vae(begin, state.folder)
+        self.stages = STAGES if begin is None else GOING_ON[kept:]
         self.states = state_spec(self.data, begin)
         self.trainings: dict[str, Any] = dict(
             zip(STAGES, (recipe.vae, recipe.forced, recipe.teacher, recipe.distill), strict=True)

@@ -227,7 +227,7 @@ PYTHON: dict[str, tuple[Callable[[], Any], str]] = {
 
 def worldsim_stage(name: str) -> Any:
     from worldsim.models.vae import SpacetimeVAE
-    from worldsim.train.recipe import load_final
+    from worldsim.train.final import load_final
 
     return load_final(SpacetimeVAE(tiny_world().config.vae), Path("run") / name)
 

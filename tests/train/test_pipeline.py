@@ -109,6 +109,22 @@ def test_a_state_is_learnt_or_left_out_and_joins_a_world_without(tmp_path: Path)
         train(WithoutStates(data), out=tmp_path / "c", run=tmp_path / "c", begin=world, **how)
 
 
+def test_a_vae_that_has_no_steps_is_kept(tmp_path: Path):
+    """What it makes of a frame is what it made of it, and all of the budget is the student's."""
+    old = train(films(), out=tmp_path / "old", run=tmp_path / "a", steps=8, **SETTINGS)
+    recipe = SETTINGS["recipe"]
+    kept = replace(recipe, vae=replace(recipe.vae, fit=replace(recipe.vae.fit, steps=0)))
+    how = SETTINGS | {"recipe": kept}
+    other = films(scale=0.5)
+    new = train(other, out=tmp_path / "new", run=tmp_path / "b", begin=old, steps=6, **how)
+    for name, value in old.vae.state_dict().items():
+        assert torch.equal(value, new.vae.state_dict()[name]), name
+    assert not (tmp_path / "b" / "vae" / "log.jsonl").exists()
+    assert read_checkpoint(tmp_path / "b" / "student" / "checkpoint")[0] == 6
+    with pytest.raises(WorldError, match="steps: expected 1 or more of a stage, got 0"):
+        train(other, out=tmp_path / "no", run=tmp_path / "c", **how)
+
+
 def test_the_card_says_what_could_not_be_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A world that was trained for hours is saved whatever becomes of its card."""
 

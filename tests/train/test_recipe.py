@@ -18,6 +18,7 @@ from worldsim.presets import SIZES, Sizes
 from worldsim.store.folder import load, save
 from worldsim.train.distill import DistillationConfig
 from worldsim.train.dynamics import DynamicsTrainingConfig
+from worldsim.train.final import load_final
 from worldsim.train.loop import CheckpointError, FitConfig
 from worldsim.train.recipe import (
     assemble,
@@ -25,7 +26,6 @@ from worldsim.train.recipe import (
     fit_student,
     fit_teacher,
     fit_vae,
-    load_final,
     new_dynamics,
 )
 from worldsim.train.vae import VAETrainingConfig, moved_pixels

@@ -20,11 +20,11 @@ from worldsim.diffusion.timeline import Clip, predict
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.text import tokens_of
 from worldsim.store.provenance import MOST_LOG
+from worldsim.train.begin import go_on
 from worldsim.train.buckets import latent_buckets
 from worldsim.train.context import Batch
 from worldsim.train.distill import DistillationConfig, strengthen, train_student
 from worldsim.train.dynamics import DynamicsTrainingConfig, FitConfig, train_dynamics
-from worldsim.train.recipe import go_on
 from worldsim.train.words import (
     caption_begins,
     captioned,

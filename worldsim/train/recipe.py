@@ -29,12 +29,13 @@ from worldsim.models.dynamics import Dynamics
 from worldsim.models.vae import DOWN, SpacetimeVAE
 from worldsim.presets import Sizes
 from worldsim.states import StateSpec
-from worldsim.store.tensors import load_weights, save_tensors
 from worldsim.world.diffusion import DiffusionWorld, Sampling, Starts, WorldConfig
 
+from .begin import check_begin, go_on, keep_vae
 from .distill import DistillationConfig, train_student
-from .distributed import main_first, rank, wait, world_size
+from .distributed import rank, wait, world_size
 from .dynamics import DynamicsTrainingConfig, train_dynamics
+from .final import finish, load_final
 from .loop import FitConfig
 from .vae import VAETrainingConfig, clips_of, measure_latents, new_vae, train_vae
 from .words import wants_recoloured
@@ -176,8 +177,10 @@ def fit_vae(
     data: Dataset, sizes: Sizes, training: VAETrainingConfig, run: Path,
     begin: DiffusionWorld | None = None,
 ) -> SpacetimeVAE:  # fmt: skip
-    """First stage, from nothing or from the VAE of another world."""
+    """First stage, from nothing or from the VAE of another world, which no steps keep."""
     old = None if begin is None else check_begin(begin, data, sizes).vae
+    if begin is not None and not training.fit.steps:
+        return keep_vae(begin, run)
     model = new_vae(sizes.vae, training.fit.seed)
     if old is not None:
         model.load_state_dict(old.state_dict())
@@ -232,44 +235,6 @@ def fit_student(
     student = train_student(latents, model, sizes.context, training, run / "student")
     finish(student, run / "student")
     return student
-
-
-def check_begin(begin: DiffusionWorld, data: Dataset, sizes: Sizes) -> DiffusionWorld:
-    """The world to begin with; raises WorldError unless its networks are of this kind."""
-    dit = replace(sizes.dit, cross_attention=begin.config.dit.cross_attention)
-    kind = (sizes.vae, dit, sizes.heads, action_spec(data))
-    config = begin.config
-    found = (config.vae, config.dit, config.heads, config.spec.action)
-    for name, ours, its in zip(("vae", "dit", "heads", "action"), kind, found, strict=True):
-        if ours != its:
-            raise WorldError(
-                f"begin: expected a world whose {name} is {ours}, got {its} in "
-                f"{config.spec.name!r}; choose its size and its kind of actions, or begin anew"
-            )
-    known = config.spec.state
-    if known is not None and known.names != data.spec.state:
-        raise WorldError(
-            f"begin: expected data with the states {known.names} of {config.spec.name!r}, got "
-            f"{data.spec.state}; record them, or begin anew"
-        )
-    return begin
-
-
-JOINING = ("conditioning.", "heads.state.")
-"""Parts that may join a trained network: they start without a say."""
-
-
-def go_on(model: Dynamics, begin: Dynamics) -> Dynamics:
-    """`model` with the weights of `begin`, which may lack parts that are new in it.
-
-    Raises WorldError where it lacks others.
-    """
-    missing, extra = model.load_state_dict(begin.state_dict(), strict=False)
-    joins = (name for name in missing if not name.startswith(JOINING) and ".cross." not in name)
-    wrong = [*joins, *extra]
-    if wrong:
-        raise WorldError(f"begin: expected weights of the new world's kind, got others: {wrong}")
-    return model
 
 
 def assemble(
@@ -361,19 +326,3 @@ def _size_of(data: Dataset) -> str:
             return "-{}x{}.safetensors".format(*data.size)
         data = data.data
     return ".safetensors"
-
-
-def load_final(model: M, stage: Path) -> M:
-    """Fill a network with a finished stage's weights; WorldError says what to run first."""
-    path = stage / "final.safetensors"
-    if not path.exists():
-        raise WorldError(
-            f"{path}: expected the weights of stage {stage.name!r}, got none; train it first: "
-            f"worldsim train DATA --out WORLD --run {stage.parent}"
-        )
-    return load_weights(path, model)
-
-
-def finish(model: nn.Module, stage: Path) -> None:
-    """Keep a finished stage's weights, which the next stage reads; one process writes them."""
-    main_first(lambda: save_tensors(stage / "final.safetensors", model.state_dict()))
