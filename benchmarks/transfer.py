@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import torch
 import tyro
 from tqdm import tqdm
@@ -97,15 +98,19 @@ def dream_returns(
 def real_starts(world: DiffusionWorld, seeds: list[int], trust_code: bool) -> WorldState:
     """States after the first chunks of these real episodes, in which nobody acts."""
     env = real_environment(world, actions="native", trust_code=trust_code)
-    idle, clips = idle_actions(world.spec.action, 1)[0], []
+    idle, clips, felt = idle_actions(world.spec.action, 1)[0], [], []
     for seed in seeds:
-        chunks = [env.reset(seed=seed)[0]]
-        chunks += [env.step(idle)[0] for _ in range(world.spec.context - 1)]
+        chunks, states = [env.reset(seed=seed)[0]], [env.state]
+        for _ in range(world.spec.context - 1):
+            chunks.append(env.step(idle)[0])
+            states.append(env.state)
         clips.append(torch.stack([torch.as_tensor(c) for c in chunks]).flatten(0, 1))
+        felt.append(torch.as_tensor(np.stack(states)))
     env.close()
     actions = torch.as_tensor(idle).expand(len(seeds), world.spec.context, *idle.shape)
     known = torch.arange(world.spec.context).expand(len(seeds), -1) > 0
-    return world.encode(torch.stack(clips), actions, row_keys(seeds), known=known)
+    states = None if world.spec.state is None else torch.stack(felt)
+    return world.encode(torch.stack(clips), actions, row_keys(seeds), known=known, states=states)
 
 
 Job = tuple[Contestant, str, int, bool]

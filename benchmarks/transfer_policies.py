@@ -20,6 +20,7 @@ from worldsim.agents.training import load_agent
 from worldsim.collect.environment import RecordedEnv
 from worldsim.collect.policies import CollectPolicy
 from worldsim.core import ActionSpec, WorldState
+from worldsim.recipes.car_racing.landmarks import ENVIRONMENTS
 from worldsim.recipes.frame_policies import FramePolicy, frame_policies
 from worldsim.recipes.registry import RECIPES
 from worldsim.world.compiled import compiled
@@ -30,13 +31,13 @@ StatePolicy = Callable[[WorldState], Tensor]
 """State -> actions (B, *action), in the world's own range."""
 Search = CEM | CategoricalCEM
 
-SEARCHES: dict[str, Search] = {
-    "CarRacing-v3": CEM(
-        horizon=24, candidates=20, elites=5, rounds=1, gamma=0.98,
-        start=(0.0, 0.2, 0.0), home=0.3, spread=(0.3, 0.2, 0.2),
-    ),
-}  # fmt: skip
-"""By environment: a second ahead, drawn back to a light gas."""
+RACING = CEM(
+    horizon=24, candidates=20, elites=5, rounds=1, gamma=0.98,
+    start=(0.0, 0.2, 0.0), home=0.3, spread=(0.3, 0.2, 0.2),
+)  # fmt: skip
+"""A second ahead, drawn back to a light gas."""
+SEARCHES: dict[str, Search] = dict.fromkeys(ENVIRONMENTS, RACING)
+"""By environment."""
 EVERY, NUM_STEPS = 3, 3
 """Actions taken of each plan, and denoising steps of the dreams that it is made in."""
 NOISES = (0.2, 0.4, 0.8)

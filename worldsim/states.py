@@ -81,7 +81,10 @@ class StateSpec:
 
     def numbers(self, name: str, like: Tensor) -> Tensor:
         """`mean`, `std` or `change`, (D,) float32 where `like` is."""
-        return _numbers(getattr(self, name), like.device)
+        values = getattr(self, name)
+        if torch.compiler.is_exporting():  # a tensor from outside of a program is lost in freezing
+            return torch.stack([torch.full((), value, device=like.device) for value in values])
+        return _numbers(values, like.device)
 
     def hold(
         self, states: Any, lead: tuple[int, int], context: int, device: torch.device

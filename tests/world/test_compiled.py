@@ -118,7 +118,7 @@ def test_bfloat16_narrows_what_multiplies_and_nothing_that_is_kept():
     assert all(p.dtype == torch.float32 for p in world.dynamics.parameters())
 
 
-SPEED = StateSpec(names=("speed",), mean=(0.0,), std=(1.0,), change=(1.0,))
+SPEED = StateSpec(names=("speed", "turn"), mean=(0.3, 1.0), std=(1.0, 2.0), change=(1.0, 0.5))
 
 
 @pytest.mark.usefixtures("uncompiled")
@@ -133,6 +133,24 @@ def test_worlds_that_are_told_anything_else_or_nothing_step_in_bfloat16(kind: st
         state = state.prompted(world.prompt(["night", "day"]), guidance=2.0)
     action = None if kind == "nothing" else torch.zeros(2, 3)
     assert_close(world.step(state, action)[0], narrow.step(state, action)[0], 0.2)
+
+
+@pytest.mark.parametrize("kind", ["state", "text"])
+def test_a_program_has_no_tensor_from_outside_of_its_network(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Those are lost when a program is frozen, and a world that has one runs uncompiled."""
+    graphs: list[Any] = []
+
+    def export(task: torch.nn.Module, given: tuple[torch.Tensor, ...], *_: Any) -> Any:
+        graphs.append(torch.export.export(task, given, strict=False))
+        return task
+
+    monkeypatch.setattr(engine, "_ahead_of_time", export)
+    world = tiny_world(state=SPEED) if kind == "state" else tiny_world(text=True)
+    compiled(world, dtype="bfloat16").step(world.reset(row_keys([1, 2])), torch.zeros(2, 3))
+    (graph,) = graphs
+    assert not [name for name in graph.constants if "lifted_tensor" in name]
 
 
 @pytest.mark.usefixtures("uncompiled")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .car_racing.landmarks import steer_by_sight
+from .car_racing.landmarks import ENVIRONMENTS, steer_by_sight
 
 FramePolicy = Callable[[Tensor], Tensor]
 """The newest frames (B, H, W, 3) uint8 -> actions (B, *action) in the environment's range."""
@@ -29,4 +29,4 @@ class SteerBySight:
 
 def frame_policies(environment: str) -> dict[str, Callable[[], FramePolicy]]:
     """By name, what makes such a policy of an environment's id for one episode."""
-    return {"by sight": SteerBySight} if environment == "CarRacing-v3" else {}
+    return {"by sight": SteerBySight} if environment in ENVIRONMENTS else {}

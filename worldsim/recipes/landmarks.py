@@ -9,7 +9,7 @@ from torch import Tensor
 
 from worldsim.core import EnvironmentSpec
 
-from .car_racing.landmarks import CarRacingLandmarks
+from .car_racing.landmarks import ENVIRONMENTS, CarRacingLandmarks
 
 
 class Landmarks(Protocol):
@@ -42,6 +42,6 @@ def landmarks_for(
     environment: EnvironmentSpec | None, frame_shape: tuple[int, ...]
 ) -> Landmarks | None:
     """The eyes that know frames of this shape of an environment, None where nobody does."""
-    if environment is not None and environment.id == "CarRacing-v3":
+    if environment is not None and environment.id in ENVIRONMENTS:
         return CarRacingLandmarks() if CarRacingLandmarks.fits(frame_shape) else None
     return None

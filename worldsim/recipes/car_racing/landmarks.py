@@ -15,6 +15,9 @@ from torch import Tensor
 from worldsim.core import WorldSpec
 from worldsim.metrics import Crossings, crossings, match_crossings
 
+ENVIRONMENTS = ("CarRacing-v3", "WorldSim/StateRacing-v0")
+"""Whose frames these are, whatever they tell beside."""
+
 FRAMES = ((56, 64, 3), (64, 64, 3))
 FIELD = slice(0, 56)  # rows above the panel
 HALFWAY = 51.0  # half of what grass scores
