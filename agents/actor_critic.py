@@ -15,7 +15,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from worldsim.core import ABSENT, ActionSpec, WorldError, WorldModel, WorldSpec, WorldState
+from worldsim.core import ActionSpec, WorldError, WorldModel, WorldSpec, WorldState
+from worldsim.fields import ABSENT
 from worldsim.nn.dtype import default_float32
 
 SEEN = 2  # chunks an agent looks at

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from worldsim.core import ABSENT, WorldError
+from worldsim.core import WorldError
+from worldsim.fields import ABSENT
 
 
 @dataclass(frozen=True, kw_only=True)

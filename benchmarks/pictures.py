@@ -52,7 +52,7 @@ def main(
     """
     loaded = load(world, device)
     clips = pick(loaded, NativeDataset(data), starts, max(steps, HORIZONS[-1]))
-    state = loaded.encode(clips.context, clips.context_actions)
+    state = clips.begin(loaded)
     actions = clips.actions.to(loaded.device)
     dreamed = dream_frames(loaded, state, actions).reshape(clips.frames.shape)
     video.save_picture(out / "rollouts.png", rollout_sheet(clips, dreamed))

@@ -137,7 +137,7 @@ def save_dreams(worlds: Mapping[str, DiffusionWorld], data: Dataset, media: Path
     clips = pick(data, next(iter(worlds.values())).spec.context)
     films = {"real": clips.frames}
     for name, world in worlds.items():
-        state = world.encode(clips.context, clips.context_actions)
+        state = clips.begin(world)
         films[name] = dream_frames(world, state, clips.actions).reshape(clips.frames.shape)
     video.save_picture(media / "scaling-strip.png", strip(clips, films))
     rate = data.spec.fps / data.spec.chunk

@@ -20,6 +20,7 @@ FLOORS = (
         "rows",
         "states",
         "errors",
+        "fields",
         "actions",
         "config",
         "files",

@@ -29,9 +29,32 @@ def test_a_spec_is_measured_from_recordings():
     assert spec.mean == pytest.approx((rows.mean(), 5))
     assert spec.std == pytest.approx((rows.std(), 1))
     assert spec.change == pytest.approx((np.std([2, 4, 2, 4]), 1))  # never across two episodes
-    for wrong in ({"std": (1.0,)}, {"std": (0.0, 1.0)}, {"mean": (float("nan"), 0.0)}):
+    assert spec.low == (0, 5) and spec.high == (16, 5)
+    for wrong in (
+        {"std": (1.0,)}, {"std": (0.0, 1.0)}, {"mean": (float("nan"), 0.0)}, {"low": ()},
+        {"low": (17.0, 5.0)}, {"high": (float("inf"), 5.0)},
+    ):  # fmt: skip
         with pytest.raises(WorldError, match="state: expected"):
             replace(spec, **wrong)
+
+
+def test_no_dream_leaves_what_was_ever_recorded():
+    """A speed is never below 0, however long a standing car is dreamt on."""
+    bounded = replace(SPEED, low=(0.0, -1.0), high=(9.0, 1.0))
+    head = tiny_dynamics(state=bounded).heads.state
+    assert head is not None
+    before, features = torch.tensor([[0.1, -0.9], [8.9, 0.9]]), torch.randn(2, 32)
+    with torch.no_grad():
+        head.change.bias.copy_(torch.tensor([-1e3, 1e3]))
+    for known in (True, False):
+        said = head(features, before, torch.full((2,), known))
+        assert (said[:, 0] >= 0).all() and (said[:, 1].abs() <= 1).all()
+    assert head(features, before, torch.ones(2, dtype=torch.bool)).tolist() == [[0, 1], [0, 1]]
+    wide = tiny_dynamics(state=SPEED).heads.state  # of a world from before bounds were measured
+    assert wide is not None
+    with torch.no_grad():
+        wide.change.bias.copy_(torch.tensor([-1e3, 1e3]))
+    assert wide(features, before, torch.ones(2, dtype=torch.bool))[0].tolist() == [-19, 4]
 
 
 def test_a_world_without_states_says_in_json_what_it_said_before():

@@ -2,7 +2,7 @@
 
 Closed means that every key must be known and none may be missing, also where a field has a default:
 a default that changes later must not change a world that was saved before. Fields marked
-`worldsim.core.ABSENT` alone are left out where they have their default, which means "without": so
+`worldsim.fields.ABSENT` alone are left out where they have their default, which means "without": so
 worlds from before there was such a part say the same as ever. Nothing in the JSON can name a class
 or run code; bounds are held by the dataclasses' own `__post_init__`.
 """

@@ -18,11 +18,9 @@ from torch import Tensor
 
 from .actions import ActionSpec
 from .errors import WorldError
+from .fields import ABSENT
 from .rows import Conditions, Rows
 from .states import StateSpec
-
-ABSENT = {"absent": True}
-"""Metadata of a field that JSON leaves out where it has its default: "without", for good."""
 
 
 @dataclass(frozen=True, kw_only=True)

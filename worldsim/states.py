@@ -8,9 +8,9 @@ given it, predicts it, and is given what it predicted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from math import isfinite
+from math import inf, isfinite
 from typing import Any, Self
 
 import gymnasium
@@ -21,6 +21,10 @@ from torch import Tensor
 
 from .actions import as_tensor
 from .errors import WorldError
+from .fields import ABSENT
+
+BOUND = 8.0
+"""Standard deviations from the mean that states may have where no bounds are known."""
 
 STILL = 1e-6
 """An entry that spreads less than this never changes: it is divided by 1 instead."""
@@ -34,17 +38,24 @@ class StateSpec:
         names: of its D entries.
         mean, std: of each, over all recorded chunks, in its own unit.
         change: standard deviation of what each changes by in one chunk.
+        low, high: least and most that was recorded of each; () where that is not known.
     """
 
     names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     change: tuple[float, ...]
+    low: tuple[float, ...] = field(default=(), metadata=ABSENT)
+    high: tuple[float, ...] = field(default=(), metadata=ABSENT)
 
     def __post_init__(self) -> None:
         sizes = {len(getattr(self, name)) for name in ("names", "mean", "std", "change")}
+        sizes |= {len(x) for x in (self.low, self.high) if self.low or self.high}
         if sizes != {len(self.names)} or not self.names:
             raise WorldError(f"state: expected a mean, std and change for each name, got {self}")
+        if not all(isfinite(a) and a <= b < inf for a, b in zip(self.low, self.high, strict=True)):
+            got = f"{self.low} and {self.high}"
+            raise WorldError(f"state: expected finite low up to high, got {got}")
         if not all(map(isfinite, self.mean)):
             raise WorldError(f"state: expected finite means, got {self.mean}")
         for name in ("std", "change"):
@@ -64,7 +75,7 @@ class StateSpec:
 
         return cls(
             names=tuple(names), mean=tuple(rows.mean(0).tolist()), std=size(rows),
-            change=size(steps),
+            change=size(steps), low=tuple(rows.min(0).tolist()), high=tuple(rows.max(0).tolist()),
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -79,12 +90,20 @@ class StateSpec:
         """States `(..., D)` with mean 0 and standard deviation 1."""
         return (state - self.numbers("mean", state)) / self.numbers("std", state)
 
+    def bounded(self, state: Tensor) -> Tensor:
+        """States `(..., D)` within what was recorded, else within `BOUND` standard deviations.
+
+        No speed is below 0: what lies outside of all that was ever seen is a network's mistake.
+        """
+        low, high = self.low, self.high
+        if not low:
+            pairs = list(zip(self.mean, self.std, strict=True))
+            low, high = (tuple(m + k * BOUND * s for m, s in pairs) for k in (-1, 1))
+        return state.clamp(_told(low, state.device), _told(high, state.device))
+
     def numbers(self, name: str, like: Tensor) -> Tensor:
         """`mean`, `std` or `change`, (D,) float32 where `like` is."""
-        values = getattr(self, name)
-        if torch.compiler.is_exporting():  # a tensor from outside of a program is lost in freezing
-            return torch.stack([torch.full((), value, device=like.device) for value in values])
-        return _numbers(values, like.device)
+        return _told(getattr(self, name), like.device)
 
     def hold(
         self, states: Any, lead: tuple[int, int], context: int, device: torch.device
@@ -106,6 +125,12 @@ class StateSpec:
         known[:, context - count :] = given.isfinite().all(-1)
         held[:, context - count :] = torch.where(known[:, context - count :, None], given, 0)
         return held, known
+
+
+def _told(values: tuple[float, ...], device: torch.device) -> Tensor:
+    if torch.compiler.is_exporting():  # a tensor from outside of a program is lost in freezing
+        return torch.stack([torch.full((), value, device=device) for value in values])
+    return _numbers(values, device)
 
 
 @lru_cache(maxsize=64)

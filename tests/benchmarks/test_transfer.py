@@ -1,6 +1,7 @@
 """The transfer benchmark: its ranking against hand values, and its lines read back."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.agents.test_deploy import CART, PENDULUM, agent_of, world_of
+from tests.agents.test_deploy import ACTIONS, CART, PENDULUM, agent_of, world_of
 from tests.kinds import KINDS
 from tests.worlds import tiny_world, with_doubts
 from worldsim.agents.planners import CEM, CategoricalCEM, Plan
@@ -27,7 +28,9 @@ from worldsim.benchmarks.transfer_table import (  # fmt: skip
 )
 from worldsim.core import EnvironmentSpec, WorldError, row_keys
 from worldsim.recipes.frame_policies import SteerBySight
+from worldsim.states import StateSpec
 from worldsim.store.folder import save
+from worldsim.world.diffusion import DiffusionWorld
 
 RANDOM, CONSTANT = (Contestant(name=name, script=name) for name in ("random", "constant"))
 
@@ -95,6 +98,19 @@ def test_dreams_take_as_many_steps_as_asked(monkeypatch: pytest.MonkeyPatch) -> 
     for scope in (Scope(dream_tracks=1), Scope(dream_tracks=1, num_steps=5, steps=7)):
         transfer.dream_all([RANDOM], set(), "tiny", scope, lambda *_: None)
     assert num_steps == [(world.config.sampling.num_steps, 12), (5, 7)]
+
+
+def test_dreams_begin_with_what_the_real_episode_felt() -> None:
+    """A dream that has to guess its speed judges policies by another drive than the real one."""
+    state = StateSpec(names=("x", "y", "turn"), mean=(0,) * 3, std=(1,) * 3, change=(1,) * 3)
+    world = tiny_world(ACTIONS["Pendulum-v1"], state=state)
+    shown = replace(PENDULUM, state=("observation",))
+    world = DiffusionWorld(
+        replace(world.config, environment=shown), world.vae, world.dynamics, world.starts
+    )
+    begun = transfer.real_starts(world, [3, 4], False)
+    assert begun.states_known.all() and begun.states.shape == (2, world.spec.context, 3)
+    assert torch.allclose(begun.states[..., :2].norm(dim=-1), torch.ones(2, 3))  # cosine and sine
 
 
 def test_the_planner_of_the_table_plans_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:

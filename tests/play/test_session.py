@@ -15,6 +15,7 @@ from worldsim.core import ActionSpec, WorldError
 from worldsim.play.controls import Controls
 from worldsim.play.handover import Company
 from worldsim.play.session import Moment, Session
+from worldsim.states import StateSpec
 from worldsim.world.point import PointWorld
 
 
@@ -163,6 +164,37 @@ def test_reality_goes_on_beside_the_dream_and_is_left_by_a_rewind() -> None:
     assert session.reset(4).real is None and session.step().real is None
     with pytest.raises(WorldError, match="no real environment"):
         Session(world).reset(1, real=True)
+
+
+class Felt:
+    """A real environment that ends at once now and then, with a state vector that counts."""
+
+    def __init__(self, ends: int) -> None:
+        self.ends, self.count = ends, 0
+
+    def _seen(self) -> tuple[np.ndarray, dict[str, Any]]:
+        self.count += 1
+        frames = np.full((2, 24, 32, 3), self.count, np.uint8)
+        return frames, {"state": np.array([self.count, 0], np.float32)}
+
+    def reset(self, *, seed: int) -> Any:
+        self.count = 0
+        return self._seen()
+
+    def step(self, action: Any) -> Any:
+        frames, info = self._seen()
+        return frames, 0.0, self.count == self.ends, False, info
+
+
+def test_a_dream_beside_reality_begins_with_what_it_feels() -> None:
+    state = StateSpec(names=("a", "b"), mean=(0.0, 0.0), std=(1.0, 1.0), change=(1.0, 1.0))
+    for ends, known in ((9, [1, 2, 3]), (2, [1])):
+        session = Session(tiny_world(state=state), company=Company(real=partial(Felt, ends)))
+        began = session.reset(4, real=True).state.episode.state
+        assert began.states_known[0].sum() == len(known)
+        assert began.states[0, -len(known) :, 0].tolist() == known
+    plain = Session(tiny_world(), company=Company(real=partial(Felt, 9)))
+    assert plain.reset(4, real=True).real is not None
 
 
 def test_what_is_said_changes_the_future_and_is_rewound() -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from worldsim.config import parse_json
-from worldsim.core import ABSENT
+from worldsim.fields import ABSENT
 from worldsim.files import atomic_path, open_plain, read_bytes
 from worldsim.models.vae import SpacetimeVAE, to_float
 from worldsim.nn.dtype import narrow

@@ -32,7 +32,7 @@ class Recorded:
         rewards: (n,), NaN where the data have none.
         terminated: whether the last chunk ended it.
         acts: whether there are any actions to know.
-        states: (n, D) state vectors at each chunk's end, NaN where unknown; D is 0 if not asked.
+        states: (n, D) state vectors at each chunk's end, NaN where unknown.
         text: (n, L) tokens of what is said of each chunk, zeros where nothing; L is 0 if not asked.
     """
 
@@ -51,12 +51,15 @@ class Recorded:
     @staticmethod
     def of(
         episode: Episode, action: ActionSpec, most: int = 10**6, *,
-        state: int = 0, encoder: TextConfig | None = None,
+        state: int | None = None, encoder: TextConfig | None = None,
     ) -> Recorded:  # fmt: skip
         """The first `most` chunks of an episode.
 
-        state: width of its state vectors. encoder: reads its captions, None where nobody does.
+        state: width of its state vectors, 0 for none; by default all that it has. encoder: reads
+        its captions, None where nobody does.
         """
+        if state is None:
+            state = 0 if episode.state is None else episode.state.shape[-1]
         count, columns = min(len(episode), most), columns_of(episode, action, state)
         frames = torch.from_numpy(np.array(episode.frames[0 : count * episode.chunk], order="C"))
         return Recorded(

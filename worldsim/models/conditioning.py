@@ -15,7 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from worldsim.core import ABSENT, ActionSpec, Conditions
+from worldsim.core import ActionSpec, Conditions
+from worldsim.fields import ABSENT
 from worldsim.nn.embed import fourier
 from worldsim.states import StateSpec
 

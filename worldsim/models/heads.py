@@ -40,10 +40,6 @@ class HeadsOutput(NamedTuple):
     continue_logits: Tensor
 
 
-STATE_BOUND = 8.0
-"""Standard deviations from the mean: a state further out is a head's mistake and is clipped."""
-
-
 class StateHead(nn.Module):
     """Features (..., dim) to the state vector at a chunk's end.
 
@@ -68,8 +64,7 @@ class StateHead(nn.Module):
         h = self.body(features)
         moved = before + change * _columns(self.change, h).float()
         told = mean + std * _columns(self.whole, h).float()
-        low, high = mean - STATE_BOUND * std, mean + STATE_BOUND * std
-        return torch.where(known[..., None], moved, told).clamp(low, high)
+        return self.spec.bounded(torch.where(known[..., None], moved, told))
 
     def loss(self, predicted: Tensor, true: Tensor, known: Tensor) -> Tensor:
         """Huber's loss `(...)`, in usual changes where the state before was `known`, else in

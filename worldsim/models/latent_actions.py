@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from worldsim.core import ABSENT, ActionSpec, WorldError
+from worldsim.core import ActionSpec, WorldError
+from worldsim.fields import ABSENT
 
 from .moving import MovingForward, MovingInverse
 from .vae import to_float

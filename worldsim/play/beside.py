@@ -27,19 +27,25 @@ class Beside:
         self.total, self.over = 0.0, False
         self.frames: NDArray[np.uint8] | None = None
 
-    def begin(self, seed: int, noop: Any, chunks: int) -> NDArray[np.uint8]:
-        """Begin an episode: `chunks` chunks of idle hands, (chunks * c, H, W, 3), for the dream."""
-        frames, _ = self.env.reset(seed=seed)
-        clip = [frames]
+    def begin(
+        self, seed: int, noop: Any, chunks: int, *, told: bool = False
+    ) -> dict[str, NDArray[Any]]:
+        """Begin an episode: `chunks` chunks of idle hands, as the dream's `reset` takes them.
+
+        Returns "frames" (chunks * c, H, W, 3), and "states" (chunks, D) where they are `told` and
+        the environment has them.
+        """
+        past = [self.env.reset(seed=seed)]
         for _ in range(chunks - 1):
-            frames, _, terminated, truncated, _ = self.env.step(noop)
-            clip.append(frames)
+            frames, _, terminated, truncated, info = self.env.step(noop)
             if terminated or truncated:
-                frames, _ = self.env.reset(seed=seed)
-                clip = [frames]
+                past = [self.env.reset(seed=seed)]
                 break
-        self.step, self.total, self.over, self.frames = 0, 0.0, False, frames
-        return np.concatenate(clip)
+            past.append((frames, info))
+        self.step, self.total, self.over, self.frames = 0, 0.0, False, past[-1][0]
+        seen: dict[str, NDArray[Any]] = {"frames": np.concatenate([frames for frames, _ in past])}
+        told = told and all("state" in info for _, info in past)
+        return seen | ({"states": np.stack([info["state"] for _, info in past])} if told else {})
 
     def go_on(self, step: int, action: Any) -> NDArray[np.uint8] | None:
         """The frames after `action`, which made the dream's step `step`; None once it was left."""

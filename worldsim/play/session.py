@@ -101,10 +101,11 @@ class Session:
         pixels: base64 of (n, H, W, 3) uint8, one frame or whole chunks, up to the world's context.
         real: begin at what the real environment shows, and let it go on beside the dream.
         """
-        clip = self._clip(pixels) if pixels else None
-        if real and clip is None:
-            clip = self._real().begin(seed, self.controls.noop, self.world.spec.context)
-        frames, _ = self.env.reset(seed=seed, options=None if clip is None else {"frames": clip})
+        options = {"frames": self._clip(pixels)} if pixels else None
+        if real and options is None:
+            told, context = self.world.spec.state is not None, self.world.spec.context
+            options = self._real().begin(seed, self.controls.noop, context, told=told)
+        frames, _ = self.env.reset(seed=seed, options=options)
         self.seed, self.at = seed, 0
         beside = self.beside.frames if real and self.beside and not pixels else None
         if self.beside and beside is None:

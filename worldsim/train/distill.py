@@ -15,13 +15,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from worldsim.core import ABSENT
 from worldsim.data.latents import LatentRecording
 from worldsim.diffusion.consistency import earlier_level, halvings_at, pseudo_huber
 from worldsim.diffusion.draws import Draws
 from worldsim.diffusion.losses import chunk_error, ramp
 from worldsim.diffusion.schedule import corrupt, draw_levels
 from worldsim.diffusion.timeline import Clip, Network, Order
+from worldsim.fields import ABSENT
 from worldsim.models.dynamics import Dynamics
 
 from .buckets import latent_buckets

@@ -17,13 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from worldsim.config import to_json
-from worldsim.core import ABSENT, Conditions
+from worldsim.core import Conditions
 from worldsim.data.latents import LatentRecording
 from worldsim.data.loader import digest
 from worldsim.diffusion.draws import Draws
 from worldsim.diffusion.losses import chunk_error, ramp
 from worldsim.diffusion.schedule import corrupt, draw_levels
 from worldsim.diffusion.timeline import Clip, Network
+from worldsim.fields import ABSENT
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.text import TextConfig
 from worldsim.states import StateSpec

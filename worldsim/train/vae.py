@@ -16,10 +16,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from worldsim.config import to_json
-from worldsim.core import ABSENT
 from worldsim.data.clips import ClipLoader
 from worldsim.data.dataset import Dataset
 from worldsim.diffusion.draws import Draws
+from worldsim.fields import ABSENT
 from worldsim.models.vae import SpacetimeVAE, VAEConfig, to_float
 
 from .buckets import Drawn, clip_buckets

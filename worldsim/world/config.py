@@ -8,10 +8,11 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from worldsim.core import ABSENT, EnvironmentSpec, WorldError, WorldSpec
+from worldsim.core import EnvironmentSpec, WorldError, WorldSpec
 from worldsim.diffusion.rng import normal_rows
 from worldsim.diffusion.samplers import consistency, euler, heun
 from worldsim.diffusion.schedule import corrupt, linear_levels
+from worldsim.fields import ABSENT
 from worldsim.models.conditioning import ConditioningConfig
 from worldsim.models.dit import DiTConfig
 from worldsim.models.heads import HeadsConfig
