@@ -13,7 +13,6 @@ from worldsim.world.diffusion import DiffusionWorld
 
 WORLD = "car-racing"
 LIMIT, LIMIT_OF_ALL = 16_000_000, 40_000_000  # bytes
-SPEED_BAR = (slice(59, 63), slice(8, 10))  # rows and columns of the panel's white bar
 
 
 @pytest.fixture(scope="module")
@@ -68,16 +67,18 @@ def test_gas_moves_the_world_and_a_standing_car_stands(world):
     assert change["gas"] > 2 * change["brake"]
 
 
-@pytest.mark.nightly
-def test_the_panel_tells_what_the_pedals_do():
-    """A second of gas raises the panel's bar of speed, a second of brake takes it down."""
-    panel = worldsim.load("car-racing-panel")
-    state = panel.reset(row_keys(range(8)))
-    gas, brake = (
-        newest(panel, held(panel, state, action, 25))[:, *SPEED_BAR].mean()
-        for action in ([0.0, 0.6, 0.0], [0.0, 0.0, 0.6])
+def test_the_car_feels_what_the_pedals_do():
+    """A second of gas raises the speed, a second of brake stops the car, the wheel goes along."""
+    world = worldsim.load("car-racing-state")
+    assert world.spec.state is not None
+    speed, wheel = (world.spec.state.names.index(name) for name in ("speed", "wheel_angle"))
+    state = world.reset(row_keys(range(8)))
+    gas, brake, left, right = (
+        held(world, state, action, 25).states[:, -1]
+        for action in ([0.0, 0.6, 0.0], [0.0, 0.0, 0.6], [-0.5, 0.1, 0.0], [0.5, 0.1, 0.0])
     )
-    assert gas > 2 * brake
+    assert gas[:, speed].mean() > 2 * brake[:, speed].mean() and (brake[:, speed] >= 0).all()
+    assert (left[:, wheel] > 0.1).all() and (right[:, wheel] < -0.1).all()
 
 
 def test_the_quick_world_is_driven_by_the_torque():

@@ -203,7 +203,7 @@ def train(
         if main:
             limit = time_limit or default_time_limit(opened)
             world = assemble(opened, networks, folder, out.name, num_steps=num_steps, begin=old,
-                             time_limit=limit, frame_sizes=trained)  # fmt: skip
+                             time_limit=limit, frame_sizes=trained, starts=base.starts)  # fmt: skip
             world, opened = stepped(world.to(place), opened, model)
             if card:
                 some = OfLength(opened, networks.context + 2) if lengths else opened

@@ -269,7 +269,7 @@ def test_the_table_goes_between_its_marks(tmp_path: Path) -> None:
 
 PAGES = {
     "car-racing": "explanation/agents.md",
-    "car-racing-panel": "reference/worlds/car-racing-panel.md",
+    "car-racing-state": "reference/worlds/car-racing-state.md",
 }
 
 

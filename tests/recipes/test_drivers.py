@@ -9,7 +9,7 @@ import pytest
 from worldsim.collect.recorder import record
 from worldsim.data.dataset import Episode
 from worldsim.recipes.car_racing import drivers
-from worldsim.recipes.car_racing.settings import car_racing, car_racing_panel
+from worldsim.recipes.car_racing.settings import car_racing
 from worldsim.recipes.recipe import Recipe
 
 
@@ -100,19 +100,6 @@ def test_car_racing_is_recorded_as_described():
     assert frames[:, -3:].mean() > 60  # the black bar with the score is gone
     car = frames[:, 44:52, 29:35].astype(int)
     assert (car[..., 0] - car[..., 1]).max() > 80  # red, at the bottom centre
-
-
-@pytest.mark.nightly
-def test_the_panel_tells_the_speed():
-    """Same picture above, and a white bar that grows: a car that stands has none."""
-    pytest.importorskip("Box2D")
-    whole, field = (
-        np.asarray(driven(recipe(), 3, 120).frames) for recipe in (car_racing_panel, car_racing)
-    )
-    assert whole.shape == (120, 64, 64, 3)
-    np.testing.assert_array_equal(whole[:, :56], field)
-    bar = whole[:, 56:, 8:10].astype(int).sum((1, 2, 3))
-    assert bar[-1] > 2 * bar[30] > 2 * bar[0]
 
 
 def test_the_expert_finishes_a_track_with_hairpins(monkeypatch: pytest.MonkeyPatch):

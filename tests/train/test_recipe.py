@@ -27,6 +27,7 @@ from worldsim.train.recipe import (
     fit_teacher,
     fit_vae,
     new_dynamics,
+    start_clips,
 )
 from worldsim.train.vae import VAETrainingConfig, moved_pixels
 from worldsim.world.diffusion import DiffusionWorld, Sampling
@@ -173,3 +174,15 @@ def test_presets_are_buildable(name: str):
     low, high = {"tiny": (0.5, 1.5), "small": (4, 5.5), "medium": (20, 45), "base": (90, 150),
                  "xl": (400, 700)}[name]  # fmt: skip
     assert low < count < high
+
+
+def test_dreams_begin_in_the_episodes_that_are_asked_for(data):
+    """Each start is a clip of one of them, and a range that holds none is refused."""
+    starts = start_clips(data, 3, 40, (2, 4))
+    shown = [torch.from_numpy(film(i).frames) for i in (2, 3)]
+    assert len(starts.frames) == 2
+    for clip, frames in zip(starts.frames, shown, strict=True):
+        assert any(torch.equal(clip, frames[t : t + 6]) for t in range(0, len(frames), 2))
+    assert len(start_clips(data, 3, 40).frames) == 8
+    with pytest.raises(WorldError, match=r"starts: expected training episodes of 3 chunks"):
+        start_clips(data, 3, 40, (8, 9))

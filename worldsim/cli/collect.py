@@ -47,7 +47,7 @@ def collect(
 
     Args:
         env: any Gymnasium id, "module:Name-v0" or "module:function"; or car-racing,
-            car-racing-panel, pendulum or scenery, recordings for whole worlds, which settle all
+            car-racing-state, pendulum or scenery, recordings for whole worlds, which settle all
             but folder, policy, episodes and workers.
         folder: where to; data/NAME by default.
         policy: "module:function", a policy obs -> action; by default the environment's own script

@@ -58,9 +58,9 @@ class Recorded:
         state: width of its state vectors, 0 for none; by default all that it has. encoder: reads
         its captions, None where nobody does.
         """
-        if state is None:
-            state = 0 if episode.state is None else episode.state.shape[-1]
-        count, columns = min(len(episode), most), columns_of(episode, action, state)
+        own = 0 if episode.state is None else episode.state.shape[-1]
+        width = own if state is None else state
+        count, columns = min(len(episode), most), columns_of(episode, action, width)
         frames = torch.from_numpy(np.array(episode.frames[0 : count * episode.chunk], order="C"))
         return Recorded(
             frames=rearrange(frames, "(n c) ... -> n c ...", c=episode.chunk),

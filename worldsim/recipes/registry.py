@@ -7,7 +7,6 @@ from worldsim.train.recipe import Recipe as Training
 
 from .car_racing.settings import (
     car_racing,
-    car_racing_panel,
     car_racing_state,
     car_racing_training,
     scenery,
@@ -19,7 +18,6 @@ from .recipe import Recipe
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "car-racing": car_racing,
-    "car-racing-panel": car_racing_panel,
     "car-racing-state": car_racing_state,
     "pendulum": pendulum,
     "pendulum-state": pendulum_state,

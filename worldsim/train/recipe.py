@@ -8,7 +8,7 @@ Each stage has a folder of its own under the run: a log, a checkpoint to go on f
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ from worldsim.data.latents import LatentRecording, Workers, latent_cache
 from worldsim.data.recoloured import RecolouredDataset
 from worldsim.data.sized import SizedDataset
 from worldsim.data.view import DatasetView
+from worldsim.fields import ABSENT
 from worldsim.models.conditioning import ConditioningConfig
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.vae import DOWN, SpacetimeVAE
@@ -46,7 +47,10 @@ M = TypeVar("M", bound=nn.Module)
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How to train a world of some size; the numbers are about those of the bundled `car-racing`,
-    whose student and decoder came about in more than one run (docs/log.md)."""
+    whose student and decoder came about in more than one run (docs/log.md).
+
+    starts: [first, stop) of the training episodes that dreams begin in; all if None.
+    """
 
     vae: VAETrainingConfig = VAETrainingConfig(
         fit=FitConfig(steps=3600, batch=32, lr=1.5e-3, ema=0.998)
@@ -63,6 +67,7 @@ class Recipe:
         resample=0.3,
         dreamt=0.4,
     )
+    starts: tuple[int, int] | None = field(default=None, metadata=ABSENT)
 
 
 QUICK = Recipe(
@@ -241,11 +246,13 @@ def assemble(
     data: Dataset, sizes: Sizes, run: Path, name: str, *, stage: str = "student",
     time_limit: int = 475, clips: int = 48, num_steps: int = 2,
     begin: DiffusionWorld | None = None, frame_sizes: tuple[tuple[int, int], ...] = (),
+    starts: tuple[int, int] | None = None,
 ) -> DiffusionWorld:  # fmt: skip
     """The world of a finished run; `stage="teacher"` gives the undistilled one at 32 steps.
 
     num_steps: of the student. begin: the world that the run went on from, if any. frame_sizes: that
-    it was trained on, where they are several.
+    it was trained on, where they are several. starts: [first, stop) of the
+    episodes that dreams begin in; all if None.
     """
     teacher = Sampling(method="euler", num_steps=32)
     sampling = Sampling(num_steps=num_steps) if stage == "student" else teacher
@@ -253,9 +260,9 @@ def assemble(
     spec = world_spec(data, sizes, name, time_limit, state)
     vae = load_final(SpacetimeVAE(sizes.vae), run / "vae")
     dynamics = load_final(new_dynamics(data, sizes, state=state), run / stage)
-    starts = start_clips(data, sizes.context, clips)
+    shown = start_clips(data, sizes.context, clips, starts)
     environment = data.spec.environment
-    return world_of(spec, sizes, vae, dynamics, sampling, starts, environment, frame_sizes)
+    return world_of(spec, sizes, vae, dynamics, sampling, shown, environment, frame_sizes)
 
 
 def world_of(
@@ -277,10 +284,21 @@ def world_of(
     return DiffusionWorld(config, vae, dynamics, starts)
 
 
-def start_clips(data: Dataset, context: int, count: int) -> Starts:
-    """Clips to start dreams from: one of each of `count` training episodes, at a random time."""
+def start_clips(
+    data: Dataset, context: int, count: int, episodes: tuple[int, int] | None = None
+) -> Starts:
+    """Clips to start dreams from: one of each of `count` training episodes, at a random time.
+
+    episodes: [first, stop) of those that they are of; all if None.
+    """
     data = data.split("train")
-    long = [i for i, length in enumerate(data.lengths) if length >= context]
+    among = range(*(episodes or (0, len(data))))
+    long = [i for i in among if i < len(data) and data.lengths[i] >= context]
+    if not long:
+        raise WorldError(
+            f"starts: expected training episodes of {context} chunks or more among {among}, got "
+            f"none of {len(data)}; widen the range"
+        )
     pick = torch.Generator().manual_seed(0)
     chosen = [long[i] for i in torch.randperm(len(long), generator=pick)[:count].tolist()]
     width = len(data.spec.state)

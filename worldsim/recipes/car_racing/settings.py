@@ -37,15 +37,6 @@ def car_racing() -> Recipe:
     )  # fmt: skip
 
 
-def car_racing_panel() -> Recipe:
-    """The same with the panel below the picture: 64x64.
-
-    The panel shows the speed, which a moving picture alone shows too roughly to be dreamt on: its
-    latest chunk tells it to 1.4 units a second, six without the panel to 3.7.
-    """
-    return car_racing().seen(crop=None, size=(64, 64))
-
-
 def scenery() -> Recipe:
     """CarRacing in drawn sceneries with captions, 40x48, every pixel the mean of four: 200 tracks
     of twelve seconds; something changes every second or two.
@@ -88,7 +79,7 @@ def scenery_training() -> Training:
 
 
 def car_racing_state() -> Recipe:
-    """What the next default world is trained on: 56x64 and what the car feels, 620 tracks.
+    """What `car-racing-state` is trained on: 56x64 and what the car feels, 620 tracks.
 
     Six kinds of drivers beside the expert: half of the tracks are the bundled world's, then come
     light feet, bad drivers, speed and the way back from the grass, each on tracks of its own.
@@ -99,11 +90,12 @@ def car_racing_state() -> Recipe:
 
 
 def car_racing_training() -> Training:
-    """How the next default world goes on from the bundled `car-racing`, whose networks it has.
+    """How `car-racing-state` goes on from the bundled `car-racing`, whose networks it has.
 
     The VAE is kept; the student learns the new tracks and the state vector, which joins without a
     say. Contexts are dreamt of drivers whose pedals or wheel do not always answer to the road,
-    seeds 200 and up: of the others the actions would tell where it bends.
+    seeds 200 and up: of the others the actions would tell where it bends. Dreams begin in what the
+    skilled ones saw: who is lost in the grass at first has no road to learn on.
     """
     return Training(
         vae=replace(Training().vae, fit=replace(Training().vae.fit, steps=0)),
@@ -112,4 +104,5 @@ def car_racing_training() -> Training:
             targets=12, resample=0.3, dreamt=0.4, blind=(200, 620), drop_state=0.2,
             state_noise=0.1, heads=0.2,
         ),
+        starts=(0, 200),
     )  # fmt: skip
