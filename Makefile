@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 DATA ?= data/car-racing-state
 RUN ?= runs/car-racing-state
-WORLD ?= $(RUN)/world/car-racing
+WORLD ?= $(RUN)/world/car-racing-state
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check --progress-bar off
@@ -26,7 +26,7 @@ help:
 	@echo 'make gpu      set up; on a CUDA machine: tests, speed, training steps, NCCL: ten minutes'
 	@echo 'make format   let ruff mend style and layout'
 	@echo 'make docs     the manual as a site in site/; no warning, no dead link'
-	@echo 'make world    the whole pipeline: collect, train, distill, calibrate, eval, rows'
+	@echo 'make world    car-racing-state whole: collect, train, calibrate, eval, rows'
 	@echo 'make pendulum the same for the quick world (docs/reference/worlds/pendulum.md)'
 	@echo 'make scenery  CarRacing in words, three hours (docs/how-to/words.md)'
 	@echo 'make latent   a world of eight codes from video alone, in minutes'
@@ -80,13 +80,13 @@ demo: setup
 	$(PY) -m worldsim demo
 
 # Training goes on where it was killed, so `make world` may be typed again at any time.
-# The next default world: it goes on from the bundled one (worldsim/recipes/car_racing/settings.py).
+# CarRacing with what the car feels: it goes on from `car-racing` (docs/reference/worlds/car-racing-state.md).
 world: collect train trust eval rows
 
 collect: setup
 	$(PY) -m worldsim collect car-racing-state --folder $(DATA)
 train: setup
-	$(PY) -m worldsim train $(DATA) --recipe car-racing-state --begin car-racing --preset small \
+	$(PY) -m worldsim train $(DATA) --recipe car-racing-state --begin car-racing --preset small --num-steps 3 \
 	  --run $(RUN) --out $(WORLD) --no-card --overwrite
 trust: setup
 	$(PY) -m worldsim calibrate --data $(DATA) --world $(WORLD) --in-place
