@@ -12,6 +12,8 @@ from worldsim.core import ActionSpec, WorldError
 from worldsim.evaluate.clips import Recorded, cut_clips
 from worldsim.play import film as video
 from worldsim.play.demo import against_reality, dream_alone, real_drive, run_demo
+from worldsim.recipes.car_racing.sensors import SENSORS
+from worldsim.states import StateSpec
 
 
 def test_the_dream_is_told_the_truth_and_then_set_free():
@@ -38,15 +40,18 @@ def test_a_world_without_a_real_environment_dreams_alone(
     assert len(film) == 12 and film.shape[2] == 24 * 6
 
 
-@pytest.mark.parametrize("height", [56, 64])
-def test_reality_is_driven_as_the_world_saw_it(height: int):
-    """With the panel below the picture for a world that has one."""
+FELT = StateSpec(names=SENSORS, mean=(0.0,) * 6, std=(1.0,) * 6, change=(1.0,) * 6)
+
+
+@pytest.mark.parametrize("state", [None, FELT])
+def test_reality_is_driven_as_the_world_knew_it(state: StateSpec | None):
+    """With what the car feels for a world that is told it."""
     car = ActionSpec(kind="continuous", low=(-1.0, 0.0, 0.0), high=(1.0, 1.0, 1.0))
-    latent = (height // 8, 8, 4)
-    spec = replace(tiny_world().spec, frame_shape=(height, 64, 3), latent_shape=latent, action=car)
+    seen = replace(tiny_world().spec, frame_shape=(56, 64, 3), latent_shape=(7, 8, 4))
+    spec = replace(seen, action=car, state=state)
     episode = real_drive(spec, 2, 10_007)
-    assert episode.frames.shape == (2 * (2 + spec.context), height, 64, 3)
-    assert (episode.frames[0, -1] == 0).all() == (height == 64)  # the panel is black below
+    assert episode.frames.shape == (2 * (2 + spec.context), 56, 64, 3)
+    assert episode.state is None if state is None else episode.state.shape == (2 + spec.context, 6)
 
 
 def test_a_dream_repeats_itself_by_its_seed():
