@@ -230,10 +230,10 @@ class Pipeline:
         self.sizes, self.recipe, self.state = sizes, recipe, state
         self.device, self.budget, self.writers, self.begin = device, budget, writers, begin
         self.sampled: float | None = None
-        kept = begin is not None and not recipe.vae.fit.steps
-        if begin is not None and kept:
+        self.stages = STAGES if begin is None else GOING_ON
+        if begin is not None and not recipe.vae.fit.steps:
             keep_vae(begin, state.folder)
-        self.stages = STAGES if begin is None else GOING_ON[kept:]
+            self.stages = GOING_ON[1:]
         self.states = state_spec(self.data, begin)
         self.trainings: dict[str, Any] = dict(
             zip(STAGES, (recipe.vae, recipe.forced, recipe.teacher, recipe.distill), strict=True)
