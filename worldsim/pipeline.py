@@ -33,6 +33,7 @@ from worldsim.nn.dtype import default_float32
 from worldsim.play.sample import write_sample
 from worldsim.presets import Sizes, sizes_of
 from worldsim.store.folder import load, save
+from worldsim.train.adversarial import dynamics_of
 from worldsim.train.begin import begun_with, go_on, keep_vae
 from worldsim.train.checkpoint import fingerprint
 from worldsim.train.checks import (
@@ -349,7 +350,7 @@ class Pipeline:
                     write(stage, run.step, figures)
             self.sampled = self.sampled or now
             if stage != "vae" and now - self.sampled > SAMPLE_EVERY:
-                self.sample(stage, run.averaged(), run.step)
+                self.sample(stage, dynamics_of(run.averaged()), run.step)
                 self.sampled = now
 
         return watch

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +23,12 @@ from worldsim.diffusion.timeline import Clip, Network, Order
 from worldsim.fields import ABSENT
 from worldsim.models.dynamics import Dynamics
 
+from .adversarial import (
+    adversarial_losses,
+    check_adversarial,
+    dynamics_of,
+    with_discriminator,
+)
 from .buckets import latent_buckets
 from .context import blank_alone, check_dreamt, drift_augment
 from .dynamics import batch_at, compiled, head_losses, settings_of
@@ -70,6 +75,8 @@ class DistillationConfig:
         heads: weight of the reward, continuation and state losses.
         compile: fuse the network with torch.compile.
         lengths: chunks of shorter clips, of the episodes that hold no longer ones.
+        adversarial: weight of looking recorded to a discriminator; 0 for none, see
+            `adversarial.py`.
     """
 
     fit: FitConfig
@@ -95,8 +102,10 @@ class DistillationConfig:
     recolour: float = field(default=0.0, metadata=ABSENT)
     recolour_context: float = field(default=0.0, metadata=ABSENT)
     stills: float = field(default=0.0, metadata=ABSENT)
+    adversarial: float = field(default=0.0, metadata=ABSENT)
 
     def __post_init__(self) -> None:
+        check_adversarial(self.adversarial)
         check_dreamt(self.dreamt, self.targets, self.blind)
         check_masked(self.masked)
         check_worded(self)
@@ -119,6 +128,19 @@ def strengthen(
     return aim, (noisy - (1 - t) * aim) / t
 
 
+def path_losses(
+    x: Tensor, target: Tensor, clean: Tensor, level: Tensor, count: Tensor | None, anchor: float
+) -> Losses:
+    """Losses of predictions x (B, T, h, w, C): agreement with the point nearer to the clean end,
+    `target`, and, of weight `anchor`, the plain denoising loss at lower levels (B, T)."""
+    error = chunk_error(x, clean)
+    return {
+        "consistency": mean_where(pseudo_huber(x - target), count),
+        "anchor": anchor * mean_where((level < 0.8) * ramp(level) * error, count),
+        "_mse": mean_where(error.detach(), count),
+    }
+
+
 def train_student(
     data: LatentRecording | Sequence[LatentRecording], model: Dynamics, window: int,
     training: DistillationConfig, folder: Path, watch: Watch | None = None,
@@ -131,39 +153,38 @@ def train_student(
     network = compiled(training.compile, len(buckets.things))
 
     def losses(net: nn.Module, ema: nn.Module, step: int, g: torch.Generator) -> Losses:
-        assert isinstance(net, Dynamics) and isinstance(ema, Dynamics)
+        student, mean = dynamics_of(net), dynamics_of(ema)
         config, draws, batch = batch_at(buckets, step, model)
         batch, _ = recolour_context(batch, config.recolour_context, draws)
-        clip = drift_augment(network(ema), batch, config, model.dit.config.patch, window, draws)
+        clip = drift_augment(network(mean), batch, config, model.dit.config.patch, window, draws)
         clip = hide_start(blank_alone(clip, config.targets), config.from_nothing, draws)
-        clean = batch.latents[:, 1:]
+        clean = recorded = batch.latents[:, 1:]
         level = student_levels(tuple(clean.shape[:2]), config.pure, draws)
         finest = halvings_at(step, config.fit.steps, config.halvings)
         earlier = earlier_level(level, draws.integers(finest + 1, level.shape).float())
         noise, order = draws.normal(clean.shape), draw_targets(config, draws)
         clip, strengthened = draw_guidance(as_ordered(clip, order), config.guided, draws)
 
-        def answer(model: nn.Module, t: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-            noisy, called = corrupt(seen, noise, t), network(cast(Dynamics, model))
-            return predict_targets(called, clip, noisy, t, window, order)
+        def answer(model: Dynamics, t: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+            noisy = corrupt(seen, noise, t)
+            return predict_targets(network(model), clip, noisy, t, window, order)
 
         with torch.no_grad():
             if strengthened:
-                clean, noise = strengthen(network(ema), clip, (clean, noise), level, window, order)
+                path = clean, noise
+                clean, noise = strengthen(network(mean), clip, path, level, window, order)
             seen = clean if strengthened else recoloured_targets(batch, config.recolour, draws)[0]
-            target, *_ = answer(ema, earlier)
+            target, *_ = answer(mean, earlier)
             target = torch.where((earlier > 0)[..., None, None, None], target, clean)
-        x, features, count = answer(net, level)
-        error = chunk_error(x, clean)
-        anchor = (level < 0.8) * ramp(level) * error
+        x, features, count = answer(student, level)
+        own = path_losses(x, target, clean, level, count, config.anchor)
+        slopes = x, recorded, level, own["consistency"] + own["anchor"]
         return {
-            "consistency": mean_where(pseudo_huber(x - target), count),
-            "anchor": config.anchor * mean_where(anchor, count),
-            "_mse": mean_where(error.detach(), count),
-            **head_losses(net, features, batch, clip, config.heads),
+            **own,
+            **adversarial_losses(net, *slopes, config.adversarial, step, draws),
+            **head_losses(student, features, batch, clip, config.heads),
         }
 
     settings = settings_of(training, model, window, data)
-    trained = fit(model, losses, training.fit, folder, settings, watch=watch)
-    assert isinstance(trained, Dynamics)
-    return trained
+    student = with_discriminator(model, training.adversarial, training.fit.seed)
+    return dynamics_of(fit(student, losses, training.fit, folder, settings, watch=watch))
