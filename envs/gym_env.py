@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from worldsim.core import WorldError, WorldModel
+from worldsim.worlds import DEFAULT
 
 from .core import (
     EnvCore,
@@ -118,7 +119,7 @@ class WorldSimEnv(LightSpec, gymnasium.Env[Any, Any]):
 
     def __init__(
         self,
-        world: str | PathLike[str] | WorldModel | SharedWorld = "car-racing",
+        world: str | PathLike[str] | WorldModel | SharedWorld = DEFAULT,
         device: str | torch.device = "cpu",
         observation: Literal["frame", "chunk", "latent", "dict"] = "frame",
         actions: Literal["normalized", "native"] = "normalized",

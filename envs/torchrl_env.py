@@ -18,6 +18,7 @@ from torchrl.data import Bounded, Categorical, Composite, MultiCategorical, Tens
 from torchrl.envs import EnvBase
 
 from worldsim.core import ActionSpec, WorldError, WorldModel, WorldState
+from worldsim.worlds import DEFAULT
 
 from .core import SEEDS, EnvCore, draw_seed, one_caller
 from .prompts import Prompts, say
@@ -88,7 +89,7 @@ class WorldSimTorchRL(EnvBase):
 
     def __init__(
         self,
-        world: str | PathLike[str] | WorldModel | SharedWorld = "car-racing",
+        world: str | PathLike[str] | WorldModel | SharedWorld = DEFAULT,
         batch_size: int | Sequence[int] = (),
         device: str | torch.device = "cpu",
         observation: Literal["frame", "chunk", "latent", "dict"] = "latent",

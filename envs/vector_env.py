@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldsim.core import WorldError, WorldModel, row_keys
+from worldsim.worlds import DEFAULT
 
 from .checks import as_mode, check_mask, check_seeds, is_seed
 from .core import (
@@ -116,7 +117,7 @@ class WorldSimVectorEnv(LightSpec, VectorEnv[Array, Array, Array]):
     def __init__(
         self,
         num_envs: int = 1,
-        world: str | PathLike[str] | WorldModel | SharedWorld = "car-racing",
+        world: str | PathLike[str] | WorldModel | SharedWorld = DEFAULT,
         device: str | torch.device = "cpu",
         observation: Literal["frame", "chunk", "latent", "dict"] = "frame",
         actions: Literal["normalized", "native"] = "normalized",

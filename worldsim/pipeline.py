@@ -47,7 +47,7 @@ from worldsim.train.checks import (
     fit_to_data,
     needed_bytes,
 )
-from worldsim.train.distill import train_student
+from worldsim.train.distill import begun_by, train_student
 from worldsim.train.distributed import agree, check_same, is_main, processes, wait
 from worldsim.train.dynamics import train_dynamics
 from worldsim.train.final import finish, load_final
@@ -236,8 +236,11 @@ class Pipeline:
             keep_vae(begin, state.folder)
             self.stages = GOING_ON[1:]
         self.states = state_spec(self.data, begin)
+        student = (
+            recipe.distill if begin is None else begun_by(recipe.distill, begin.config.sampling)
+        )
         self.trainings: dict[str, Any] = dict(
-            zip(STAGES, (recipe.vae, recipe.forced, recipe.teacher, recipe.distill), strict=True)
+            zip(STAGES, (recipe.vae, recipe.forced, recipe.teacher, student), strict=True)
         )
 
     def fit(self) -> None:

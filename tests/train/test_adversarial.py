@@ -40,9 +40,9 @@ def test_a_student_of_one_pass_takes_sides_where_plain_training_answers_the_mean
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(adversarial, "BEGIN", 20)
-    data, config = coins(), DistillationConfig(fit=fit(120), halvings=0, pure=0.8, **PLAIN)
+    data, config = coins(), DistillationConfig(fit=fit(150), halvings=0, pure=0.8, **PLAIN)
     mean = one_pass(data, config, tmp_path / "plain").abs().mean()
-    sides = one_pass(data, replace(config, adversarial=2.0), tmp_path / "sides").abs().mean()
+    sides = one_pass(data, replace(config, adversarial=0.5), tmp_path / "sides").abs().mean()
     assert mean < 0.4 and sides > mean + 0.2
 
 
@@ -54,12 +54,12 @@ def test_a_killed_training_goes_on_with_its_discriminator(tmp_path: Path) -> Non
             run.save()
             raise KeyboardInterrupt
 
-    data, config = coins(), DistillationConfig(fit=fit(6), adversarial=1.0, **PLAIN)
+    data, config = coins(), DistillationConfig(fit=fit(6), adversarial=0.5, **PLAIN)
     whole = train_student(data, model(), WINDOW, config, tmp_path / "whole").state_dict()
     with pytest.raises(KeyboardInterrupt):
         train_student(data, model(), WINDOW, config, tmp_path / "killed", stop)
     with pytest.raises(CheckpointError, match="adversarial"):
-        train_student(data, model(), WINDOW, replace(config, adversarial=0.5), tmp_path / "killed")
+        train_student(data, model(), WINDOW, replace(config, adversarial=0.1), tmp_path / "killed")
     again = train_student(data, model(), WINDOW, config, tmp_path / "killed").state_dict()
     assert all(torch.equal(again[name], x) for name, x in whole.items())
 

@@ -10,12 +10,14 @@ from torch import Tensor
 from worldsim.core import ActionSpec, WorldError, row_keys
 from worldsim.data.latents import LatentRecording
 from worldsim.data.windows import Windows
+from worldsim.diffusion.consistency import earlier_level
 from worldsim.diffusion.draws import Draws
 from worldsim.models.conditioning import ConditioningConfig
 from worldsim.models.dit import DiTConfig
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.heads import HeadsConfig
-from worldsim.train.distill import DistillationConfig, train_student
+from worldsim.train import distill
+from worldsim.train.distill import DistillationConfig, begun_by, train_student
 from worldsim.train.dynamics import DynamicsTrainingConfig, draw_batch, train_dynamics
 from worldsim.train.loop import FitConfig
 from worldsim.world.config import Sampling
@@ -86,6 +88,26 @@ def test_the_action_that_led_into_a_chunk_is_the_one_that_decides_it(
     found = fill(trained, timeline, Sampling(), WINDOW, row_keys(range(16)))
     error = ((found - batch.latents)[:, -1] ** 2).mean().item()
     assert error > 0.3 if shift else error < 0.05
+
+
+def test_a_student_that_goes_on_begins_with_the_finest_levels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Coarse ones are plain regression, and would teach it to answer with a mean again."""
+    asked: list[int] = []
+
+    def levels(level: Tensor, halvings: Tensor) -> Tensor:
+        asked.append(int(halvings.max()))
+        return earlier_level(level, halvings)
+
+    monkeypatch.setattr(distill, "earlier_level", levels)
+    data = recording(torch.randn(40, 1, 2, 4), torch.zeros(40, 1), 20)
+    config = DistillationConfig(fit=fit(1), targets=5, damage=0.0, compile=False, halvings=3)
+    on = begun_by(config, Sampling(num_steps=2))
+    teacher = begun_by(config, Sampling(method="euler"))
+    for name, training in (("new", config), ("on", on), ("taught", teacher)):
+        train_student(data, model(), WINDOW, training, tmp_path / name)
+    assert asked == [0, 3, 0]
 
 
 def test_a_student_is_trained_on_orders_too(tmp_path: Path) -> None:

@@ -120,7 +120,8 @@ def test_a_vae_that_has_no_steps_is_kept(tmp_path: Path):
     for name, value in old.vae.state_dict().items():
         assert torch.equal(value, new.vae.state_dict()[name]), name
     assert not (tmp_path / "b" / "vae" / "log.jsonl").exists()
-    assert read_checkpoint(tmp_path / "b" / "student" / "checkpoint")[0] == 6
+    step, settings, _ = read_checkpoint(tmp_path / "b" / "student" / "checkpoint")
+    assert step == 6 and settings["refine"] is False  # a student goes on
     with pytest.raises(WorldError, match="steps: expected 1 or more of a stage, got 0"):
         train(other, out=tmp_path / "no", run=tmp_path / "c", **how)
 

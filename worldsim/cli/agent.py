@@ -8,12 +8,13 @@ from worldsim.agents.training import AgentTrainingConfig, train_agent, world_nam
 from worldsim.data.open import open_for
 from worldsim.store.folder import load
 from worldsim.world.compiled import compiled
+from worldsim.worlds import DEFAULT
 
 from .flags import use_threads
 
 
 def agent(
-    world: str = "car-racing",
+    world: str = DEFAULT,
     data: str | None = None,
     run: Path = Path("runs/agents/seed-0"),
     camera: str | None = None,

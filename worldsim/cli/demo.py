@@ -6,10 +6,11 @@ from pathlib import Path
 
 from worldsim.play.demo import run_demo
 from worldsim.recipes.recipe import RESERVED_SEED
+from worldsim.worlds import DEFAULT
 
 
 def demo(
-    world: str = "car-racing",
+    world: str = DEFAULT,
     out: Path = Path("demo.mp4"),
     seconds: float = 20.0,
     seed: int = RESERVED_SEED + 7,

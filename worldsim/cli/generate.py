@@ -12,6 +12,7 @@ from worldsim.data.encode import container_of, write_film
 from worldsim.files import atomic_path
 from worldsim.store.folder import load
 from worldsim.video import generate as draw
+from worldsim.worlds import DEFAULT
 
 from .media import read_media
 
@@ -22,7 +23,7 @@ From = Annotated[Path | None, tyro.conf.arg(name="from")]
 def generate(
     text: tyro.conf.Positional[str | None] = None,
     *,
-    world: str = "car-racing",
+    world: str = DEFAULT,
     out: Path = Path("video.mp4"),
     seconds: float = 4.0,
     size: tuple[int, int] | None = None,

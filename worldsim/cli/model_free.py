@@ -9,6 +9,7 @@ from worldsim.agents.settings import ImaginationConfig
 from worldsim.agents.training import AgentTrainingConfig, world_name
 from worldsim.data.open import open_for
 from worldsim.store.folder import load
+from worldsim.worlds import DEFAULT
 
 from .flags import use_threads
 
@@ -16,7 +17,7 @@ REAL = AgentTrainingConfig(imagination=ImaginationConfig(rows=8, horizon=475))
 
 
 def model_free(
-    world: str = "car-racing",
+    world: str = DEFAULT,
     data: str | None = None,
     run: Path = Path("runs/agents/seed-0"),
     recipe: AgentTrainingConfig = REAL,

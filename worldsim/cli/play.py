@@ -17,12 +17,13 @@ from worldsim.play.policies import Agent, Planner
 from worldsim.store.folder import load
 from worldsim.world.compiled import compiled
 from worldsim.world.diffusion import DiffusionWorld
+from worldsim.worlds import DEFAULT
 
 from .flags import use_threads
 
 
 def play(
-    world: tyro.conf.Positional[str] = "car-racing",
+    world: tyro.conf.Positional[str] = DEFAULT,
     agent: tuple[Path, ...] = (),
     plan: bool = True,
     out: Path = Path("plays"),

@@ -29,6 +29,7 @@ from worldsim.recipes.recipe import RESERVED_SEED
 from worldsim.recipes.registry import recipe_of
 from worldsim.store.folder import load
 from worldsim.world.diffusion import DiffusionWorld
+from worldsim.worlds import DEFAULT
 
 from . import film as video
 
@@ -54,7 +55,7 @@ class Moment:
 
 
 def run_demo(
-    world: DiffusionWorld | Path | str = "car-racing",
+    world: DiffusionWorld | Path | str = DEFAULT,
     out: Path = Path("demo.mp4"),
     seconds: float = 20.0,
     seed: int = RESERVED_SEED + 7,

@@ -19,15 +19,10 @@ from worldsim.models.discriminator import Discriminator
 from worldsim.models.dynamics import Dynamics
 from worldsim.nn.generator import kept_generator
 
-from .distributed import total
-
 JUDGED = 4
 """Predicted chunks a clip that are judged, and as many recorded ones."""
 
-NOISY = 0.5
-"""Level from which predictions are judged: what is nearly clean looks recorded anyway."""
-
-LATENT_NOISE, SMOOTHNESS = 0.1, 10.0
+LATENT_NOISE, SMOOTHNESS = 0.1, 0.1
 """Noise under which a judgement must hold, and the weight of that (approximate R1, APT eq. 5)."""
 
 DISCRIMINATOR = 0.1
@@ -35,7 +30,7 @@ DISCRIMINATOR = 0.1
 norm of all together is clipped."""
 
 BEGIN = 200
-"""Steps over which the term rises from nothing: the discriminator learns first."""
+"""Steps in which the discriminator learns alone; the student's term rises over as many again."""
 
 
 def check_adversarial(weight: float) -> None:
@@ -68,43 +63,35 @@ def dynamics_of(network: nn.Module) -> Dynamics:
 
 
 def adversarial_losses(
-    network: nn.Module, x: Tensor, clean: Tensor, level: Tensor, other: Tensor, weight: float,
-    step: int, draws: Draws,
+    network: nn.Module, x: Tensor, clean: Tensor, level: Tensor, weight: float, step: int,
+    draws: Draws,
 ) -> dict[str, Tensor]:  # fmt: skip
-    """Losses of student and discriminator; none for a student without one.
+    """Losses of student and discriminator (hinge); none for a student without one.
 
     x, clean: predicted and recorded chunks (B, T, h, w, C). level: (B, T) that x was predicted at.
-    other: the student's loss so far. weight: slope of its term at x over that of `other`
-    (VQGAN's adaptive weight, Esser et al. 2021, 2012.09841, eq. 7).
     """
     if not isinstance(network, AdversarialStudent):
         return {}
     judge = network.discriminator
     frozen = {name: p.detach() for name, p in judge.named_parameters()}
-    fake, real = _some(x, level >= NOISY, draws), _some(clean, level >= 0, draws)
+    fake, real = _some(x, level, draws), _some(clean, torch.zeros_like(level), draws)
     moved = real + LATENT_NOISE * draws.normal(real.shape)
     fake, real, moved = (part.flatten(0, 1) for part in (fake, real, moved))
     fooled = -functional_call(judge, frozen, (fake,)).float().mean()
-    share = weight * min(1.0, step / BEGIN) * _slope(other, x) / _slope(fooled, x).clamp(min=1e-8)
     recorded, predicted, near = (judge(some).float() for some in (real, fake.detach(), moved))
     hinge = torch.relu(1 - recorded).mean() + torch.relu(1 + predicted).mean()
     smooth = (recorded - near).square().mean()
     return {
-        "adversarial": share * fooled,
+        "adversarial": weight * min(1.0, max(0.0, step / BEGIN - 1)) * fooled,
         "discriminator": DISCRIMINATOR * (hinge + SMOOTHNESS * smooth),
         "_recorded": recorded.detach().mean(),
         "_predicted": predicted.detach().mean(),
     }
 
 
-def _some(x: Tensor, wanted: Tensor, draws: Draws) -> Tensor:
-    """`JUDGED` chunks of each clip (B, K, h, w, C), those that are `wanted` (B, T) first."""
-    order = wanted + draws.uniform(tuple(wanted.shape))
+def _some(x: Tensor, level: Tensor, draws: Draws) -> Tensor:
+    """`JUDGED` chunks of each clip (B, K, h, w, C), rather those of a high level (B, T): what was
+    nearly clean looks recorded anyway."""
+    order = level + draws.uniform(tuple(level.shape))
     chosen = order.topk(min(JUDGED, order.shape[1]), 1).indices
     return x[torch.arange(len(x), device=x.device)[:, None], chosen]
-
-
-def _slope(loss: Tensor, x: Tensor) -> Tensor:
-    """Norm of the slope of `loss` at `x`, over all processes; without gradients."""
-    (slope,) = torch.autograd.grad(loss, x, retain_graph=True)
-    return total(slope.float().square().sum()).sqrt()

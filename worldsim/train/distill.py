@@ -22,6 +22,7 @@ from worldsim.diffusion.schedule import corrupt, draw_levels
 from worldsim.diffusion.timeline import Clip, Network, Order
 from worldsim.fields import ABSENT
 from worldsim.models.dynamics import Dynamics
+from worldsim.world.config import Sampling
 
 from .adversarial import (
     adversarial_losses,
@@ -52,6 +53,8 @@ class DistillationConfig:
         fit: the loop's settings; its `ema` is also the target network's.
         targets: chunks predicted a clip.
         halvings: finest schedule, s in `earlier_level`.
+        refine: begin with the coarsest schedule, which is plain regression; False for a student
+            that goes on, whom that would blur again.
         anchor: weight of the plain denoising loss, which keeps the student on the data.
         pure: share of targets that start from pure noise.
         context_noise: largest noise level put on the context.
@@ -103,6 +106,7 @@ class DistillationConfig:
     recolour_context: float = field(default=0.0, metadata=ABSENT)
     stills: float = field(default=0.0, metadata=ABSENT)
     adversarial: float = field(default=0.0, metadata=ABSENT)
+    refine: bool = field(default=True, metadata=ABSENT)
 
     def __post_init__(self) -> None:
         check_adversarial(self.adversarial)
@@ -141,6 +145,14 @@ def path_losses(
     }
 
 
+def begun_by(training: DistillationConfig, sampling: Sampling) -> DistillationConfig:
+    """The training of a student that goes on from a world with this sampling, of a student or not.
+
+    A student is there already that agrees with itself between fine levels: it begins with those.
+    """
+    return replace(training, refine=training.refine and sampling.method != "consistency")
+
+
 def train_student(
     data: LatentRecording | Sequence[LatentRecording], model: Dynamics, window: int,
     training: DistillationConfig, folder: Path, watch: Watch | None = None,
@@ -160,7 +172,8 @@ def train_student(
         clip = hide_start(blank_alone(clip, config.targets), config.from_nothing, draws)
         clean = recorded = batch.latents[:, 1:]
         level = student_levels(tuple(clean.shape[:2]), config.pure, draws)
-        finest = halvings_at(step, config.fit.steps, config.halvings)
+        refined = step if config.refine else config.fit.steps
+        finest = halvings_at(refined, config.fit.steps, config.halvings)
         earlier = earlier_level(level, draws.integers(finest + 1, level.shape).float())
         noise, order = draws.normal(clean.shape), draw_targets(config, draws)
         clip, strengthened = draw_guidance(as_ordered(clip, order), config.guided, draws)
@@ -177,11 +190,9 @@ def train_student(
             target, *_ = answer(mean, earlier)
             target = torch.where((earlier > 0)[..., None, None, None], target, clean)
         x, features, count = answer(student, level)
-        own = path_losses(x, target, clean, level, count, config.anchor)
-        slopes = x, recorded, level, own["consistency"] + own["anchor"]
         return {
-            **own,
-            **adversarial_losses(net, *slopes, config.adversarial, step, draws),
+            **path_losses(x, target, clean, level, count, config.anchor),
+            **adversarial_losses(net, x, recorded, level, config.adversarial, step, draws),
             **head_losses(student, features, batch, clip, config.heads),
         }
 

@@ -33,7 +33,7 @@ from worldsim.states import StateSpec
 from worldsim.world.diffusion import DiffusionWorld, Sampling, Starts, WorldConfig
 
 from .begin import check_begin, go_on, keep_vae
-from .distill import DistillationConfig, train_student
+from .distill import DistillationConfig, begun_by, train_student
 from .distributed import rank, wait, world_size
 from .dynamics import DynamicsTrainingConfig, train_dynamics
 from .final import finish, load_final
@@ -236,6 +236,7 @@ def fit_student(
         load_final(model, run / "teacher")
     else:
         go_on(model, check_begin(begin, data, sizes).dynamics)
+        training = begun_by(training, begin.config.sampling)
     latents = latents_of(data, "train", sizes, run, recoloured=wants_recoloured(training))
     student = train_student(latents, model, sizes.context, training, run / "student")
     finish(student, run / "student")

@@ -4,6 +4,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent
 
+DEFAULT = "car-racing"
+"""The world where none is named: `gymnasium.make("WorldSim-v0")`, `worldsim play`, `demo`, ..."""
+
 
 def names() -> list[str]:
     """The bundled worlds' names, sorted."""

@@ -100,9 +100,9 @@ def car_racing_training() -> Training:
     return Training(
         vae=replace(Training().vae, fit=replace(Training().vae.fit, steps=0)),
         distill=DistillationConfig(
-            fit=FitConfig(steps=2600, batch=16, lr=4e-4, ema=0.998, warmup=100, muon=True),
+            fit=FitConfig(steps=3600, batch=16, lr=5e-4, ema=0.998, warmup=100, muon=True),
             targets=12, resample=0.3, dreamt=0.4, blind=(200, 620), drop_state=0.2,
-            state_noise=0.1, heads=0.2, adversarial=0.4,
+            state_noise=0.1, heads=0.2, halvings=3, adversarial=0.06,
         ),
         starts=(0, 200),
     )  # fmt: skip
