@@ -60,6 +60,11 @@ def test_every_bucket_divides_by_the_processes(monkeypatch: pytest.MonkeyPatch):
     words = r"vae, clips of 3 chunks at 32x32: .* divide by 2 processes, got 1; give --batch 8"
     with pytest.raises(WorldError, match=words):
         check_processes(base, views)
+    judged = replace(base, distill=replace(base.distill, adversarial=0.1))
+    with pytest.raises(WorldError, match="strategy: expected 'ddp' beside an adversarial term"):
+        check_processes(judged, views[:1])
+    fit = replace(judged.distill.fit, strategy="ddp")
+    check_processes(replace(judged, distill=replace(judged.distill, fit=fit)), views[:1])
 
 
 def test_short_episodes_leave_long_clips_where_lengths_are_given():

@@ -93,10 +93,17 @@ STAGE_NAMES = ("vae", "forced", "teacher", "distill")
 
 
 def check_processes(recipe: Recipe, views: Sequence[Dataset]) -> None:
-    """Raise WorldError unless the batches of every stage divide by the processes.
+    """Raise WorldError unless the batches of every stage divide by the processes, and where an
+    adversarial term might meet a network in shards, whose weights it cannot hold still.
 
     views: the data at each frame size.
     """
+    strategy = recipe.distill.fit.strategy
+    if recipe.distill.adversarial and world_size() > 1 and strategy != "ddp":
+        raise WorldError(
+            f"strategy: expected 'ddp' beside an adversarial term, got {strategy!r}; say "
+            "strategy='ddp', or adversarial=0"
+        )
     areas = [view.spec.frame_shape[0] * view.spec.frame_shape[1] for view in views]
     episodes = views[0].split("train").lengths
     for name in STAGE_NAMES:
