@@ -30,7 +30,7 @@ from worldsim.files import atomic_path
 from worldsim.metrics import Interval, bootstrap, weighted_mean
 from worldsim.nn.generator import kept_generator
 from worldsim.store.folder import load, save
-from worldsim.train.distill import DistillationConfig, train_student
+from worldsim.train.distill import DistillationConfig, begun_by, train_student
 from worldsim.train.loop import FitConfig
 from worldsim.world.diffusion import DiffusionWorld
 
@@ -216,6 +216,7 @@ def train_on(
     latents = latent_cache(world.vae, data.split("train"), run / "latents-train.safetensors")
     model = copy.deepcopy(world.dynamics).requires_grad_(True).train()
     torch.manual_seed(training.fit.seed)
+    training = begun_by(training, world.config.sampling)
     student = train_student(latents, model, world.spec.context, training, run / "student")
     model = world.latent_actions
     return DiffusionWorld(world.config, world.vae, student, world.starts, latent_actions=model)

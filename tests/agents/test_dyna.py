@@ -19,6 +19,7 @@ from worldsim.core import ActionSpec, WorldError
 from worldsim.data import NativeDataset
 from worldsim.recipes.pendulum import pendulum
 from worldsim.store.folder import load, save
+from worldsim.train.checkpoint import read_checkpoint
 from worldsim.train.distill import DistillationConfig
 from worldsim.train.loop import FitConfig
 
@@ -64,6 +65,8 @@ def test_a_turn_of_the_loop(played: tuple[Path, Path, Path], tmp_path: Path):
     assert all(torch.equal(a, b) for a, b in kept)
     moved = zip(old.dynamics.parameters(), new.dynamics.parameters(), strict=True)
     assert any(not torch.equal(a, b) for a, b in moved)
+    _, settings, _ = read_checkpoint(next((tmp_path / "turn").rglob("student/checkpoint")))
+    assert settings["refine"] is False  # a student goes on
     learnt = load_agent(tmp_path / "turn" / "agent" / "agent", new.spec).state_dict()
     before = load_agent(agent, new.spec).state_dict()
     assert any(not torch.equal(learnt[name], before[name]) for name in before)

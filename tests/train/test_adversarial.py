@@ -68,3 +68,15 @@ def test_a_weight_is_none_or_a_number() -> None:
     for weight in (-1.0, float("inf"), float("nan")):
         with pytest.raises(WorldError, match="adversarial: expected a weight from 0 up, got"):
             DistillationConfig(fit=fit(1), adversarial=weight)
+
+
+def test_a_discriminator_is_named_by_the_seed_alone() -> None:
+    network = model()
+
+    def weights(seed: int) -> Tensor:
+        found = adversarial.with_discriminator(network, 0.1, seed).state_dict()
+        return found["discriminator.enter.weight"]
+
+    first, before = weights(3), torch.manual_seed(7).get_state()
+    assert torch.equal(weights(3), first) and not torch.equal(weights(4), first)
+    assert torch.equal(torch.get_rng_state(), before)
