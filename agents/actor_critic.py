@@ -14,10 +14,13 @@ from typing import Literal
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from worldsim.core import ActionSpec, WorldError, WorldModel, WorldSpec, WorldState
 from worldsim.fields import ABSENT
 from worldsim.nn.dtype import default_float32
+
+from .distributions import ScaledBeta
 
 SEEN = 2  # chunks an agent looks at
 IMPOSSIBLE = -1e4  # a logit: finite, as the distance of two actors is taken
@@ -32,7 +35,11 @@ class AgentConfig:
         sees: "latents", or the "pixels" that they decode to.
         width: channels of the convolutions.
         hidden: units of the last layer.
-        spread: standard deviation of actions (of -1 to 1) at first.
+        distribution: of continuous actions: "normal", with one spread whatever the agent sees, and
+            clipped; or "beta", whose spread it chooses by what it sees, and which ends where the
+            actions' range does (Chou, Maturana and Scherer 2017).
+        spread: standard deviation of actions (of -1 to 1) at first; less where "beta" starts near
+            an end.
         start: the action that an untrained agent takes, in the world's own range, where actions are
             continuous; the middle of the range if None, which is a foot on every pedal of a car.
         state: whether it sees the state vector, too, in a world that knows one.
@@ -43,6 +50,7 @@ class AgentConfig:
     sees: Literal["latents", "pixels"] = "latents"
     width: int = 64
     hidden: int = 256
+    distribution: Literal["normal", "beta"] = field(default="normal", metadata=ABSENT)
     spread: float = 0.2
     start: tuple[float, ...] | None = None
     height: int | None = None
@@ -132,9 +140,9 @@ def torso(spec: WorldSpec, config: AgentConfig) -> nn.Sequential:
 class ActorCritic(nn.Module):
     """Two networks that share nothing, as their losses pull apart on small ones.
 
-    Continuous actions are Gaussian around `tanh(...)`, from -1 to 1 (`ActionSpec.normalized`), and
-    clipped where they are carried out; choices have logits, `IMPOSSIBLE` where an entry has fewer
-    choices than another.
+    Continuous actions are drawn from -1 to 1 (`ActionSpec.normalized`): Gaussian around `tanh(...)`
+    and clipped where they are carried out, or by a Beta distribution; choices have logits,
+    `IMPOSSIBLE` where an entry has fewer choices than another.
     """
 
     @default_float32()
@@ -147,21 +155,26 @@ class ActorCritic(nn.Module):
             )
         self.spec, self.config = spec, config
         self.choices = spec.action.choices if spec.action.is_discrete else ()
-        outputs = sum(self.choices) or len(spec.action.low)
+        self.beta = config.distribution == "beta" and not self.choices
+        outputs = sum(self.choices) or len(spec.action.low) * (1 + self.beta)
         self.actor = nn.Sequential(torso(spec, config), nn.Linear(config.hidden, outputs))
         self.critic = nn.Sequential(torso(spec, config), nn.Linear(config.hidden, 1))
         last = self.actor[-1]
         assert isinstance(last, nn.Linear)
         nn.init.orthogonal_(last.weight, 0.01)
         with torch.no_grad():
-            last.bias.copy_(_first_bias(spec.action, config.start))
-        self.log_spread = nn.Parameter(torch.full((outputs,), log(config.spread)))
+            last.bias.copy_(_first_bias(spec.action, config))
+        if not self.beta:
+            self.log_spread = nn.Parameter(torch.full((outputs,), log(config.spread)))
 
     def loc(self, seen: Tensor) -> Tensor:
         """Mean actions from -1 to 1 `(B, A)`, logits `(B, n)` of one choice, or `(B, E, n)`.
 
         float32: in bfloat16 `tanh` is 1 from 3.5 on, and no gradient comes back from there.
         """
+        if self.beta:
+            high, low = self.concentrations(seen)
+            return (high - low) / (high + low)
         out = self.actor(seen).float()
         if not self.choices:
             return out.tanh()
@@ -173,6 +186,24 @@ class ActorCritic(nn.Module):
     def scale(self, loc: Tensor) -> Tensor:
         """Standard deviations `(B, A)`, from 0.02 to 0.5."""
         return self.log_spread.clamp(-4.0, -0.7).exp().expand_as(loc)
+
+    def concentrations(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Of Beta distributions, `(B, A)` each, above 1, so that each has one peak."""
+        high, low = self.actor(seen).float().chunk(2, -1)
+        return 1 + softplus(high), 1 + softplus(low)
+
+    def distribution(self, seen: Tensor) -> tuple[Tensor, ...]:
+        """Its parameters: the logits, (mean, deviation), or both concentrations."""
+        if self.beta:
+            return self.concentrations(seen)
+        loc = self.loc(seen)
+        return (loc,) if self.choices else (loc, self.scale(loc))
+
+    def spread(self, seen: Tensor) -> float:
+        """Mean standard deviation of continuous actions (of -1 to 1); 1 of choices, any."""
+        if self.beta:
+            return ScaledBeta(*self.concentrations(seen)).stddev.mean().item()
+        return self.log_spread.exp().mean().item()
 
     def value(self, seen: Tensor) -> Tensor:
         """What is still to come, `(B, 1)`."""
@@ -207,17 +238,29 @@ class ActorCritic(nn.Module):
         return to_world(self.spec.action, self.loc(seen))
 
 
-def _first_bias(spec: ActionSpec, start: tuple[float, ...] | None) -> Tensor:
+def _first_bias(spec: ActionSpec, config: AgentConfig) -> Tensor:
     """What the actor's last layer says before it has learnt anything."""
-    if start is None:
-        return torch.zeros(sum(spec.choices) if spec.is_discrete else len(spec.low))
-    if len(start) != len(spec.low) or spec.is_discrete:
+    start = config.start
+    if start is not None and (len(start) != len(spec.low) or spec.is_discrete):
         got = f"{start} for {spec.kind} actions"
         raise WorldError(
             f"start: expected {len(spec.low)} numbers of a continuous action, got {got}"
         )
-    # tanh has to reach it, and to leave room for learning
-    return spec.to_normalized(torch.tensor(start)).clamp(-START_MOST, START_MOST).atanh()
+    if spec.is_discrete:
+        return torch.zeros(sum(spec.choices))
+    first = torch.zeros(len(spec.low))
+    if start is not None:  # it has to be reached, and to leave room for learning
+        first = spec.to_normalized(torch.tensor(start)).clamp(-START_MOST, START_MOST)
+    return _beta_bias(first, config.spread) if config.distribution == "beta" else first.atanh()
+
+
+def _beta_bias(mean: Tensor, spread: float) -> Tensor:
+    """Of an actor whose Beta distributions have this mean (of -1 to 1) and, where one peak allows
+    it, this spread."""
+    share = (1 + mean) / 2
+    total = share * (1 - share) / (spread / 2) ** 2 - 1
+    total = total.clamp(min=1.1 / torch.minimum(share, 1 - share))
+    return torch.cat([share * total - 1, (1 - share) * total - 1]).expm1().log()
 
 
 def to_world(spec: ActionSpec, loc: Tensor) -> Tensor:

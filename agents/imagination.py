@@ -23,6 +23,7 @@ from torchrl.objectives.value import GAE, TDLambdaEstimator
 from worldsim.core import ActionSpec, WorldModel, WorldSpec, WorldState
 
 from .actor_critic import ActorCritic, AgentConfig, seen_shape
+from .distributions import IndependentCategorical, ScaledBeta
 from .scoring import trusted_reward
 from .settings import ImaginationConfig
 
@@ -39,37 +40,23 @@ class _Head(nn.Module):
         super().__init__()
         self.agent, self.actor = agent, actor
 
-    def forward(self, seen: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, seen: Tensor) -> Tensor | tuple[Tensor, ...]:
         tail = seen_shape(self.agent.spec, self.agent.config)
         lead = seen.shape[: -len(tail)]  # convolutions know one axis of rows
         rows = seen.reshape(-1, *tail)
         if not self.actor:
             return self.agent.value(rows).reshape(*lead, 1)
-        loc = self.agent.loc(rows)
-        loc = loc.reshape(*lead, *loc.shape[1:])
-        return loc if self.agent.choices else (loc, self.agent.scale(loc))
-
-
-class IndependentCategorical(torch.distributions.Independent):
-    """Several choices, each drawn by its own logits `(..., E, n)`."""
-
-    def __init__(self, logits: Tensor) -> None:
-        super().__init__(torch.distributions.Categorical(logits=logits), 1)
-
-    @property
-    def deterministic_sample(self) -> Tensor:
-        """The likeliest choices `(..., E)`."""
-        return self.base_dist.logits.argmax(-1)  # type: ignore[attr-defined]
+        found = self.agent.distribution(rows)
+        parts = [part.reshape(*lead, *part.shape[1:]) for part in found]
+        return tuple(parts) if len(parts) > 1 else parts[0]
 
 
 def torchrl_actor(agent: ActorCritic) -> ProbabilisticActor:
     """The agent's actor for TorchRL: "observation" (what it sees) -> "action"."""
-    discrete = bool(agent.choices)
-    keys: list[Any] = ["logits"] if discrete else ["loc", "scale"]
-    choice = IndependentCategorical if agent.spec.action.shape else torch.distributions.Categorical
-    kind = choice if discrete else IndependentNormal
+    kind, keys = _distribution(agent)
     module = TensorDictModule(_Head(agent, True), in_keys=["observation"], out_keys=keys)
-    extra: dict[str, Any] = {} if discrete else {"distribution_kwargs": {"tanh_loc": False}}
+    unbounded = kind is IndependentNormal
+    extra: dict[str, Any] = {"distribution_kwargs": {"tanh_loc": False}} if unbounded else {}
     return ProbabilisticActor(
         module,
         in_keys=keys,
@@ -78,6 +65,16 @@ def torchrl_actor(agent: ActorCritic) -> ProbabilisticActor:
         default_interaction_type=InteractionType.RANDOM,  # TorchRL's default draws nothing
         **extra,
     )
+
+
+def _distribution(agent: ActorCritic) -> tuple[Any, list[Any]]:
+    """Of the agent's actions, and the names of its parameters."""
+    if agent.choices:
+        several = bool(agent.spec.action.shape)
+        return IndependentCategorical if several else torch.distributions.Categorical, ["logits"]
+    if agent.config.distribution == "beta":
+        return ScaledBeta, ["concentration1", "concentration0"]
+    return IndependentNormal, ["loc", "scale"]
 
 
 def torchrl_critic(agent: ActorCritic) -> ValueOperator:
@@ -158,13 +155,19 @@ class DreamEnv(AgentEnv):
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
         assert self.state is not None
         action = self.taken(tensordict.get("action"))
-        self.state, prediction = self.world.step(self.state, action)
-        return self._seen({
-            "reward": self.config.scale * trusted_reward(prediction, self.config.distrust)[:, None],
-            "terminated": (prediction.continue_prob < 0.5)[:, None],
+        reward = torch.zeros(self.batch_size, device=self.device)
+        terminated = torch.zeros(self.batch_size, dtype=torch.bool, device=self.device)
+        truncated = terminated.clone()
+        for _ in range(self.config.action_repeat):
+            over = terminated | truncated  # such a row stays where it ended
+            state, prediction = self.world.step(self.state, action)
+            self.state = self.state.where(over, state) if bool(over.any()) else state
+            reward += trusted_reward(prediction, self.config.distrust).masked_fill(over, 0)
+            terminated |= (prediction.continue_prob < 0.5) & ~over
             # trust that is unknown (NaN) cuts nothing
-            "truncated": (prediction.trust < self.config.least_trust)[:, None],
-        })  # fmt: skip
+            truncated |= (prediction.trust < self.config.least_trust) & ~over
+        ends = {"terminated": terminated[:, None], "truncated": truncated[:, None]}
+        return self._seen({"reward": self.config.scale * reward[:, None], **ends})
 
     @torch.no_grad()
     def _seen(self, entries: dict[str, Tensor]) -> TensorDict:
@@ -249,7 +252,8 @@ class Learner:
         # a row's dreamt reward over the horizon, in the world's own units
         figures["return"] = batch["next", "reward"].sum(1).mean().item() / self.config.scale
         figures["value"] = batch["state_value"].mean().item()
-        figures["spread"] = self.agent.log_spread.exp().mean().item()
+        with torch.no_grad():
+            figures["spread"] = self.agent.spread(some["observation"])
         return figures
 
     def close(self) -> None:

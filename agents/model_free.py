@@ -45,13 +45,13 @@ def train_model_free(
 
     world: whose encoder it sees through; no dynamics are used. environment: as of
     `real_environment`, None for the world's own. config: as of an agent that dreams;
-    `imagination.rows` environments play `imagination.horizon` steps a batch. steps: real env steps
-    (chunks) to spend, in whole batches. seeds: of the episodes, round and round. name: as of
+    `imagination.rows` environments take `imagination.horizon` decisions a batch. steps: real env
+    steps (chunks) to spend, in whole batches. seeds: of the episodes, round and round. name: as of
     `train_agent`.
     Raises WorldError where `steps` do not make one batch, or the environment is another world's.
     """
     imagination = config.imagination
-    batch = imagination.rows * imagination.horizon
+    batch = imagination.steps
     if steps < batch:
         raise WorldError(
             f"steps: expected at least {batch} (one batch of episodes), got {steps}; give more "

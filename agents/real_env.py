@@ -50,15 +50,24 @@ class RealEnv(AgentEnv):
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
         actions = self.taken(tensordict.get("action")).numpy()
-        results = [env.step(a) for env, a in zip(self.envs, actions, strict=True)]
-        chunks, rewards, terminated, truncated, _ = zip(*results, strict=True)
-        before = self.frames[:, self.world_spec.chunk :]
-        self.frames = np.concatenate([before, np.stack(chunks)], 1)
+        results = [self._held(row, action) for row, action in enumerate(actions)]
+        rewards, terminated, truncated = zip(*results, strict=True)
         return self._seen({
             "reward": self.config.scale * torch.tensor(rewards)[:, None],
             "terminated": torch.tensor(terminated)[:, None],
             "truncated": torch.tensor(truncated)[:, None],
         })  # fmt: skip
+
+    def _held(self, row: int, action: np.ndarray) -> tuple[float, bool, bool]:
+        """One row's reward for a decision, and whether its episode ended or was cut meanwhile."""
+        total, terminated, truncated = 0.0, False, False
+        for _ in range(self.config.action_repeat):
+            chunk, reward, terminated, truncated, _ = self.envs[row].step(action)
+            self.frames[row] = np.concatenate([self.frames[row], chunk])[-len(self.frames[row]) :]
+            total += float(reward)
+            if terminated or truncated:
+                break
+        return total, terminated, truncated
 
     @torch.no_grad()
     def _seen(self, entries: dict[str, Tensor]) -> TensorDict:

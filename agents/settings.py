@@ -16,9 +16,12 @@ class ImaginationConfig:
     Attributes:
         method: "ppo" (clipped, GAE; Schulman et al. 2017) or "actor-critic" (one pass over each
             batch, lambda-returns, as Dreamer's with REINFORCE; Hafner et al. 2023, 2301.04104).
-        rows, horizon: dreams a batch, and their steps.
+        rows, horizon: dreams a batch, and their decisions.
+        action_repeat: steps that a decision is held for. Held longer, actions drawn at random lead
+            somewhere, and a reward is fewer decisions away; the agent may decide at every step
+            when it has learnt.
         epochs, minibatch: passes over a batch, and moments a gradient step (PPO).
-        gamma, lmbda: discount and lambda of the returns.
+        gamma, lmbda: discount, a decision, and lambda of the returns.
         clip: of PPO's ratio.
         entropy: weight of the entropy bonus.
         scale: of rewards, so that values are near 1 to 10.
@@ -31,6 +34,7 @@ class ImaginationConfig:
     method: Literal["ppo", "actor-critic"] = "ppo"
     rows: int = 128
     horizon: int = 15
+    action_repeat: int = field(default=1, metadata=ABSENT)
     epochs: int = 4
     minibatch: int = 480
     gamma: float = 0.98
@@ -44,8 +48,13 @@ class ImaginationConfig:
     text: tuple[str, ...] = field(default=(), metadata=ABSENT)
 
     def __post_init__(self) -> None:
-        for name in ("rows", "horizon", "epochs", "minibatch"):
+        for name in ("rows", "horizon", "action_repeat", "epochs", "minibatch"):
             if getattr(self, name) < 1:
                 raise WorldError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if self.method not in ("ppo", "actor-critic"):
             raise WorldError(f"method: expected ppo or actor-critic, got {self.method!r}")
+
+    @property
+    def steps(self) -> int:
+        """Of the world, a batch."""
+        return self.rows * self.horizon * self.action_repeat

@@ -207,7 +207,7 @@ def dream(
             run.save()
             saved = time.monotonic()
     learner.close()
-    steps = run.step * imagination.rows * imagination.horizon
+    steps = run.step * imagination.steps
     spent = Spent(seconds=logged_seconds(run.logged), dream_steps=steps)
     assert isinstance(run.ema, ActorCritic)
     save_agent(run.ema, folder / "agent", world=name, spent=spent)

@@ -81,14 +81,20 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 @pytest.mark.parametrize(
-    ("method", "action"), [("ppo", CAR), ("actor-critic", BUTTONS), ("actor-critic", SEVERAL)]
+    ("method", "action", "agent"),
+    [
+        ("ppo", CAR, SMALL),
+        ("ppo", CAR, replace(SMALL, distribution="beta")),
+        ("actor-critic", BUTTONS, SMALL),
+        ("actor-critic", SEVERAL, SMALL),
+    ],
 )
-def test_a_dreaming_agent_learns_what_pays(method: str, action: object) -> None:
+def test_a_dreaming_agent_learns_what_pays(method: str, action: object, agent: AgentConfig) -> None:
     world = bandit(action)
     config = ImaginationConfig(
         method=method, rows=32, horizon=2, minibatch=64, gamma=0.5, scale=1.0,  # type: ignore[arg-type]
     )  # fmt: skip
-    student, turns = learner(world, config, 1e-2), 12 if method == "ppo" else 40
+    student, turns = learner(world, config, 1e-2, agent), 12 if method == "ppo" else 40
     rewards = [student.learn(generator(i))["return"] / 2 for i in range(turns)]
     chance = rewards[0]
     best = 1.0 if world.spec.action.is_discrete else 0.0
@@ -156,6 +162,25 @@ def test_an_end_and_lost_trust_begin_another_dream_and_only_the_end_is_final() -
     world.trusted, world.end_at = 0.2, -1
     cut = student.dream(generator())
     assert cut["next", "truncated"].all() and not cut["next", "terminated"].any()
+
+
+def test_a_decision_is_held_and_pays_what_its_steps_pay_until_an_end() -> None:
+    world = bandit()
+    single = learner(world, ImaginationConfig(rows=4, horizon=6, scale=1.0))
+    held = learner(world, ImaginationConfig(rows=4, horizon=2, action_repeat=3, scale=1.0))
+    assert single.config.steps == held.config.steps == 24
+    batch = held.dream(generator())
+    assert isinstance(held.env, DreamEnv) and held.env.state is not None
+    assert held.env.state.age.tolist() == [6] * 4
+    one = -(held.env.taken(batch["action"]) - torch.tensor([-1.0, 0.0, 1.0])).abs().mean(-1)
+    torch.testing.assert_close(batch["next", "reward"][..., 0], 3 * one)
+    world.end_at = 2  # in the midst of a decision
+    batch = held.dream(generator())
+    one = -(held.env.taken(batch["action"]) - torch.tensor([-1.0, 0.0, 1.0])).abs().mean(-1)
+    torch.testing.assert_close(batch["next", "reward"][..., 0], 2 * one)
+    assert batch["next", "terminated"].all()
+    held.env.step(held.env.reset().set("action", batch["action"][:, 0]))
+    assert held.env.state.age.tolist() == [2] * 4  # stays where it ended
 
 
 def test_some_rows_begin_anew_and_the_others_dream_on() -> None:

@@ -40,6 +40,22 @@ def test_rows_see_through_the_worlds_encoder_and_begin_anew_alone() -> None:
     assert not torch.equal(fresh["observation"][1], td["observation"][1])
 
 
+def test_a_decision_is_held_in_reality_until_the_episode_ends() -> None:
+    world = world_of(CART)
+    agent = ActorCritic(world.spec, SMALL)
+    config = ImaginationConfig(rows=1, horizon=1, action_repeat=50, scale=1.0)
+    real = real_environment(world, actions="native")
+    env = RealEnv(world.spec, agent, config, [real], [cycle([0])], sight(world, agent))
+    after = env.step(env.reset().set("action", torch.tensor([1])))["next"]
+    twin, paid, over = real_environment(world, actions="native"), 0.0, False
+    twin.reset(seed=0)
+    while not over:
+        _, reward, over, _, _ = twin.step(np.int64(1))
+        paid += float(reward)
+    assert after["terminated"].item() and not after["truncated"].item()
+    assert after["reward"].item() == paid
+
+
 def test_practice_spends_whole_batches_and_leaves_an_agent(tmp_path: Path) -> None:
     world = world_of(CART)
     config = AgentTrainingConfig(agent=SMALL, imagination=SETTINGS, lr=1e-2)
