@@ -86,7 +86,7 @@ world: collect train trust eval rows
 collect: setup
 	$(PY) -m worldsim collect car-racing-state --folder $(DATA)
 train: setup
-	$(PY) -m worldsim train $(DATA) --recipe car-racing-state --begin car-racing --preset small --num-steps 3 \
+	$(PY) -m worldsim train $(DATA) --recipe car-racing-state --begin car-racing --preset small --num-steps 2 \
 	  --run $(RUN) --out $(WORLD) --no-card --overwrite
 trust: setup
 	$(PY) -m worldsim calibrate --data $(DATA) --world $(WORLD) --in-place
