@@ -64,6 +64,8 @@ class AgentConfig:
                     f"{name}: expected {least} to {most}, got {getattr(self, name)}; "
                     "choose another size"
                 )
+        if self.distribution not in ("normal", "beta"):
+            raise WorldError(f"distribution: expected normal or beta, got {self.distribution!r}")
 
 
 def seen_shape(spec: WorldSpec, config: AgentConfig) -> tuple[int, ...]:
@@ -155,7 +157,12 @@ class ActorCritic(nn.Module):
             )
         self.spec, self.config = spec, config
         self.choices = spec.action.choices if spec.action.is_discrete else ()
-        self.beta = config.distribution == "beta" and not self.choices
+        self.beta = config.distribution == "beta"
+        if self.beta and self.choices:
+            raise WorldError(
+                f'distribution: expected "normal", as actions of {spec.name} are choices, got '
+                '"beta"; leave it out'
+            )
         outputs = sum(self.choices) or len(spec.action.low) * (1 + self.beta)
         self.actor = nn.Sequential(torso(spec, config), nn.Linear(config.hidden, outputs))
         self.critic = nn.Sequential(torso(spec, config), nn.Linear(config.hidden, 1))
@@ -200,7 +207,7 @@ class ActorCritic(nn.Module):
         return (loc,) if self.choices else (loc, self.scale(loc))
 
     def spread(self, seen: Tensor) -> float:
-        """Mean standard deviation of continuous actions (of -1 to 1); 1 of choices, any."""
+        """Mean standard deviation of continuous actions (of -1 to 1); without sense of choices."""
         if self.beta:
             return ScaledBeta(*self.concentrations(seen)).stddev.mean().item()
         return self.log_spread.exp().mean().item()

@@ -11,13 +11,12 @@ from worldsim import worlds
 from worldsim.core import WorldState, row_keys
 from worldsim.world.diffusion import DiffusionWorld
 
-WORLD = "car-racing"
 LIMIT, LIMIT_OF_ALL = 16_000_000, 40_000_000  # bytes
 
 
-@pytest.fixture(scope="module")
-def world():
-    return worldsim.load(WORLD)
+@pytest.fixture(scope="module", params=["car-racing", "car-racing-state"])
+def world(request: pytest.FixtureRequest):
+    return worldsim.load(request.param)
 
 
 def held(world: DiffusionWorld, state: WorldState, action: list[float], steps: int) -> WorldState:

@@ -9,7 +9,8 @@ import torch
 
 from worldsim.agents.actor_critic import ActorCritic, AgentConfig
 from worldsim.agents.distributions import ScaledBeta
-from worldsim.core import ActionSpec, WorldSpec
+from worldsim.agents.settings import ImaginationConfig
+from worldsim.core import ActionSpec, WorldError, WorldSpec
 
 SPEC = WorldSpec(
     name="film", frame_shape=(32, 32, 3), fps=20.0, chunk=2, context=4, time_limit=50,
@@ -58,3 +59,13 @@ def test_an_untrained_agent_begins_where_it_is_told_as_widely_as_one_peak_allows
     assert all((part > 1).all() for part in agent.concentrations(seen))
     wider = ActorCritic(SPEC, replace(BETA, spread=0.4))
     assert wider.spread(seen) > agent.spread(seen)
+
+
+def test_choices_and_names_that_are_none_are_refused() -> None:
+    buttons = replace(SPEC, action=ActionSpec(kind="discrete", n=3))
+    with pytest.raises(WorldError, match='distribution: expected "normal", as actions of film'):
+        ActorCritic(buttons, replace(BETA, start=None))
+    with pytest.raises(WorldError, match="distribution: expected normal or beta, got 'gauss'"):
+        AgentConfig(distribution="gauss")  # type: ignore[arg-type]
+    with pytest.raises(WorldError, match="action_repeat: expected at least 1, got 0"):
+        ImaginationConfig(action_repeat=0)

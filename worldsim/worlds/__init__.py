@@ -4,7 +4,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent
 
-DEFAULT = "car-racing"
+DEFAULT = "car-racing-state"
 """The world where none is named: `gymnasium.make("WorldSim-v0")`, `worldsim play`, `demo`, ..."""
 
 
