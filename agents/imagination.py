@@ -158,10 +158,11 @@ class DreamEnv(AgentEnv):
         reward = torch.zeros(self.batch_size, device=self.device)
         terminated = torch.zeros(self.batch_size, dtype=torch.bool, device=self.device)
         truncated = terminated.clone()
-        for _ in range(self.config.action_repeat):
+        for held in range(self.config.action_repeat):
             over = terminated | truncated  # such a row stays where it ended
             state, prediction = self.world.step(self.state, action)
-            self.state = self.state.where(over, state) if bool(over.any()) else state
+            # nothing is over in the first step: asking would have a GPU waited for
+            self.state = self.state.where(over, state) if held and bool(over.any()) else state
             reward += trusted_reward(prediction, self.config.distrust).masked_fill(over, 0)
             terminated |= (prediction.continue_prob < 0.5) & ~over
             # trust that is unknown (NaN) cuts nothing
