@@ -207,7 +207,7 @@ class ActorCritic(nn.Module):
         return (loc,) if self.choices else (loc, self.scale(loc))
 
     def spread(self, seen: Tensor) -> float:
-        """Mean standard deviation of continuous actions (of -1 to 1); without sense of choices."""
+        """Mean standard deviation of continuous actions (of -1 to 1); choices have none."""
         if self.beta:
             return ScaledBeta(*self.concentrations(seen)).stddev.mean().item()
         return self.log_spread.exp().mean().item()

@@ -7,7 +7,7 @@ from math import log
 import torch
 from torch import Tensor
 
-ONE = torch.Size()
+ONE_DRAW = torch.Size()
 EDGE = 1e-6
 """Nearer to the ends of 0 to 1 the density of a Beta distribution rounds to nothing in float32."""
 
@@ -50,11 +50,11 @@ class ScaledBeta(torch.distributions.Independent):
         """The mean."""
         return self.mean
 
-    def rsample(self, sample_shape: torch.Size = ONE) -> Tensor:
+    def rsample(self, sample_shape: torch.Size = ONE_DRAW) -> Tensor:
         """Actions `(*sample_shape, ..., A)` from -1 to 1."""
         return 2 * super().rsample(sample_shape).clamp(EDGE, 1 - EDGE) - 1
 
-    def sample(self, sample_shape: torch.Size = ONE) -> Tensor:
+    def sample(self, sample_shape: torch.Size = ONE_DRAW) -> Tensor:
         """As `rsample`, without gradients."""
         with torch.no_grad():
             return self.rsample(sample_shape)

@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import gymnasium
 import pytest
 import torch
 
 import worldsim
 from worldsim import worlds
 from worldsim.core import WorldState, row_keys
+from worldsim.envs import WorldSimEnv
 from worldsim.world.diffusion import DiffusionWorld
 
 LIMIT, LIMIT_OF_ALL = 16_000_000, 40_000_000  # bytes
@@ -29,6 +31,15 @@ def held(world: DiffusionWorld, state: WorldState, action: list[float], steps: i
 def newest(world: DiffusionWorld, state: WorldState) -> torch.Tensor:
     """The last frame of every row, (B, H, W, 3) float."""
     return world.decode(state)[:, -1].float()
+
+
+def test_the_default_is_the_world_that_the_manual_calls_so(root: Path):
+    page = (root / "docs" / "reference" / "worlds" / f"{worlds.DEFAULT}.md").read_text()
+    assert page.startswith(f"# The default world: `{worlds.DEFAULT}`\n")
+    assert f"The default world, `{worlds.DEFAULT}`," in (root / "README.md").read_text()
+    env = gymnasium.make("WorldSim-v0").unwrapped
+    assert isinstance(env, WorldSimEnv) and env.world.spec.name == worlds.DEFAULT
+    env.close()
 
 
 def test_they_ship_within_their_limits():

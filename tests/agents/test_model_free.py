@@ -2,6 +2,7 @@
 
 from itertools import cycle
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -40,18 +41,23 @@ def test_rows_see_through_the_worlds_encoder_and_begin_anew_alone() -> None:
     assert not torch.equal(fresh["observation"][1], td["observation"][1])
 
 
-def test_a_decision_is_held_in_reality_until_the_episode_ends() -> None:
+def test_a_decision_is_held_in_reality_until_the_episode_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     world = world_of(CART)
     agent = ActorCritic(world.spec, SMALL)
     config = ImaginationConfig(rows=1, horizon=1, action_repeat=50, scale=1.0)
     real = real_environment(world, actions="native")
+    watched = Mock(wraps=real.step)
+    monkeypatch.setattr(real, "step", watched)
     env = RealEnv(world.spec, agent, config, [real], [cycle([0])], sight(world, agent))
     after = env.step(env.reset().set("action", torch.tensor([1])))["next"]
-    twin, paid, over = real_environment(world, actions="native"), 0.0, False
+    twin, paid, over, steps = real_environment(world, actions="native"), 0.0, False, 0
     twin.reset(seed=0)
     while not over:
         _, reward, over, _, _ = twin.step(np.int64(1))
-        paid += float(reward)
+        paid, steps = paid + float(reward), steps + 1
+    assert watched.call_count == steps < config.action_repeat  # nobody steps on after an end
     assert after["terminated"].item() and not after["truncated"].item()
     assert after["reward"].item() == paid
 
